@@ -1,13 +1,16 @@
 """The files that an input names: a file, a folder of them, or a pattern; links are not followed."""
 
+import concurrent.futures
 import dataclasses
 import glob
 import os
 import re
 from typing import BinaryIO
 
+from pipelines import storage
 from pipelines.errors import PipelineError
 
+_READERS = 8  # threads that hash files on the driver; hashing and reading release the GIL
 _SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
 
 
@@ -25,6 +28,11 @@ class Found:
     def open(self, file: str) -> BinaryIO:
         """A file, to be read."""
         return open(self.path(file), "rb")
+
+    def checksums(self) -> dict[str, str]:
+        """The SHA-256 of each file."""
+        with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+            return dict(zip(self.files, pool.map(storage.sha256, map(self.path, self.files)), strict=True))
 
 
 def root_of(path: str) -> str:
@@ -78,11 +86,21 @@ def files_with_suffix(path: str, suffixes: tuple[str, ...]) -> Found:
         names = _below(path)
     else:
         names = [os.path.relpath(name, root) for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
-    named = {name.replace(os.sep, "/") for name in names if _SHARD.sub("", name).lower().endswith(suffixes)}
+    named = {name.replace(os.sep, "/") for name in names if has_suffix(name, suffixes)}
     files = tuple(sorted(named))
     for file in files if not os.path.isfile(path) else ():
         _refuse_odd(root, file)
     return Found(root, files)
+
+
+def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a name ends so, but for the number of a shard.
+
+    Example:
+        >>> has_suffix("rows.tfrecord-00000-of-00010", (".tfrecord",))
+        True
+    """
+    return _SHARD.sub("", name).lower().endswith(suffixes)
 
 
 def _refuse_odd(root: str, file: str) -> None:

@@ -80,10 +80,12 @@ def test_pipelines_import_nothing_of_the_model(path):
     ]
 
 
-def test_the_command_line_answers_without_tensorflow():
+@pytest.mark.parametrize("module", ["tfvae.cli", "tfvae.serving"])
+def test_the_command_line_and_the_client_import_no_tensorflow(module):
+    """Beside an installed TensorFlow too: only the package's own registration with Keras loads that."""
     code = (
-        "import sys; sys.argv[0] = 'bin/tfvae'; import tfvae.cli;"
-        "print([m for m in ('tensorflow', 'keras', 'apache_beam') if m in sys.modules])"
+        f"import sys; sys.argv[0] = 'bin/tfvae'; import {module};"
+        "print([m for m in ('tensorflow', 'keras', 'apache_beam', 'grpc') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

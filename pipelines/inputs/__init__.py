@@ -1,12 +1,13 @@
 """What ``pipelines.embed`` reads: a prepared dataset, Parquet files, TFRecord files of ``tf.Example``, or images."""
 
+import itertools
 import os
 from collections.abc import Sequence
 
 from pipelines import records, storage
 from pipelines.columns import check_columns, open_columns
 from pipelines.errors import PipelineError
-from pipelines.files import Found, files_with_suffix
+from pipelines.files import Found, files_with_suffix, has_suffix
 from pipelines.inputs import images
 from pipelines.inputs.base import Rows
 from pipelines.inputs.examples import Features, dtypes_of
@@ -54,12 +55,12 @@ def _is_unfinished(path: str) -> bool:
 
 def _of_one_kind(path: str) -> tuple[str, Found]:
     """What the files are that ``path`` names, and which they are."""
-    by_kind = {kind: files_with_suffix(path, suffixes) for kind, suffixes in _SUFFIXES.items()}
-    kinds = [kind for kind, found in by_kind.items() if found.files]
+    found = files_with_suffix(path, tuple(itertools.chain.from_iterable(_SUFFIXES.values())))
+    kinds = [kind for kind, suffixes in _SUFFIXES.items() if any(has_suffix(file, suffixes) for file in found.files)]
     if len(kinds) > 1:
         raise PipelineError(f"{path} holds files of more than one kind ({', '.join(kinds)}): name one by a pattern")
     if kinds:
-        return kinds[0], by_kind[kinds[0]]
+        return kinds[0], found
     found = files_with_suffix(path, ("",))
     if os.path.isdir(path) or not found.files:
         raise PipelineError(f"{path} names no Parquet, TFRecord or image file and is no prepared dataset either")
@@ -87,13 +88,11 @@ def _open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[
     shape, dtype, signature = None, "bytes", "embed_image_bytes" if is_image else "embed_uint8"
     if dtypes[column] == "float32":
         shape, dtype, signature = (size,), "float32", "embed"
-    checksums = {file: storage.sha256(found.path(file)) for file in found.files}
     features = Features(key, column, keep, dtypes)
-    return TFRecords(path, shape, dtype, signature, checksums, key, column, keep, found, features, rows, starts)
+    return TFRecords(path, shape, dtype, signature, found.checksums(), found, key, column, keep, features, rows, starts)
 
 
 def _open_parquet(path: str, found: Found, key: str, column: str, keep: tuple[str, ...]) -> Parquet:
     columns = open_columns(path, found, lambda _: (key, column, *keep))
     described = check_columns(path, columns, column, key)
-    checksums = {file: storage.sha256(found.path(file)) for file in found.files}
-    return Parquet(path, *described, checksums, key, column, keep, found, columns.groups)
+    return Parquet(path, *described, found.checksums(), found, key, column, keep, columns.groups)

@@ -133,18 +133,13 @@ class Rows(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class ColumnRows(Rows):
-    """Files of a known layout, whose columns are named by the user; ``dtype`` is ``bytes`` where a signature decides.
+class WholeRows(Rows):
+    """Files that were not prepared: they have no splits.
 
     Attributes:
-        key, column: Names of the columns that hold the key (text or integers) and the observation.
-        keep: Names of the columns that the output takes over.
         found: Where the files lie.
     """
 
-    key: str
-    column: str
-    keep: tuple[str, ...]
     found: Found
 
     @abc.abstractmethod
@@ -152,12 +147,26 @@ class ColumnRows(Rows):
         """The units of work."""
 
     def blocks(self, split: str | None) -> list[BlockReference]:
-        """See ``Rows.blocks``; such files have no splits."""
+        """See ``Rows.blocks``."""
         if split not in (None, "all"):
             raise PipelineError(
                 f"{self.path} has no split {split!r}: files that were not prepared are embedded whole, leave it out"
             )
         return self.units()
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnRows(WholeRows):
+    """Files whose columns are named by the user; ``dtype`` is ``bytes`` where a signature decides.
+
+    Attributes:
+        key, column: Names of the columns that hold the key (text or integers) and the observation.
+        keep: Names of the columns that the output takes over.
+    """
+
+    key: str
+    column: str
+    keep: tuple[str, ...]
 
     def fitted(self, shape: Sequence[int | None], dtype: str) -> "ColumnRows":
         """See ``Rows.fitted``: flat values take the signature's shape, bytes its dtype."""

@@ -1,6 +1,5 @@
 """Image files as the embedding job's input: the model decodes them, and the key is the path below the folder."""
 
-import concurrent.futures
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
@@ -11,20 +10,18 @@ from pipelines import storage
 from pipelines.commits import Rejection
 from pipelines.errors import PipelineError
 from pipelines.files import Found
-from pipelines.inputs.base import BLOCK_BYTES, Block, BlockReference, Rows
+from pipelines.inputs.base import BLOCK_BYTES, Block, BlockReference, WholeRows
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 UNIT_IMAGES = 1024
 MAX_BYTES = 1 << 28  # of one file, which is read whole
-_READERS = 8  # threads that hash files on the driver; hashing and reading release the GIL
 
 
 @dataclasses.dataclass(frozen=True)
-class Images(Rows):
+class Images(WholeRows):
     """PNG and JPEG files.
 
-    Attributes:
-        found: Where they lie. A unit of work is a run of them, called after its first.
+    A unit of work is a run of them, called after its first.
 
     Example:
         >>> import PIL.Image
@@ -36,12 +33,8 @@ class Images(Rows):
         (['a.png'], b'\\x89PNG')
     """
 
-    found: Found
-
-    def blocks(self, split: str | None) -> list[BlockReference]:
-        """See ``Rows.blocks``; image files have no splits."""
-        if split not in (None, "all"):
-            raise PipelineError(f"{self.path} has no split {split!r}: image files are embedded whole, leave it out")
+    def units(self) -> list[BlockReference]:
+        """See ``WholeRows.units``."""
         return [BlockReference("all", run[0], 0, len(run), run) for run in _runs(self.found.files)]
 
     def read(self, block: BlockReference) -> Iterator[Block]:
@@ -66,10 +59,7 @@ class Images(Rows):
 
 def open_images(path: str, found: Found) -> Images:
     """Image files, each hashed."""
-    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        hashes = dict(
-            zip(found.files, pool.map(lambda file: storage.sha256(found.path(file)), found.files), strict=True)
-        )
+    hashes = found.checksums()
     checksums = {run[0]: storage.fingerprint([hashes[file] for file in run]) for run in _runs(found.files)}
     return Images(path, (), "string", "embed_image_bytes", checksums, found)
 

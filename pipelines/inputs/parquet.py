@@ -38,7 +38,7 @@ class Parquet(ColumnRows):
     groups: dict[str, tuple[int, ...]] = dataclasses.field(hash=False)
 
     def units(self) -> list[BlockReference]:
-        """See ``ColumnRows.units``."""
+        """See ``WholeRows.units``."""
         units = []
         for file, groups in self.groups.items():
             first = rows = 0

@@ -42,7 +42,7 @@ class TFRecords(ColumnRows):
     starts: dict[str, list[int]] = dataclasses.field(hash=False)
 
     def units(self) -> list[BlockReference]:
-        """See ``ColumnRows.units``."""
+        """See ``WholeRows.units``."""
         return [
             BlockReference("all", file, first, min(UNIT_ROWS, rows - first))
             for file, rows in self.rows.items()

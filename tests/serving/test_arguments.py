@@ -97,13 +97,3 @@ except serving.ServingError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "CONNECTION []"
-
-
-def test_the_module_itself_imports_no_tensorflow():
-    """Beside an installed TensorFlow too: only the package's own registration with Keras loads that."""
-    code = (
-        "import sys; sys.argv[0] = 'bin/tfvae'; import tfvae.serving;"
-        "print([name for name in ('tensorflow', 'keras', 'grpc') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
