@@ -24,7 +24,7 @@ from benchmarks import report
 
 PIXELS, HIDDEN, LATENT = 784, 500, 20
 BATCH, ROW_GROUP = 4096, 32768
-ROW_BY_ROW = 60_000  # rows of Beam's own way, which would take minutes for millions
+ROW_BY_ROW = 600_000  # rows of Beam's own way, which would take minutes for more
 IMAGES = 60_000
 Side = Callable[[], float]
 

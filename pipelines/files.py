@@ -1,6 +1,5 @@
 """The files that an input names: a file, a folder of them, or a pattern; links are not followed."""
 
-import concurrent.futures
 import dataclasses
 import glob
 import os
@@ -10,7 +9,6 @@ from typing import BinaryIO
 from pipelines import storage
 from pipelines.errors import PipelineError
 
-_READERS = 8  # threads that hash files on the driver; hashing and reading release the GIL
 _SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
 
 
@@ -31,8 +29,8 @@ class Found:
 
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each file."""
-        with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-            return dict(zip(self.files, pool.map(storage.sha256, map(self.path, self.files)), strict=True))
+        paths = [self.path(file) for file in self.files]
+        return dict(zip(self.files, storage.of_each(storage.sha256, paths), strict=True))
 
 
 def root_of(path: str) -> str:

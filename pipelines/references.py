@@ -55,7 +55,7 @@ def write_references(
         "key": pa.array([plan.keys[row] for row in rows], pa.string()),
         "file": pa.array([plan.files[row] for row in rows], pa.string()).dictionary_encode(),
         "position": pa.array([plan.positions[row] for row in rows], pa.int64()),
-        "reason": pa.array([reasons.get(int(row)) for row in rows], pa.string()),
+        "reason": pa.array([reasons.get(int(row)) for row in rows] if reasons else [None] * len(rows), pa.string()),
     }
     table = pa.table(columns)
     with output.writing(f"_work/plan/{unit.name}") as file, pa.ipc.new_file(file, table.schema) as writer:
@@ -65,4 +65,12 @@ def write_references(
 def read_references(output: Output, unit: Unit) -> References:
     """What ``write_references`` wrote."""
     table = pa.ipc.open_file(io.BytesIO(storage.read(output.file("_work", "plan", unit.name)))).read_all()
-    return References(*(table.column(name).to_pylist() for name in ("key", "file", "position", "reason")))
+    file = table.column("file").combine_chunks()
+    names = file.dictionary.to_pylist()  # few, as against the rows
+    reason = table.column("reason")
+    return References(
+        table.column("key").to_pylist(),
+        [names[index] for index in file.indices.to_numpy()],
+        table.column("position").to_numpy().tolist(),
+        [None] * len(table) if reason.null_count == len(table) else reason.to_pylist(),
+    )

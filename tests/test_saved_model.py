@@ -117,6 +117,7 @@ def test_bad_requests_get_a_sentence_and_the_next_good_one_an_answer(exported):
     nan[3, 1, 1] = np.nan
     wide = np.array([png(np.zeros([8, 7, 1], np.uint8))], object)
     colour = np.array([png(np.zeros([8, 6, 3], np.uint8))], object)
+    deep = np.array([png(np.zeros([8, 6, 1], np.uint16))], object)
     bad = [
         ("embed", {"x": x[:, :7]}, "[8 7 6 1]", "[B, 8, 6, 1]"),
         ("embed", {"x": x[..., 0]}, "[8 8 6]", "[B, 8, 6, 1]"),
@@ -129,6 +130,7 @@ def test_bad_requests_get_a_sentence_and_the_next_good_one_an_answer(exported):
         ("embed_image_bytes", {"image_bytes": np.array([b""], object)}, "PNG or JPEG", ""),
         ("embed_image_bytes", {"image_bytes": np.array([png(IMAGES[0])[:40]], object)}, "", ""),
         ("embed_image_bytes", {"image_bytes": wide}, "[8 7]", "[8, 6]"),
+        ("embed_image_bytes", {"image_bytes": deep}, "16 bits a channel", "at most 8"),
         ("embed_image_bytes", {"image_bytes": colour}, "[8 6 3]", "[8, 6, 1]"),
         ("score_uint8", {"x": IMAGES[:, :7], "noise": noise}, "[8 7 6 1]", "[B, 8, 6, 1]"),
         ("score_image_bytes", {"image_bytes": colour, "noise": noise}, "[8 6 3]", "[8, 6, 1]"),

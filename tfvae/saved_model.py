@@ -208,14 +208,16 @@ def _decoded(image_bytes: tf.Tensor, event: Sequence[int]) -> tf.Tensor:
 
 
 def _declared_size(contents: tf.Tensor) -> tf.Tensor:
-    """int32 ``[height, width]`` from the header of a PNG or JPEG file; a PNG's has its place in the first 24 bytes."""
+    """int32 ``[height, width]`` from the header of a PNG or JPEG file; a PNG's has its place in the first 25 bytes."""
     is_png = tf.equal(tf.strings.substr(contents, 0, 16), _PNG_START)
     is_jpeg = tf.equal(tf.strings.substr(contents, 0, 2), b"\xff\xd8")
-    long_enough = tf.logical_or(is_jpeg, tf.logical_and(is_png, tf.strings.length(contents) >= 24))
+    long_enough = tf.logical_or(is_jpeg, tf.logical_and(is_png, tf.strings.length(contents) >= 25))
     contents = _require(long_enough, ["image_bytes must be PNG or JPEG files"], contents)
 
     def of_png() -> tf.Tensor:
-        return tf.reverse(tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False), [0])
+        kept = tf.not_equal(tf.strings.substr(contents, 24, 1), b"\x10")  # the decoder would drop every lower byte
+        header = _require(kept, ["the image has 16 bits a channel, expected at most 8"], contents)
+        return tf.reverse(tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False), [0])
 
     return tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], of_png)
 

@@ -187,14 +187,26 @@ class Source(abc.ABC):
 
     def read_batch(self, schema: Schema, references: Sequence[tuple[str, int]]) -> Batch:
         """The same rows as ``read``, together. They are read in the order of the files, whatever their own is."""
+        x = np.empty([len(references), *schema.shape], schema.dtype)
+        labels = None if schema.labels is None else np.zeros(len(references), np.int64)
+        reasons: dict[int, str] = {}
         order = sorted(range(len(references)), key=references.__getitem__)
-        read = self.read(schema, [references[i] for i in order])
-        outcomes = [row for _, row in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
-        rows = [(i, row) for i, row in enumerate(outcomes) if isinstance(row, Row)]
-        x = np.stack([row.x for _, row in rows]) if rows else np.zeros([0, *schema.shape], schema.dtype)
-        labels = None if schema.labels is None else np.array([row.label for _, row in rows], np.int64)
-        reasons = {i: str(row) for i, row in enumerate(outcomes) if not isinstance(row, Row)}
-        return Batch(np.array([i for i, _ in rows], np.int64), x, labels, reasons)
+        for i, row in zip(order, self.read(schema, [references[i] for i in order]), strict=True):
+            if isinstance(row, Row):
+                x[i] = row.x
+                if labels is not None and row.label is not None:
+                    labels[i] = row.label
+            else:
+                reasons[i] = str(row)
+        return _batch(x, labels, reasons)
+
+
+def _batch(x: np.ndarray, labels: np.ndarray | None, reasons: dict[int, str]) -> Batch:
+    """A batch of the rows that have no reason against them."""
+    if not reasons:
+        return Batch(np.arange(len(x)), x, labels, reasons)
+    good = np.array([i for i in range(len(x)) if i not in reasons], np.int64)
+    return Batch(good, x[good], None if labels is None else labels[good], reasons)
 
 
 class ArraySource(Source):
@@ -234,9 +246,7 @@ class ArraySource(Source):
         reasons = {
             int(i): str(why) for i, why in zip(bad, self.read(schema, [references[int(i)] for i in bad]), strict=True)
         }
-        good = np.flatnonzero(~doubtful)
-        whole = len(good) == len(references)
-        return Batch(good, x if whole else x[good], labels if whole or labels is None else labels[good], reasons)
+        return _batch(x, labels, reasons)
 
 
 class BlockSource(Source):
@@ -286,9 +296,7 @@ class BlockSource(Source):
             if labels is not None and batch.labels is not None:
                 labels[members[batch.good]] = batch.labels
             reasons |= {int(members[i]): reason for i, reason in batch.reasons.items()}
-        good = np.array([i for i in range(len(references)) if i not in reasons], np.int64)
-        whole = not reasons
-        return Batch(good, x if whole else x[good], labels if whole or labels is None else labels[good], reasons)
+        return _batch(x, labels, reasons)
 
 
 def _cast(x: np.ndarray, schema: Schema, *count: int) -> np.ndarray:

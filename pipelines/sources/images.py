@@ -1,7 +1,6 @@
 """Image files: found without following links, decoded without trusting them."""
 
 import collections
-import concurrent.futures
 import fnmatch
 import functools
 import hashlib
@@ -15,7 +14,6 @@ from pipelines.errors import PipelineError, RowError
 from pipelines.sources.base import Input, Opened, Plan, Schema, Source
 from pipelines.sources.pixels import image_shape, pixels
 
-_READERS = 8  # threads that hash and look at files on the driver; hashing and reading release the GIL
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -33,8 +31,7 @@ class Images(Source):
             raise PipelineError(
                 f"{self.input_path} matches no PNG or JPEG file that can be read ({len(rejected)} rejected)"
             )
-        with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-            looks = list(pool.map(self._look, files))
+        looks = storage.of_each(self._look, files)
         schema = schema_of(self.input_path, files, [shape for _, shape in looks])
         inputs = [found for found, _ in looks]
         return Plan(schema, files, [None] * len(files), files, [0] * len(files), inputs, rejected)
@@ -72,7 +69,7 @@ class Images(Source):
 
     def _content(self, file: str) -> bytes:
         try:
-            return storage.read(os.path.join(self._parts[0], *file.split("/")))
+            return storage.read(os.path.join(self._parts[0], file))
         except OSError as error:
             raise RowError(f"cannot be read: {error.strerror}") from error
 

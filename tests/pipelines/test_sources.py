@@ -6,6 +6,7 @@ import os
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from pipelines.errors import PipelineError
@@ -247,19 +248,22 @@ class TestImages:
         damaged[len(content) // 2] ^= 0xFF
         (tmp_path / "flip.png").write_bytes(damaged)
         write_png(tmp_path / "wide.png", np.zeros((9, 8), np.uint8))
-        PIL.Image.fromarray(np.zeros((5, 4), np.uint16)).save(tmp_path / "deep.png")
+        for channels in (1, 2, 3, 4):
+            deep = tf.io.encode_png(np.full((5, 4, channels), 0x1234, np.uint16)).numpy()
+            (tmp_path / f"deep{channels}.png").write_bytes(deep)
         plan, rows = read_all(make_source("images", str(tmp_path)))
         outcome = dict(zip(plan.keys, rows, strict=True))
         assert [key for key, row in outcome.items() if isinstance(row, Row)] == [f"{i}.png" for i in range(4)]
         assert str(outcome["wide.png"]) == "shape [9, 8, 1], expected [5, 4, 1]"
-        assert "mode I;16" in str(outcome["deep.png"])
+        for channels in (1, 2, 3, 4):
+            assert str(outcome[f"deep{channels}.png"]) == "16 bits a channel, expected at most 8"
 
     def test_a_bomb_is_rejected_undecoded(self, tmp_path, images, monkeypatch):
         write_png(tmp_path / "a.png", images[0])
         write_png(tmp_path / "bomb.png", np.zeros((200, 200), np.uint8))
         decoded = []
-        load = PIL.Image.Image.convert
-        monkeypatch.setattr(PIL.Image.Image, "convert", lambda self, *a: decoded.append(self.size) or load(self, *a))
+        load = PIL.Image.Image.tobytes
+        monkeypatch.setattr(PIL.Image.Image, "tobytes", lambda self, *a: decoded.append(self.size) or load(self, *a))
         plan, rows = read_all(make_source("images", str(tmp_path), max_pixels=30_000))
         assert plan.schema.shape == (5, 4, 1) and "200 x 200 pixels, expected at most 30000" in str(rows[1])
         assert (200, 200) not in decoded and decoded

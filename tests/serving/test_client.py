@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import socket
 import socketserver
 import threading
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipelines import embed
 from tests.serving.conftest import LATENT, SHAPE, VERSION
 from tests.serving.fronts import SLOW, Broken, serve_grpc, serve_http
 from tests.serving.rules import Faults
@@ -27,9 +29,20 @@ def close(left, right, tolerance: float = 1e-5) -> None:
     np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance)
 
 
-def test_one_set_of_images_gives_one_embedding_whichever_way_it_goes(served, images):
+def embedded_by_beam(path: str, images: np.ndarray, folder: pathlib.Path) -> np.ndarray:
+    (folder / "png").mkdir()
+    for i, png in enumerate(pngs(images)):
+        (folder / "png" / f"{i:02d}.png").write_bytes(png)
+    embed.run(path, str(folder / "png"), str(folder / "embeddings"))
+    table = embed.read_embeddings(str(folder / "embeddings"))
+    assert table["key"].to_pylist() == [f"{i:02d}.png" for i in range(len(images))]
+    return np.stack(table["embedding"].to_numpy())
+
+
+def test_one_set_of_images_gives_one_embedding_whichever_way_it_goes(served, images, tmp_path):
     x = (images / 255).astype(np.float32)
     expected = served.vae.embed(images)
+    close(embedded_by_beam(served.path, images, tmp_path), expected)
     python = tf.saved_model.load(served.path).signatures["embed"](x=tf.constant(x))
     (cpp,) = run_in_subprocess(served.path, [("embed", {"x": x})])
     close(python["embedding"], expected)
