@@ -34,6 +34,17 @@ def _masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def _masked(crcs: np.ndarray) -> np.ndarray:
+    """The same of many checksums, uint32."""
+    return (crcs >> np.uint32(15) | crcs << np.uint32(17)) + np.uint32(0xA282EAD8)
+
+
+@functools.lru_cache(maxsize=4096)
+def _length_crc(length: int) -> int:
+    """The checksum of a length; the records of a file have few different ones."""
+    return _masked_crc(_LENGTH.pack(length))
+
+
 def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:
@@ -152,8 +163,7 @@ def _filled(template: bytes, names: list[bytes], numbers: list[bytes], x: np.nda
     flat, size = matrix.tobytes(), matrix.shape[1]
     starts = range(0, len(flat), size)
     crcs = np.fromiter((google_crc32c.value(flat[i + _FRAME_HEADER : i + x_end]) for i in starts), np.uint32, count)
-    masked = (crcs >> np.uint32(15) | crcs << np.uint32(17)) + np.uint32(0xA282EAD8)
-    matrix[:, x_end:] = masked.astype("<u4")[:, None].view(np.uint8)
+    matrix[:, x_end:] = _masked(crcs).astype("<u4")[:, None].view(np.uint8)
     return matrix
 
 
@@ -173,37 +183,46 @@ def read_records(
     Raises:
         PipelineError: The file ends early, or a checksum does not agree: it is broken as a whole.
     """
-    frames = _frames(file, name, total_bytes, offset)
-    for index in range(first + count):
-        frame = next(frames, None)
-        if frame is None:
-            raise PipelineError(
-                f"{name} ends after {index} records, expected {first + count}: it is truncated; write it again"
-            )
-        if index >= first:
-            _, body = frame
-            data = body[: -_CRC.size]
-            if _CRC.unpack_from(body, len(data))[0] != _masked_crc(data):
-                raise PipelineError(f"{name} is damaged: the checksum of record {index} differs; write it again")
-            yield data
+    index, end = 0, first + count
+    for _, buffer, bounds in _runs(file, name, total_bytes, offset) if count else ():
+        some = range(max(first - index, 0), min(end - index, len(bounds) - 1))
+        data = [buffer[bounds[i] + _FRAME_HEADER : bounds[i + 1] - _CRC.size] for i in some]
+        stored = [_CRC.unpack_from(buffer, bounds[i + 1] - _CRC.size)[0] for i in some]
+        crcs = _masked(np.fromiter(map(google_crc32c.value, data), np.uint32, len(data)))
+        differ = np.flatnonzero(crcs != np.array(stored, np.uint32))
+        yield from data[: differ[0]] if len(differ) else data
+        if len(differ):
+            damaged = index + some[differ[0]]
+            raise PipelineError(f"{name} is damaged: the checksum of record {damaged} differs; write it again")
+        index += len(bounds) - 1
+        if index >= end:
+            return
+    if count:
+        raise PipelineError(f"{name} ends after {index} records, expected {end}: it is truncated; write it again")
 
 
-def _frames(file: BinaryIO, name: str, total_bytes: int, offset: int) -> Iterator[tuple[int, bytes]]:
-    """Where each record begins, and its data with their checksum behind them, of which the length's is checked.
+def _runs(file: BinaryIO, name: str, total_bytes: int, offset: int) -> Iterator[tuple[int, bytes, list[int]]]:
+    """Bytes that hold whole records: where in the file they begin, the bytes, and where in them each record begins and
+    the last ends. The checksums of the lengths agree.
 
     The file is read a megabyte at a time: a call for each header and each record costs more than all else.
     """
-    buffer, at, index = b"", 0, 0
+    buffer, index, intact = b"", 0, True
     while True:
+        at, bounds = 0, [0]
         while len(buffer) - at >= _FRAME_HEADER:
             length, crc = _HEADER.unpack_from(buffer, at)
-            if crc != _masked_crc(buffer[at : at + _LENGTH.size]):
-                raise PipelineError(f"{name} is damaged: the checksum of the length of record {index} differs")
+            intact = crc == _length_crc(length)
             end = at + _FRAME_HEADER + length + _CRC.size
-            if end > len(buffer):
+            if not intact or end > len(buffer):
                 break
-            yield offset + at, buffer[at + _FRAME_HEADER : end]
-            at, index = end, index + 1
+            bounds.append(end)
+            at = end
+        if at:
+            yield offset, buffer, bounds
+            index += len(bounds) - 1
+        if not intact:
+            raise PipelineError(f"{name} is damaged: the checksum of the length of record {index} differs")
         wanted = _BUFFER
         if len(buffer) - at >= _FRAME_HEADER:  # the record goes on behind the buffer
             if offset + end > total_bytes:
@@ -211,7 +230,7 @@ def _frames(file: BinaryIO, name: str, total_bytes: int, offset: int) -> Iterato
                     f"{name} is truncated in record {index}: expected {offset + end} bytes, has {total_bytes}"
                 )
             wanted = max(wanted, end - len(buffer))
-        offset, buffer, at = offset + at, buffer[at:], 0
+        offset, buffer = offset + at, buffer[at:]
         more = file.read(wanted)
         if not more and buffer:
             raise PipelineError(f"{name} is truncated in record {index}, of which it has {len(buffer)} bytes")
@@ -234,10 +253,9 @@ def index_records(file: BinaryIO, name: str, total_bytes: int, run: int) -> tupl
     """
     starts: list[int] = []
     count = 0
-    for start, _ in _frames(file, name, total_bytes, 0):
-        if count % run == 0:
-            starts.append(start)
-        count += 1
+    for offset, _, bounds in _runs(file, name, total_bytes, 0):
+        starts += [offset + begin for begin in bounds[-count % run : -1 : run]]
+        count += len(bounds) - 1
     return count, starts
 
 

@@ -1,5 +1,6 @@
 """What ``pipelines.embed`` reads: a prepared dataset, Parquet files, TFRecord files of ``tf.Example``, or images."""
 
+import concurrent.futures
 import itertools
 import os
 from collections.abc import Sequence
@@ -75,10 +76,13 @@ def _of_one_kind(path: str) -> tuple[str, Found]:
 def _open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[str, ...]) -> TFRecords:
     rows: dict[str, int] = {}
     starts: dict[str, list[int]] = {}
-    for file in found.files:
-        with found.open(file) as raw:
-            size = os.path.getsize(found.path(file))
-            rows[file], starts[file] = records.index_records(raw, found.path(file), size, UNIT_ROWS)
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        hashing = beside.submit(found.checksums)
+        for file in found.files:
+            with found.open(file) as raw:
+                size = os.path.getsize(found.path(file))
+                rows[file], starts[file] = records.index_records(raw, found.path(file), size, UNIT_ROWS)
+        checksums = hashing.result()
     first = next((file for file in found.files if rows[file]), None)
     if first is None:
         raise PipelineError(f"{path} holds no rows")
@@ -89,7 +93,7 @@ def _open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[
     if dtypes[column] == "float32":
         shape, dtype, signature = (size,), "float32", "embed"
     features = Features(key, column, keep, dtypes)
-    return TFRecords(path, shape, dtype, signature, found.checksums(), found, key, column, keep, features, rows, starts)
+    return TFRecords(path, shape, dtype, signature, checksums, found, key, column, keep, features, rows, starts)
 
 
 def _open_parquet(path: str, found: Found, key: str, column: str, keep: tuple[str, ...]) -> Parquet:

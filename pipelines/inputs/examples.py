@@ -95,11 +95,11 @@ def parse(
         good, x = _observations(rows, columns[features.x], shape, dtype, reasons)
     intact = np.array([int(row) not in reasons for row in good], bool)
     good, x = (good, x) if intact.all() else (good[intact], x[intact])
-    names = dict(zip(rows.tolist(), keys, strict=True))
+    names = dict(zip(rows.tolist(), keys, strict=True)) if reasons else {}
     rejected = [Rejection(names.get(i) or f"{file}:{first + i}", file, first + i, reasons[i]) for i in sorted(reasons)]
     kept = {name: columns[name].numpy()[np.searchsorted(rows, good)] for name in features.keep}
     table = pa.table({name: pa.array(values) for name, values in kept.items()}) if kept else None
-    return Block(file, [names[row] for row in good.tolist()], x, good + first, rejected, table)
+    return Block(file, [names[row] for row in good.tolist()] if reasons else keys, x, good + first, rejected, table)
 
 
 def _columns(
@@ -127,13 +127,16 @@ def _columns(
 
 
 def _keys(rows: np.ndarray, values: np.ndarray, reasons: dict[int, str]) -> list[str]:
-    keys = []
-    for row, key in zip(rows.tolist(), values.tolist(), strict=True):
-        try:
-            keys.append(key.decode() if isinstance(key, bytes) else str(key))
-        except UnicodeDecodeError:
+    if values.dtype.kind != "O":
+        return list(map(str, values.tolist()))
+    raw, keys = values.tolist(), []
+    try:
+        return [key.decode() for key in raw]
+    except UnicodeDecodeError:  # of one of them, at least
+        for row, key in zip(rows.tolist(), raw, strict=True):
             keys.append(key.decode("utf-8", "backslashreplace"))
-            reasons[row] = "the key is not UTF-8"
+            if keys[-1].encode() != key:
+                reasons[row] = "the key is not UTF-8"
     return keys
 
 
