@@ -1,11 +1,15 @@
 """Keys that came twice, over a whole output: no unit of work sees them.
 
-The driver reads the key column of every part, which is small beside the observations, and keeps eight bytes a key. A
-later row of a key is rejected and its part written anew under the same commit protocol: a kill between the part and its
-record leaves a record that does not agree, and the unit is done again.
+The driver reads the key column of every part, which is small beside the observations, and sorts eight bytes a key by
+way of unnamed files below the output: memory stays the same however many rows there are. A later row of a key is
+rejected and its part written anew under the same commit protocol: a kill between the part and its record leaves a
+record that does not agree, and the unit is done again.
 """
 
-from collections.abc import Sequence
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +17,9 @@ import pyarrow.parquet as pq
 
 from pipelines.commits import Output, Rejection, Unit
 from pipelines.parts import parquet_writer
+
+_HASHES = 1 << 22  # that are sorted in memory together
+_MOST_FILES = 256
 
 
 def reject(output: Output, units: Sequence[Unit]) -> None:
@@ -31,16 +38,37 @@ def reject(output: Output, units: Sequence[Unit]) -> None:
         ([1, 0], 'duplicate key, first at x:0')
     """
     done = [unit for unit in units if output.record(unit.name) is not None]
-    hashes = [_hashes(_keys(output, unit)) for unit in done]
-    ordered = np.sort(np.concatenate([np.zeros(0, np.int64), *hashes]))
-    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    repeated = _repeated(output, done)
     if len(repeated) == 0:
         return
     first: dict[str, str] = {}
-    for unit, mine in zip(done, hashes, strict=True):
-        suspects = np.flatnonzero(np.isin(mine, repeated))
+    for unit in done:
+        suspects = np.flatnonzero(np.isin(_hashes(_keys(output, unit)), repeated))
         if len(suspects):
             _reject_in(output, unit, suspects, first)
+
+
+def _repeated(output: Output, units: Sequence[Unit]) -> np.ndarray:
+    """The hashes that more than one row has, sorted, int64."""
+    files = min(_MOST_FILES, 1 + sum(unit.rows for unit in units) // _HASHES)
+    with contextlib.ExitStack() as stack:
+        sorted_in = [stack.enter_context(tempfile.TemporaryFile(dir=output.file("_work"))) for _ in range(files)]
+        for unit in units:
+            hashes = _hashes(_keys(output, unit))
+            for index, file in enumerate(sorted_in):
+                file.write(hashes[hashes % files == index].tobytes())
+        found = [_twice(np.sort(hashes)) for hashes in _read_back(sorted_in)]
+    return np.sort(np.concatenate(found))
+
+
+def _read_back(files: Sequence[Any]) -> Iterator[np.ndarray]:
+    for file in files:
+        file.seek(0)
+        yield np.frombuffer(file.read(), np.int64)
+
+
+def _twice(ordered: np.ndarray) -> np.ndarray:
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
 def _keys(output: Output, unit: Unit) -> list[str]:

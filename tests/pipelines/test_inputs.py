@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import embed
+from pipelines import duplicates, embed
 from pipelines.errors import PipelineError
 
 from .conftest import FORMS, Linear, command, fixed_binary, flat, png, rejections
@@ -172,8 +172,10 @@ def test_blocks_and_row_groups_do_not_matter(block_rows, row_group_size, x, line
     assert_equals_numpy(tmp_path / "out", linear_digits, truth(x))
 
 
-def test_a_key_that_comes_twice_keeps_its_first_good_row(x, linear_digits, tmp_path):
+@pytest.mark.parametrize("hashes", [1 << 22, 1, 7])
+def test_a_key_that_comes_twice_keeps_its_first_good_row(hashes, x, linear_digits, tmp_path, monkeypatch):
     """Across files and units; the first row of one of the keys is itself bad, so that its second stays."""
+    monkeypatch.setattr(duplicates, "_HASHES", hashes)  # that are sorted together: all, one or few
     (tmp_path / "in").mkdir()
     x = x.copy()
     x[2] = 255  # the model raises
