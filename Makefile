@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow cluster-test lint format bench clean
+.PHONY: quickstart test test-slow cluster-test lint format bench bench-pipelines bench-peers clean
 
 $(VENV)/.installed: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,6 +36,26 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.methods
+	$(BIN)/python -m benchmarks.serving
+
+bench-pipelines: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.pipelines
+	$(BIN)/python -m benchmarks.pipeline_growth
+
+# PyTorch with pythae, and JAX, each in an environment of its own, so that no side decides what another gets.
+PEERS := .venv-peers
+$(PEERS)/torch/.installed: benchmarks/peers/torch.txt | $(VENV)/.installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PEERS)/torch
+	$(BIN)/uv pip install --quiet --python $(PEERS)/torch/bin/python -r $<
+	touch $@
+
+$(PEERS)/jax/.installed: benchmarks/peers/jax.txt | $(VENV)/.installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PEERS)/jax
+	$(BIN)/uv pip install --quiet --python $(PEERS)/jax/bin/python -r $<
+	touch $@
+
+bench-peers: $(VENV)/.installed $(PEERS)/torch/.installed $(PEERS)/jax/.installed
+	$(BIN)/python -m benchmarks.peers --environments $(PEERS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -24,9 +24,7 @@ def method_side(x, method: str, losses: list[float]):
         image_shape=(28, 28),
     )
     model = aevb.build(data, training.LATENT, method)
-    return training.timed(
-        lambda: model.fit(x, batch_size=aevb.BATCH_SIZE, epochs=training.EPOCHS, verbose=0), len(x), losses
-    )
+    return training.timed(training.fitted(model, x, aevb.BATCH_SIZE), losses)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     x = training.images()
     losses: dict[str, list[float]] = {name: [] for name in ("fit", *figure2.METHODS)}
-    sides = {"fit": training.fit_side(x, aevb.BATCH_SIZE, losses["fit"])}
+    sides = {"fit": training.timed(training.fit_side(x, aevb.BATCH_SIZE), losses["fit"])}
     sides |= {method: method_side(x, method, losses[method]) for method in figure2.METHODS}
     for run in sides.values():
         run()  # traces and compiles

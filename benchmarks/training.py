@@ -21,6 +21,7 @@ from tensorflow_probability import distributions as tfd
 
 import tfvae
 from benchmarks import report
+from benchmarks.peers.turns import Work
 
 ROWS, PIXELS, HIDDEN, LATENT = 60_000, 784, 500, 20
 EPOCHS = 3  # in one call of fit: nobody trains for one, and a call has costs of its own
@@ -74,15 +75,15 @@ class PlainVAE(keras.Model):
         return {"loss": self.loss_metric.result()}
 
 
-def plain_side(x: np.ndarray, batch_size: int, losses: list[float]) -> Callable[[], float]:
+def plain_side(x: np.ndarray, batch_size: int) -> Work:
     keras.utils.set_random_seed(0)
     model = PlainVAE()
     model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
     dataset = tf.data.Dataset.from_tensor_slices(x).shuffle(len(x)).batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    return timed(lambda: model.fit(dataset, shuffle=False, epochs=EPOCHS, verbose=0), len(x), losses)
+    return lambda: (EPOCHS * len(x), model.fit(dataset, shuffle=False, epochs=EPOCHS, verbose=0).history["loss"])
 
 
-def fit_side(x: np.ndarray, batch_size: int, losses: list[float]) -> Callable[[], float]:
+def fit_side(x: np.ndarray, batch_size: int) -> Work:
     keras.utils.set_random_seed(0)
     vae = tfvae.VAE(
         encoder=tfvae.networks.mlp([HIDDEN]),
@@ -91,14 +92,20 @@ def fit_side(x: np.ndarray, batch_size: int, losses: list[float]) -> Callable[[]
         likelihood=tfvae.DistributionLayer("Bernoulli", [PIXELS]),
     )
     vae.compile(optimizer=keras.optimizers.Adam(1e-3))
-    return timed(lambda: vae.fit(x, batch_size=batch_size, epochs=EPOCHS, verbose=0), len(x), losses)
+    return fitted(vae, x, batch_size)
 
 
-def timed(epochs: Callable[[], keras.callbacks.History], rows: int, losses: list[float]) -> Callable[[], float]:
+def fitted(model: keras.Model, x: np.ndarray, batch_size: int) -> Work:
+    """A turn of ``fit``: its rows, and the loss of each epoch."""
+    return lambda: (EPOCHS * len(x), model.fit(x, batch_size=batch_size, epochs=EPOCHS, verbose=0).history["loss"])
+
+
+def timed(work: Work, losses: list[float]) -> Callable[[], float]:
     def run() -> float:
         started = time.perf_counter()
-        losses.extend(epochs().history["loss"])
-        return EPOCHS * rows / (time.perf_counter() - started)
+        rows, found = work()
+        losses.extend(found)
+        return rows / (time.perf_counter() - started)
 
     return run
 
@@ -113,8 +120,8 @@ def main(arguments: list[str] | None = None) -> None:
     for batch_size in options.batch_sizes:
         losses: dict[str, list[float]] = {"fit": [], "plain Keras": []}
         sides = {
-            "fit": fit_side(x, batch_size, losses["fit"]),
-            "plain Keras": plain_side(x, batch_size, losses["plain Keras"]),
+            "fit": timed(fit_side(x, batch_size), losses["fit"]),
+            "plain Keras": timed(plain_side(x, batch_size), losses["plain Keras"]),
         }
         first = {name: EPOCHS * len(x) / run() for name, run in sides.items()}  # traces and compiles
         rates = report.interleave(sides, options.rounds)

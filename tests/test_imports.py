@@ -10,6 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ROOMS = (
     *(
+        "xla",
         "families",
         "distribution_layer",
         "priors",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfvae import batches, posterior_sampling, posteriors
+from tfvae import batches, posterior_sampling, posteriors, xla
 from tfvae.vae import VAE
 
 _FLOATS_AT_ONCE = 4_000_000  # pixels decoded in one step: tens of MB, and large enough for the matrix units
@@ -106,7 +106,7 @@ def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[
     """(m, Σ w/eᵐ, Σ (w/eᵐ)²) over the samples of each row, m = max log w: one XLA loop over chunks of samples."""
     chunk = min(chunk, num_samples)
 
-    @functools.partial(tf.function, jit_compile=True, autograph=False)
+    @xla.compiled
     def weight_sums(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         q = vae.encode(x)
 
@@ -200,7 +200,7 @@ def _reciprocal_mean(
     """The fields of MarginalEstimate for a batch of rows, as one XLA program."""
     half = num_samples // 2
 
-    @functools.partial(tf.function, jit_compile=True, autograph=False)
+    @xla.compiled
     def reciprocal_mean(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         chain = posterior_sampling.new_chain(
             vae, x, num_samples, num_leapfrog_steps, num_burnin_steps, target_accept=0.9, seed=seed

@@ -14,6 +14,8 @@ from tensorflow_probability import distributions as tfd
 from tensorflow_probability import random as tfp_random
 from tensorflow_probability import util as tfp_util
 
+from tfvae import xla
+
 _Properties = tfp_util.ParameterProperties
 _LOWEST_SCALE = 1e-6
 _PHILOX = 1  # tf.random.Algorithm.PHILOX as the raw operations number it
@@ -82,7 +84,7 @@ class Bernoulli(tfd.Bernoulli):
 
     def _log_prob(self, event: tf.Tensor) -> tf.Tensor:
         logits = self._logits_parameter_no_checks()
-        return tf.cast(event, logits.dtype) * logits - tf.nn.softplus(logits)
+        return tf.cast(event, logits.dtype) * logits - xla.softplus(logits)
 
     def _sample_n(self, n: Any, seed: Any = None) -> tf.Tensor:
         probs = self._probs_parameter_no_checks()

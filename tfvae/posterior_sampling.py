@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfvae import posteriors
+from tfvae import posteriors, xla
 from tfvae.vae import VAE
 
 _JITTER = 0.2  # a transition's steps are 0.8 to 1.2 times the step size
@@ -83,7 +83,7 @@ def sample_posterior(
     x = vae.observations(x)
     check_settings(x, num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
     settings = (num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
-    program = tf.function(lambda x, seed: new_chain(vae, x, *settings, seed), jit_compile=True, autograph=False)
+    program = xla.compiled(lambda x, seed: new_chain(vae, x, *settings, seed))
     return program(x, tf.constant([seed, 0], tf.int32))
 
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae import batches, objectives
+from tfvae import batches, objectives, xla
 from tfvae.objectives import Terms
 
 DEFAULT_BATCH_SIZE = 100  # the paper's M
@@ -43,7 +43,7 @@ def make_function(
         tf.while_loop(lambda k: k < num_steps, body, (tf.constant(0),))
         return {metric.name: metric.result() for metric in metrics()}
 
-    run = program if run_eagerly else tf.function(program, jit_compile=jit_compile, autograph=False)
+    run = program if run_eagerly else xla.compiled(program) if jit_compile else tf.function(program, autograph=False)
 
     def function(iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
         group = next(iterator)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import batches, likelihoods, objectives, posteriors, priors, training
+from tfvae import batches, likelihoods, objectives, posteriors, priors, training, xla
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.objectives import Estimate, Terms
 
@@ -168,11 +168,11 @@ class VAE(training.UnsupervisedModel):
 
     @functools.cached_property
     def _embed(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        return tf.function(lambda x: posteriors.mean(self.encode(x)), jit_compile=True, autograph=False)
+        return xla.compiled(lambda x: posteriors.mean(self.encode(x)))
 
     @functools.cached_property
     def _reconstruct(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        return tf.function(lambda x: self(x), jit_compile=True, autograph=False)
+        return xla.compiled(lambda x: self(x))
 
     def _map(self, function: Callable, x: Any, shape: Any, batch_size: int) -> np.ndarray:
         x = self.observations(x)

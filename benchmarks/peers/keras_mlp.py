@@ -1,0 +1,62 @@
+"""``fit``, a plain Keras loop, and the matrix products alone, on TensorFlow.
+
+python -m benchmarks.peers.keras_mlp ROWS.npy BATCH {fit,plain,products}
+"""
+
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import training
+from benchmarks.peers.turns import Work, take_turns
+from benchmarks.training import EPOCHS, HIDDEN, LATENT
+
+
+def products(x: np.ndarray, batch_size: int) -> Work:
+    """The matrix products of a training step, forward and backward, and nothing else: an epoch is one XLA program.
+
+    No batch is gathered, no activation applied, no weight changed: each batch is a slice of the rows.
+    """
+    steps, pixels = len(x) // batch_size, x.shape[1]
+    sizes = [(pixels, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, pixels)]
+    weights = [tf.Variable(tf.random.stateless_normal(size, [0, i]) * 0.01) for i, size in enumerate(sizes)]
+    data = tf.constant(x)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def epoch(data):
+        w1, w2, w3, w4 = weights
+
+        def body(k, *_):
+            batch = tf.slice(data, [k * batch_size, 0], [batch_size, pixels])
+            hidden = batch @ w1
+            parameters = hidden @ w2
+            z = parameters[:, :LATENT]
+            features = z @ w3
+            d_logits = features @ w4
+            d_w4, d_features = mm_t(features, d_logits), tf.matmul(d_logits, w4, transpose_b=True)
+            d_w3, d_z = mm_t(z, d_features), tf.matmul(d_features, w3, transpose_b=True)
+            d_parameters = tf.concat([d_z, d_z], axis=1)
+            d_w2, d_hidden = mm_t(hidden, d_parameters), tf.matmul(d_parameters, w2, transpose_b=True)
+            return k + 1, mm_t(batch, d_hidden), d_w2, d_w3, d_w4
+
+        zeros = [tf.zeros(size) for size in sizes]
+        return tf.while_loop(lambda k, *_: k < steps, body, (tf.constant(0), *zeros))[1:]
+
+    def turn() -> tuple[int, list[float]]:
+        for _ in range(EPOCHS):
+            gradients = epoch(data)
+        assert np.isfinite(gradients[0].numpy()).all()
+        return EPOCHS * steps * batch_size, []
+
+    return turn
+
+
+def mm_t(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    return tf.matmul(a, b, transpose_a=True)
+
+
+SIDES = {"fit": training.fit_side, "plain": training.plain_side, "products": products}
+
+if __name__ == "__main__":
+    take_turns(SIDES[sys.argv[3]](np.load(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,64 @@
+"""Programs that XLA compiles, and what is written in another way inside them.
+
+XLA fuses a chain of elementwise operations into one pass over memory, so that arithmetic is what counts there; outside
+of it a chain costs a pass for each operation, and TensorFlow's own kernels are best.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+_inside = contextvars.ContextVar("inside an XLA program", default=False)
+_ATANH = (1 / 13, 1 / 11, 1 / 9, 1 / 7, 1 / 5, 1 / 3, 1.0)  # of s + s³/3 + ...: to 2e-8 of its sum for s <= 1/3
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as one XLA program, retraced for each new shape.
+
+    Example:
+        >>> compiled(lambda x: x * softplus(x))(tf.constant(0.0)).numpy()
+        np.float32(0.0)
+    """
+
+    @functools.wraps(function)
+    def traced(*args: Any) -> Any:
+        with _as_xla():
+            return function(*args)
+
+    return tf.function(traced, jit_compile=True, autograph=False)
+
+
+@contextlib.contextmanager
+def _as_xla() -> Iterator[None]:
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
+def softplus(x: tf.Tensor) -> tf.Tensor:
+    """log(1 + eˣ).
+
+    The logarithm is what costs, a tenth of a training step at batch 2048. With e = exp(-|x|), log(1 + e) is
+    2 atanh(e / (2 + e)), whose series is short because its argument is at most 1/3.
+
+    Example:
+        >>> softplus(tf.constant([0.0, 100.0])).numpy()
+        array([  0.6931472, 100.       ], dtype=float32)
+    """
+    return _series(x) if _inside.get() and x.dtype == tf.float32 else tf.nn.softplus(x)
+
+
+@tf.custom_gradient
+def _series(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    e = tf.exp(-tf.abs(x))
+    s = e / (2.0 + e)
+    square, total = s * s, tf.zeros_like(s)
+    for coefficient in _ATANH:
+        total = total * square + coefficient
+    return tf.maximum(x, 0.0) + 2.0 * s * total, lambda upstream: upstream * tf.sigmoid(x)
