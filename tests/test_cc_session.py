@@ -110,7 +110,7 @@ def assert_equal_tensors(got: Any, expected: dict[str, tf.Tensor]) -> None:
             np.testing.assert_array_equal(got[name], array)
 
 
-@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("threads", [1, 8])
 def test_equals_python(model: Model, model_dir: pathlib.Path, threads: int) -> None:
     names = [name for name in SIGNATURES if name != "compiled"]
     # Several threads run each request often enough to overlap.
