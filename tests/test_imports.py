@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ROOMS = (
     *(
         "xla",
+        "replicas",
         "families",
         "distribution_layer",
         "priors",

@@ -314,6 +314,7 @@ GOOD = np.full([6, 5], 0.5, np.float32)
             lambda: fit(make_vae(), tf.data.Dataset.from_tensors(GOOD), validation_split=0.5),
             "validation_split needs an array in memory",
         ),
+        (lambda: make_vae(likelihood="Normal", binarize=True), "which a Normal likelihood does not score"),
         (lambda: make_vae(num_samples=0), "num_samples must be at least 1, received 0"),
         (lambda: make_vae().terms(GOOD, 0), "num_samples must be at least 1, received 0"),
         (lambda: make_vae().elbo(GOOD, num_samples=-1), "num_samples must be at least 1, received -1"),
@@ -341,6 +342,60 @@ def test_errors(make, message):
 # Files
 
 
+# Dynamic binarisation
+
+
+class Steep(keras.layers.Layer):
+    """Features that make the mean of q(z|x) ten times the first pixel, and its standard deviation 1."""
+
+    def call(self, x):
+        return tf.stack([10 * x[:, 0], tf.zeros_like(x[:, 0])], axis=-1)
+
+
+def binarising_vae() -> tuple[VAE, np.ndarray]:
+    """A VAE whose log p(x|z) knows nothing of z and whose KL is 50 x₀²; and its logits."""
+    scale = DistributionLayer("Normal", [1], scale=1.0)
+    likelihood = DistributionLayer("Bernoulli", [3])
+    vae = VAE(Steep(), keras.layers.Identity(), scale, likelihood, binarize=True, seed=4)
+    logits = np.array([-1.0, 0.5, 2.0], np.float32)
+    vae.posterior.set_weights([np.array([[1.0], [0.0]]), np.zeros([1])])
+    vae.likelihood.set_weights([np.zeros([1, 3]), logits])
+    vae.compile(keras.optimizers.SGD(0.0))
+    return vae, logits
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_dynamic_binarisation_scores_and_encodes_zeros_and_ones(dtype):
+    """In expectation a Bernoulli scores draws as it scores their greys; 50 x₀² is 50 with probability x₀."""
+    vae, logits = binarising_vae()
+    x = np.tile(np.array([[51, 204, 102]], np.uint8), [20_000, 1])
+    greys = x[0] / 255.0
+    expected = np.sum(greys * logits - np.log1p(np.exp(logits)))
+    spread = np.sqrt(np.sum(greys * (1 - greys) * logits**2) / len(x))
+    given = x if dtype == np.uint8 else (x / 255.0).astype(dtype)
+    found = vae.evaluate(given, batch_size=500, verbose=0, return_dict=True)
+    assert abs(found["log_likelihood"] - expected) < 4 * spread
+    assert abs(found["kl"] - 50 * greys[0]) < 4 * 50 * np.sqrt(greys[0] * (1 - greys[0]) / len(x))
+    single = vae.evaluate(given[:1], verbose=0, return_dict=True)
+    assert single["kl"] in (0.0, 50.0), "the encoder sees a pixel of 0 or 1"
+
+
+def test_dynamic_binarisation_draws_anew_in_each_epoch_and_repeats_by_its_seed():
+    x = np.full([6, 3], 0.5, np.float32)
+    first, second = (
+        binarising_vae()[0].fit(x, batch_size=3, epochs=4, verbose=0).history["log_likelihood"] for _ in range(2)
+    )
+    assert len(set(first)) == 4
+    assert first == second
+
+
+def test_what_is_asked_of_a_binarising_model_directly_takes_x_as_it_is():
+    vae, logits = binarising_vae()
+    x = np.array([[0.2, 0.8, 0.4]], np.float32)
+    np.testing.assert_allclose(vae.terms(x).log_likelihood[0], x @ logits - np.log1p(np.exp(logits)).sum(), rtol=1e-5)
+    np.testing.assert_allclose(vae.embed(x), [[2.0]], rtol=1e-6)
+
+
 def saved_vae(objective=objectives.importance_weighted) -> VAE:
     """Every argument away from its default, random layers included."""
     keras.utils.set_random_seed(0)
@@ -352,6 +407,7 @@ def saved_vae(objective=objectives.importance_weighted) -> VAE:
         prior=Prior("Normal", [2], loc=[0.5, -0.5], scale=2.0),
         objective=objective,
         num_samples=3,
+        binarize=True,
         seed=11,
         name="saved",
     )

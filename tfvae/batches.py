@@ -5,7 +5,8 @@ A group is a tensor of observations and the row numbers of each batch, gathered 
 never change from group to group, so nothing is compiled twice: a short last batch is filled with rows that carry weight
 zero, a short last group stops its loop early.
 
-``DataAdapter`` is Keras's own seam for this, though it is not exported: hence the imports from ``keras.src``.
+``DataAdapter`` is Keras's own seam for this, though it is not exported: hence the imports from ``keras.src``. To
+Keras the batches are a ``DistributedDataset`` too, so that it leaves their rows to the engine where there are replicas.
 """
 
 import dataclasses
@@ -49,7 +50,7 @@ class Group:
     num_steps: int
 
 
-class ArrayBatches(DataAdapter):
+class ArrayBatches(DataAdapter, tf.distribute.DistributedDataset):
     """An array in memory as groups of row numbers, shuffled anew in each epoch.
 
     Args:
@@ -114,7 +115,7 @@ class ArrayBatches(DataAdapter):
         return Group(self._data, rows, counts, num_steps)
 
 
-class StreamBatches(DataAdapter):
+class StreamBatches(DataAdapter, tf.distribute.DistributedDataset):
     """Any stream of batches that Keras can read, stacked into groups while the last group runs.
 
     Args:

@@ -7,6 +7,7 @@ such a family fully reparameterised; this module checks it, draws from it, and s
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from tfvae import replicas
 from tfvae.distribution_layer import DistributionLayer
 
 # Open supports: a draw that rounds to their end has an infinite density.
@@ -55,7 +56,7 @@ def draw(posterior: tfd.Distribution, num_samples: int, seed: tf.Tensor) -> tf.T
 
     A draw that float32 rounds to 0 or 1, the end of an open support, is moved to the nearest number inside.
     """
-    z = posterior.sample(num_samples, seed=seed)
+    z = replicas.sample(posterior, seed, before=[num_samples])
     family = posterior.distribution if isinstance(posterior, tfd.Independent) else posterior
     if isinstance(family, _UNIT_INTERVAL):
         return tf.clip_by_value(z, _TINY, _BELOW_ONE)

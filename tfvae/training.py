@@ -6,14 +6,16 @@ where ``keras.Model`` has its own: what a subclass adds is the loss of a batch.
 """
 
 import abc
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
-from tfvae import batches, objectives, xla
+from tfvae import batches, objectives, replicas, xla
 from tfvae.objectives import Terms
 
 DEFAULT_BATCH_SIZE = 100  # the paper's M
@@ -21,23 +23,36 @@ DEFAULT_BATCH_SIZE = 100  # the paper's M
 Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], None]
 
 
+def _on_one_device(step: Step) -> Step:
+    """``step(x, weights, rows)`` as the engine calls it, with all the data and which of their rows are the batch."""
+
+    def on_rows(data: tf.Tensor, rows: tf.Tensor, count: tf.Tensor) -> None:
+        step(tf.gather(data, rows), tf.sequence_mask(count, tf.shape(rows)[0], dtype=tf.float32), rows)
+
+    return on_rows
+
+
 def make_function(
-    step: Step, metrics: Callable[[], list[keras.metrics.Metric]], jit_compile: bool, run_eagerly: bool
+    step: Step,
+    metrics: Callable[[], list[keras.metrics.Metric]],
+    jit_compile: bool,
+    run_eagerly: bool,
+    strategy: tf.distribute.Strategy,
 ) -> Callable[[Iterator[Any]], dict[str, tf.Tensor]]:
-    """What Keras calls with an iterator of groups: runs ``step(x, weights, rows)`` on each batch of the next group.
+    """What Keras calls with an iterator of groups: runs ``step(data, rows, count)`` on each batch of the next group.
 
     Args:
-        step: One step; x is ``[B, *event]``, weights ``[B]`` is 1 for a row that counts and 0 for a filling, rows
-            ``[B]`` is each row's number in the data.
+        step: One step; data are ``[N, *event]``, rows ``[B]`` the numbers of the batch's, of which the first ``count``
+            count and the others fill it.
         metrics: The metrics whose results are returned.
         jit_compile: Whether the loop is compiled by XLA.
         run_eagerly: Whether it runs as plain Python, for debugging.
+        strategy: In whose scope it runs; its replicas divide B.
     """
 
     def program(data, rows, counts, num_steps):
         def body(k):
-            weights = tf.sequence_mask(counts[k], tf.shape(rows)[1], dtype=tf.float32)
-            step(tf.gather(data, rows[k]), weights, rows[k])
+            step(data, rows[k], counts[k])
             return (k + 1,)
 
         tf.while_loop(lambda k: k < num_steps, body, (tf.constant(0),))
@@ -49,7 +64,9 @@ def make_function(
         group = next(iterator)
         if not isinstance(group, batches.Group):
             group = batches.single(group)
-        return run(group.data, tf.constant(group.rows), tf.constant(group.counts), tf.constant(group.num_steps))
+        rows = replicas.divided(group.rows, strategy.num_replicas_in_sync)
+        with strategy.scope():
+            return run(group.data, tf.constant(rows), tf.constant(group.counts), tf.constant(group.num_steps))
 
     return function
 
@@ -82,6 +99,10 @@ class UnsupervisedModel(keras.Model, abc.ABC):
     @abc.abstractmethod
     def check_observations(self, x: tf.Tensor) -> None:
         """Raise ValueError if in-memory observations hold values that the model cannot score."""
+
+    @abc.abstractmethod
+    def drawn_observations(self, x: tf.Tensor, seeds: Callable[[], tf.Tensor]) -> tf.Tensor:
+        """What a step takes for a batch x, from the next of ``seeds`` where that is random."""
 
     @abc.abstractmethod
     def batch_loss(self, x: tf.Tensor, weights: tf.Tensor, training: bool) -> tf.Tensor:
@@ -213,20 +234,24 @@ class UnsupervisedModel(keras.Model, abc.ABC):
             )
 
     def _batches(self, x: Any, batch_size: int, steps: int | None, shuffle: bool = False) -> Any:
-        """x as the engine's batches; under tf.distribute, x as Keras reads it."""
-        if self._distribute_strategy is not None:
-            return x
+        """x as the engine's batches."""
+        if isinstance(x, tf.distribute.DistributedDataset) and not isinstance(x, DataAdapter):
+            raise ValueError(
+                "x is a DistributedDataset, but the engine gives each replica its rows itself: pass the dataset of "
+                "whole batches, the same in every worker."
+            )
         if isinstance(x, tuple):
             raise ValueError(f"A VAE is trained on x alone, received a tuple of {len(x)}: pass only its first part.")
         if not hasattr(x, "__array__") and not isinstance(x, list):
             return batches.StreamBatches(x, self._stream_element, self.steps_per_execution, steps, shuffle)
-        data = self.observations(x)
+        with contextlib.nullcontext() if self._distribute_strategy is None else tf.device("CPU:0"):
+            data = self.observations(x)  # every replica takes its rows from the host's memory
         self.check_observations(data)
         seed = self._shuffle_seed if shuffle else None
         return batches.ArrayBatches(data, batch_size, self.steps_per_execution, steps, seed)
 
     def _shuffle_seed(self) -> list[int]:
-        return [int(self.seed_generator.state[0]), int(self.optimizer.iterations)]
+        return [int(self.seed_generator.state.numpy()[0]), int(self.optimizer.iterations.numpy())]
 
     def _stream_element(self, element: Any) -> tf.Tensor:
         if isinstance(element, (tuple, list)) and len(element) == 1:
@@ -239,41 +264,45 @@ class UnsupervisedModel(keras.Model, abc.ABC):
         return self.observations(element)
 
     def make_train_function(self, force: bool = False) -> None:
-        if self._distribute_strategy is not None:
-            super().make_train_function(force)
-        elif self.train_function is None or force:
-            self.optimizer.build(self.trainable_variables)
-            self.train_function = self._engine(self._train_on)
+        if self.train_function is None or force:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+            self.train_function = self._engine(self._train_on, self._gradients, self.trainable_variables)
 
     def make_test_function(self, force: bool = False) -> None:
-        if self._distribute_strategy is not None:
-            super().make_test_function(force)
-        elif self.test_function is None or force:
-            self.test_function = self._engine(self._test_on)
+        if self.test_function is None or force:
+            self.test_function = self._engine(self._test_on, self._no_gradients, [])
 
-    def _engine(self, step: Step) -> Callable:
-        return make_function(step, lambda: self.metrics, self.jit_compile, self.run_eagerly)
+    def _engine(self, step: Step, local: replicas.Local, variables: list[keras.Variable]) -> Callable:
+        """``step`` on one device; over several, ``local`` in each replica and a step of the optimiser."""
+        if self._distribute_strategy is None:
+            engine_step, jit_compile = _on_one_device(step), self.jit_compile
+        else:
+            engine_step = replicas.step(self.distribute_strategy, local, self.optimizer, variables, self.jit_compile)
+            jit_compile = False
+        return make_function(engine_step, lambda: self.metrics, jit_compile, self.run_eagerly, self.distribute_strategy)
 
-    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One step as Keras runs it under tf.distribute."""
-        x = self._stream_element(data)
-        self._train_on(x, tf.ones(tf.shape(x)[:1]))
-        return self.get_metrics_result()
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Keras would take a first batch to build the model with; the constructor has built it."""
 
-    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """See ``train_step``."""
-        x = self._stream_element(data)
-        self._test_on(x, tf.ones(tf.shape(x)[:1]))
-        return self.get_metrics_result()
+    def _train_on(self, x: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor) -> None:
+        self.optimizer.apply(self._gradients(x, weights), self.trainable_variables)
 
-    def _train_on(self, x: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor | None = None) -> None:
-        variables = self.trainable_variables
+    def _gradients(self, x: tf.Tensor, weights: tf.Tensor, share: float | tf.Tensor = 1.0) -> list[tf.Tensor | None]:
+        """The gradients of ``share`` times the loss of a batch."""
         with tf.GradientTape() as tape:
-            loss = self.optimizer.scale_loss(self.batch_loss(x, weights, training=True))
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
+            loss = self.optimizer.scale_loss(share * self._loss_of_draw(x, weights, training=True))
+        return tape.gradient(loss, self.trainable_variables)
 
-    def _test_on(self, x: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor | None = None) -> None:
-        self.batch_loss(x, weights, training=False)
+    def _test_on(self, x: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor) -> None:
+        self._loss_of_draw(x, weights, training=False)
+
+    def _no_gradients(self, x: tf.Tensor, weights: tf.Tensor, share: tf.Tensor) -> list[tf.Tensor | None]:
+        self._loss_of_draw(x, weights, training=False)
+        return []
+
+    def _loss_of_draw(self, x: tf.Tensor, weights: tf.Tensor, training: bool) -> tf.Tensor:
+        return self.batch_loss(self.drawn_observations(x, lambda: self.next_seed(training)), weights, training)
 
     def _seed_states(self) -> list[tf.Variable]:
         return [generator.state for layer in self._flatten_layers() for generator in layer._seed_generators]

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import batches, likelihoods, objectives, posteriors, priors, training, xla
+from tfvae import batches, families, likelihoods, objectives, posteriors, priors, replicas, training, xla
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.objectives import Estimate, Terms
 
@@ -38,6 +38,8 @@ class VAE(training.UnsupervisedModel):
         objective: Terms -> Estimate, what ``fit`` maximises; ``objectives.elbo`` by default.
         num_samples: Samples of z for each row in ``fit`` and ``evaluate``, the paper's L.
         weight_prior: p(θ) on the generative weights, for a MAP estimate; none by default.
+        binarize: Whether ``fit`` and ``evaluate`` draw each pixel of x as 0 or 1, with its intensity as probability,
+            anew whenever they see a row (dynamic binarisation, arXiv 1509.00519, section 5). All else takes x as it is.
         seed: Fixes initial noise and shuffles; drawn from Keras's global seed by default.
 
     Raises:
@@ -69,15 +71,21 @@ class VAE(training.UnsupervisedModel):
         num_samples: int = 1,
         seed: int | None = None,
         weight_prior: priors.WeightPrior | None = None,
+        binarize: bool = False,
         name: str = "vae",
     ):
         super().__init__(seed, name)
         _check_num_samples(num_samples)
+        if binarize and likelihood.family.__name__ != "Bernoulli":
+            raise ValueError(
+                f"binarize=True makes pixels of 0 and 1, which a {likelihood.family.__name__} likelihood does not "
+                "score: use likelihoods.bernoulli, or leave x as it is."
+            )
         self.encoder, self.decoder = encoder, decoder
         self.posterior, self.likelihood = posterior, likelihood
         self.prior_layer = prior or priors.StandardNormal(posterior.event_shape[-1])
         self.objective = objective or objectives.elbo
-        self.num_samples, self.weight_prior = int(num_samples), weight_prior
+        self.num_samples, self.weight_prior, self.binarize = int(num_samples), weight_prior, bool(binarize)
         self.build((None, *self.event_shape))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -201,6 +209,10 @@ class VAE(training.UnsupervisedModel):
             return x
         return tf.cast(x, tf.float32) / (255.0 if likelihoods.scales_bytes(self.likelihood) else 1.0)
 
+    def drawn_observations(self, x: tf.Tensor, seeds: Callable[[], tf.Tensor]) -> tf.Tensor:
+        """What is learned from x: pixels of 0 and 1 where the VAE binarises, x itself where it does not."""
+        return replicas.sample(families.Bernoulli(probs=self._floats(x)), seeds()) if self.binarize else x
+
     def batch_loss(self, x: tf.Tensor, weights: tf.Tensor, training: bool) -> tf.Tensor:
         """The mean negative surrogate plus the networks' own penalties; the metrics are updated on the way."""
         self._clear_losses()
@@ -243,6 +255,7 @@ class VAE(training.UnsupervisedModel):
         return {
             **{part: keras.saving.serialize_keras_object(value) for part, value in config.items()},
             "num_samples": self.num_samples,
+            "binarize": self.binarize,
             "seed": self.seed,
             "name": self.name,
         }

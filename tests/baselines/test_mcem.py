@@ -319,8 +319,17 @@ def test_there_is_no_bound_to_evaluate(x):
             model.fit(x, verbose=0, **more)
     with pytest.raises(ValueError, match="received 4 rows"):
         model.train_on_batch(x[:4])
+
+
+def test_chains_live_on_one_device_and_belong_to_rows_that_stay(x):
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        model = make()
+        model.compile(jit_compile=False)
     with pytest.raises(ValueError, match=r"without tf\.distribute"):
-        model._train_on(tf.constant(x), tf.ones([ROWS]))
+        model.fit(x, verbose=0)
+    model.vae.binarize = True
+    with pytest.raises(ValueError, match="binarise x itself"):
+        MonteCarloEM(model.vae, ROWS)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What every baseline is: another way to train the networks of a VAE."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -29,6 +30,10 @@ class Trainer(UnsupervisedModel):
     def check_observations(self, x: tf.Tensor) -> None:
         """See ``VAE.check_observations``."""
         self.vae.check_observations(x)
+
+    def drawn_observations(self, x: tf.Tensor, seeds: Callable[[], tf.Tensor]) -> tf.Tensor:
+        """See ``VAE.drawn_observations``."""
+        return self.vae.drawn_observations(x, seeds)
 
     def call(self, x: Any, training: bool = False) -> tf.Tensor:
         """See ``VAE.call``."""

@@ -71,6 +71,8 @@ class MonteCarloEM(Trainer):
         name: str = "monte_carlo_em",
     ):
         super().__init__(vae, seed, name)
+        if vae.binarize:
+            raise ValueError("Monte Carlo EM keeps a chain for each row, which must not change: binarise x itself.")
         for number, value in (("num_rows", num_rows), ("num_updates", num_updates)):
             if value < 1:
                 raise ValueError(f"{number} must be at least 1, received {value}.")
@@ -107,9 +109,7 @@ class MonteCarloEM(Trainer):
         self._log_likelihood.update_state(log_likelihood, weights)
         return self.vae.penalty() - tf.math.divide_no_nan(tf.reduce_sum(weights * log_joint), tf.reduce_sum(weights))
 
-    def _train_on(self, x: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor | None = None) -> None:
-        if rows is None:
-            raise ValueError("Monte Carlo EM keeps its chains on one device: train it without tf.distribute.")
+    def _train_on(self, x: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor) -> None:
         z = self._transition(x, weights, rows)
         variables = self.trainable_variables
 
@@ -133,6 +133,8 @@ class MonteCarloEM(Trainer):
         return chain.z[0]
 
     def _batches(self, x: Any, batch_size: int, steps: int | None, shuffle: bool = False) -> Any:
+        if self._distribute_strategy is not None:
+            raise ValueError("Monte Carlo EM keeps its chains on one device: train it without tf.distribute.")
         made = super()._batches(x, batch_size, steps, shuffle)
         if isinstance(made, batches.StreamBatches):
             raise ValueError(

@@ -10,7 +10,7 @@ from typing import final
 import keras
 import tensorflow as tf
 
-from tfvae import objectives, posteriors
+from tfvae import objectives, posteriors, replicas
 from tfvae.baselines.base import Trainer
 from tfvae.vae import VAE
 
@@ -55,6 +55,6 @@ class WakeSleep(Trainer):
     def _sleep(self, num_rows: tf.Tensor) -> tf.Tensor:
         """log q(z|x) of dreams z ~ p(z), x ~ p(x|z), as many as rows in the batch, ``[B]``, nats."""
         first, second = tf.unstack(tf.random.experimental.stateless_split(self.next_seed(True), 2))
-        z = self.vae.prior.sample(num_rows, seed=first)
-        x = self.vae.decode(z, training=True).sample(seed=second)
+        z = replicas.sample(self.vae.prior, first, after=[num_rows])
+        x = replicas.sample(self.vae.decode(z, training=True), second)
         return self.vae.encode(tf.stop_gradient(x), training=True).log_prob(tf.stop_gradient(z))

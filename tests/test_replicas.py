@@ -1,0 +1,128 @@
+"""Several devices: two virtual ones, and two processes on loopback, give what one gives for the same batches."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import replica_worker
+from tfvae import VAE, likelihoods, networks, posteriors, replicas
+
+LOOSE = ("loss scale", "batch statistics")  # each replica has statistics of its own, as everywhere in Keras
+EXACT = [name for name in replica_worker.CASES if name not in LOOSE]
+BETWEEN_WORKERS = ["array", "stream"]
+
+
+def start(result: pathlib.Path, devices: str, names: list[str], **environment: str) -> subprocess.Popen:
+    command = [sys.executable, replica_worker.__file__, str(result), devices, *names]
+    return subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
+
+
+def finished(children: list[subprocess.Popen], results: list[pathlib.Path]) -> list[dict[str, np.ndarray]]:
+    try:
+        for child in children:
+            _, errors = child.communicate(timeout=300)
+            assert child.returncode == 0, errors[-3000:]
+    finally:
+        for child in children:
+            child.kill()
+    return [dict(np.load(result)) for result in results]
+
+
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory) -> list[dict[str, np.ndarray]]:
+    """What one device found, and what two did."""
+    folder = tmp_path_factory.mktemp("replicas")
+    results = [folder / "one.npz", folder / "two.npz"]
+    names = [EXACT, [*EXACT, *LOOSE]]
+    children = [start(*of) for of in zip(results, ("one", "mirrored"), names, strict=True)]
+    return finished(children, results)
+
+
+def part(results: dict[str, np.ndarray], case: str) -> dict[str, np.ndarray]:
+    return {name.split("/")[1]: value for name, value in results.items() if name.startswith(f"{case}/")}
+
+
+def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=2e-6, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [name for name in EXACT if name not in ("odd", "fewer rows than replicas")])
+def test_two_devices_give_what_one_gives(one_and_two, case):
+    one, two = (part(results, case) for results in one_and_two)
+    assert_equal(two, one)
+    assert not np.array_equal(one["loss"][:1], one["loss"][1:]), "nothing was trained"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["odd", "fewer rows than replicas"])
+def test_each_row_counts_once_where_replicas_do_not_divide_the_batch(one_and_two, case):
+    """The noise is other noise then; KL knows of none, and the model stays as it is."""
+    one, two = (part(results, case) for results in one_and_two)
+    for name in ("kl", "val_kl"):
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LOOSE)
+def test_what_each_replica_keeps_for_itself_trains_too(one_and_two, case):
+    two = part(one_and_two[1], case)
+    assert np.isfinite(two["loss"]).all() and two["loss"][-1] < two["loss"][0]
+
+
+@pytest.mark.slow
+def test_two_workers_give_what_one_device_gives(tmp_path, one_and_two):
+    with socket.socket() as first, socket.socket() as second:
+        for opened in (first, second):
+            opened.bind(("127.0.0.1", 0))
+        workers = [f"127.0.0.1:{opened.getsockname()[1]}" for opened in (first, second)]
+    results = [tmp_path / f"{i}.npz" for i in range(2)]
+    roles = [{"cluster": {"worker": workers}, "task": {"type": "worker", "index": i}} for i in range(2)]
+    children = [
+        start(result, "workers", BETWEEN_WORKERS, TF_CONFIG=json.dumps(role))
+        for result, role in zip(results, roles, strict=True)
+    ]
+    for found in finished(children, results):
+        for case in BETWEEN_WORKERS:
+            assert_equal(part(found, case), part(one_and_two[0], case))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_replicas_draw_the_noise_of_the_whole_batch(jit_compile):
+    locs = tf.reshape(tf.range(24.0), [4, 6])
+    seed = tf.constant([1, 2])
+
+    def draws(loc, part=None):
+        q = posteriors.diagonal_normal(6).family(loc, 1.0)
+        if part is None:
+            return replicas.sample(q, seed, before=[3])
+        with replicas._as_part(part):
+            return replicas.sample(q, seed, before=[3])
+
+    whole = tf.function(draws, jit_compile=jit_compile)(locs)
+    for index in range(2):
+        mine = tf.function(lambda loc, i=index: draws(loc, replicas._Part(tf.constant(i), 2)), jit_compile=jit_compile)(
+            locs[2 * index : 2 * index + 2]
+        )
+        np.testing.assert_allclose(mine, whole[:, 2 * index : 2 * index + 2], rtol=1e-6)
+
+
+def test_a_distributed_dataset_is_refused():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        parts = networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.bernoulli([8])
+        vae = VAE(*parts)
+        vae.compile(keras.optimizers.Adam())
+    batches = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensors(np.zeros([4, 8], np.float32)))
+    with pytest.raises(ValueError, match="pass the dataset of whole batches"):
+        vae.fit(batches, verbose=0)
