@@ -304,6 +304,7 @@ GOOD = np.full([6, 5], 0.5, np.float32)
         ),
         (lambda: fit(make_vae(), tf.data.Dataset.from_tensor_slices(GOOD)), r"x has shape \(5,\), expected \(N, 5\)"),
         (lambda: fit(make_vae(), GOOD * np.nan), "NaN or infinite values: remove or repair"),
+        (lambda: fit(make_vae(), np.where(np.eye(*GOOD.shape), np.nan, GOOD)), "NaN or infinite values"),
         (lambda: fit(make_vae(), GOOD * 255), r"x ranges from 127.5 to 127.5, but a Bernoulli.*Pass uint8 images"),
         (lambda: fit(make_vae(), GOOD - 1), "scores values in"),
         (lambda: fit(make_vae(likelihood="Poisson"), GOOD), "a Poisson likelihood scores counts"),

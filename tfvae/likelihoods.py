@@ -86,15 +86,15 @@ def check_observations(layer: DistributionLayer, x: tf.Tensor) -> None:
     """
     if (x.dtype == tf.uint8 and scales_bytes(layer)) or tf.size(x) == 0:
         return
-    values = x.numpy()
-    low, high = float(values.min()), float(values.max())
+    with tf.device("CPU:0"):  # there the minimum of anything with a NaN is NaN
+        low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
     family = layer.family.__name__
-    if not np.isfinite([low, high]).all():  # NumPy's minimum of anything with a NaN is NaN
+    if not np.isfinite([low, high]).all():
         raise ValueError("x holds NaN or infinite values: remove or repair those rows.")
     if family in _UNIT_INTERVAL + _ONE_HOT and (low < 0 or high > 1):
         raise ValueError(
             f"x ranges from {low:g} to {high:g}, but a {family} likelihood scores values in [0, 1]. Pass uint8 images "
             "as they are (the model scales them), divide by the maximum, or choose a likelihood of real values."
         )
-    if family in _COUNTS and (low < 0 or np.any(values % 1)):
+    if family in _COUNTS and (low < 0 or np.any(x.numpy() % 1)):
         raise ValueError(f"x ranges from {low:g} to {high:g}, but a {family} likelihood scores counts 0, 1, 2, ...")
