@@ -47,18 +47,22 @@ class Turns:
     def __init__(self, side: Any, work: str, rows: int, passes: int):
         self._side, self._work, self._rows, self._passes = side, work, rows, passes
         self.losses: list[float] = []
+        self.means = np.zeros([0])
         started = time.perf_counter()
-        self.means = side.embed() if work == "embed" else self.losses.append(side.epoch())  # traces and compiles
+        self._pass()  # traces and compiles
         self.first_pass_s = time.perf_counter() - started
 
     def __call__(self) -> float:
         started = time.perf_counter()
         for _ in range(self._passes):
-            if self._work == "embed":
-                self._side.embed()
-            else:
-                self.losses.append(self._side.epoch())
+            self._pass()
         return self._passes * self._rows / (time.perf_counter() - started)
+
+    def _pass(self) -> None:
+        if self._work == "embed":
+            self.means = self._side.embed()
+        else:
+            self.losses.append(self._side.epoch())
 
 
 def missing(name: str, device: str) -> str | None:

@@ -92,7 +92,7 @@ def write(folder: pathlib.Path, rows: np.ndarray, cases: list[Case], machine: di
 
 def _write_program(folder: pathlib.Path, name: str, program: Program) -> dict[str, Any]:
     (folder / f"{name}.hlo").write_bytes(program.hlo)
-    arrays = {f"input_{i}": value for i, value in enumerate(program.inputs) if i > 0}
+    arrays: dict[str, Any] = {f"input_{i}": value for i, value in enumerate(program.inputs) if i > 0}
     arrays |= {f"output_{i}": value for i, value in enumerate(program.outputs)}
     np.savez_compressed(folder / f"{name}.npz", **arrays)
     sizes = {"inputs": len(program.inputs), "outputs": len(program.outputs), "rows": len(program.inputs[0])}
@@ -117,7 +117,7 @@ def read(folder: pathlib.Path) -> tuple[np.ndarray, list[Case], dict[str, Any]]:
         came = _sha256(path) if path.is_file() else "no file"
         if came != expected:
             raise ValueError(
-                f"{path} is damaged: SHA-256 {expected} expected, received {came}. Copy it anew, or {AGAIN}."
+                f"{path} has SHA-256 {came}, expected {expected}: it is damaged. Copy it anew, or {AGAIN}."
             )
     with np.load(folder / "rows.npz", allow_pickle=False) as arrays:
         rows = arrays["rows"]

@@ -48,9 +48,9 @@ def negative_elbo(weights: Weights, x: jax.Array, noise: jax.Array) -> jax.Array
     """Of a batch, the mean over its rows, nats; noise ``[B, D]`` is standard normal."""
     loc, scale = encode(weights, x)
     logits = decode(weights, loc + scale * noise)
-    reconstruction = jnp.sum(optax.sigmoid_binary_cross_entropy(logits, x.astype(jnp.float32) / 255))
-    kl = jnp.sum(0.5 * (loc**2 + scale**2 - 1) - jnp.log(scale))
-    return (reconstruction + kl) / len(x)
+    reconstruction = optax.sigmoid_binary_cross_entropy(logits, x.astype(jnp.float32) / 255)
+    kl = jnp.sum(0.5 * (loc**2 + scale**2 - 1) - jnp.log(scale), axis=-1)
+    return jnp.mean(jnp.sum(reconstruction.reshape(len(x), -1), axis=-1) + kl)
 
 
 def pairs(case: Case) -> Weights:

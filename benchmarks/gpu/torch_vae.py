@@ -104,6 +104,7 @@ class TorchSide:
 
     def __init__(self, case: Case, rows: np.ndarray, precision: str, way: str, device: str):
         torch.manual_seed(0)
+        torch.compiler.reset()  # or the next case's shapes would be compiled as variable ones
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.benchmark = True
