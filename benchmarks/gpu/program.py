@@ -32,8 +32,10 @@ class Executable:
             raise ValueError(
                 "The program names no precision of a product, expected DEFAULT: has StableHLO's text changed?"
             )
-        devices = _jax.DeviceList(tuple(jax.local_devices()[:1]))
-        self._run = backend.get_backend().compile_and_load(text, devices, xla_client.CompileOptions()).execute_sharded
+        device = jax.local_devices()[0]
+        options = backend.get_compile_options(1, 1, device_assignment=np.array([[device.id]]))
+        devices = _jax.DeviceList((device,))
+        self._run = backend.get_backend().compile_and_load(text, devices, options).execute_sharded
         self._program = program
 
     def __call__(self, inputs: list[jax.Array]) -> tuple[dict[str, jax.Array], list[jax.Array]]:
