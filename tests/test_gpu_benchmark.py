@@ -23,7 +23,7 @@ import pathlib, sys
 sys.modules["tensorflow"] = sys.modules["keras"] = sys.modules["tfvae"] = None
 import numpy as np
 from benchmarks import report
-from benchmarks.gpu import __main__ as gpu, carried, jax_vae, program
+from benchmarks.gpu import __main__ as gpu, carried, jax_vae, program, sides
 folder, results, noise = map(pathlib.Path, sys.argv[1:])
 report.RESULTS = results
 gpu.main(["run", str(folder), "--rounds", "2", "--epochs", "1"])
@@ -31,13 +31,14 @@ noise, found = np.load(noise), {}
 for case in carried.read(folder)[1]:
     train, data = program.Executable(case.train, "float32"), case.train.inputs[0]
     state = [program.on_device(value) for value in case.train.inputs]
+    state[3] = program.on_device(np.int32(case.steps))
     for _ in range(2):
         _, state = train(state)
     found |= {f"{case.model}_{i}": state[parameter] for i, parameter in enumerate(case.weights)}
     for i in case.weights:
         case.train.inputs[i] = np.random.default_rng(i).normal(0, 0.2, state[i].shape).astype(np.float32)
     found[f"{case.model}_jax"] = jax_vae.negative_elbo(jax_vae.pairs(case), data, noise)
-    if gpu.missing("eager", "cpu") is None:
+    if sides.missing("eager", "cpu") is None:
         import torch
         from benchmarks.gpu import torch_vae
         images = torch.from_numpy(torch_vae.images(data.reshape(len(data), 784), case))

@@ -48,8 +48,9 @@ class Case:
         batch_size: Rows of one step.
         epsilon, learning_rate: Adam's.
         weights: Parameters of the train program that are the weights: encoder, posterior, decoder, likelihood.
-        metrics: Parameters of the train program that are set to zero where an epoch begins.
-        train, embed: The programs. Parameters of ``train`` after the data: row numbers ``[K, B]``, counts ``[K]``, K.
+        metrics: Parameters of the train program that are set to zero where an epoch begins: total and count of each.
+        train, embed: The programs. Parameters of ``train`` after the data: row numbers ``[K, B]``, counts ``[K]``, and
+            how many of the K steps are run, which is fewer in what was carried.
     """
 
     model: str

@@ -67,6 +67,7 @@ class ProgramSide:
         self._case, self._num_rows = case, len(rows)
         self._train, self._embed = Executable(case.train, precision), Executable(case.embed, precision)
         self._state = [on_device(value) for value in case.train.inputs]
+        self._state[3] = on_device(np.int32(case.steps))
         self._encoder = [on_device(value) for value in case.embed.inputs[1:]]
         size = len(case.embed.inputs[0])
         self._batches = [on_device(x) for x in batches(case.train.inputs[0], size)]
@@ -77,15 +78,23 @@ class ProgramSide:
         return {"train": self._train.difference(), "embed": self._embed.difference()}
 
     def epoch(self) -> float:
-        """One pass over the rows, shuffled as ``fit`` shuffles them; the mean loss, nats."""
+        """One pass over the rows, shuffled as ``fit`` shuffles them; the mean loss, nats.
+
+        Raises:
+            RuntimeError: If the program counted other than these rows.
+        """
         case = self._case
         for parameter in case.metrics:
             self._state[parameter] = on_device(np.zeros_like(case.train.inputs[parameter]))
         calls = case.calls(self._num_rows)
-        order = self._order.permutation(np.arange(self._num_rows, dtype=np.int32))
-        for rows in order[: calls * case.steps * case.batch_size].reshape(calls, case.steps, case.batch_size):
+        num_rows = calls * case.steps * case.batch_size
+        order = self._order.permutation(np.arange(self._num_rows, dtype=np.int32))[:num_rows]
+        for rows in order.reshape(calls, case.steps, case.batch_size):
             self._state[1] = on_device(rows)
             returned, self._state = self._train(self._state)
+        counted = float(self._state[case.metrics[1]])
+        if counted != num_rows:
+            raise RuntimeError(f"The program trained on {counted:.0f} rows, expected {num_rows}.")
         return float(returned["loss"])
 
     def embed(self) -> np.ndarray:
