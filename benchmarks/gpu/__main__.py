@@ -6,6 +6,8 @@
 The first stage needs TensorFlow and no GPU, the second jax, optax and, for its sides, PyTorch. All sides start from the
 carried weights, take the same bytes and the same number of steps, and leave out the rows that do not fill a call of K
 steps; the embeddings of each are compared with TensorFlow's on the CPU, and so is all that the train program sets.
+They share a process, as they share the GPU: on a CPU their threads get into each other's way, and ``benchmarks.peers``,
+which gives each side a process, is what measures there.
 """
 
 import argparse

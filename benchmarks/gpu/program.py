@@ -67,7 +67,7 @@ class ProgramSide:
         self._case, self._num_rows = case, len(rows)
         self._train, self._embed = Executable(case.train, precision), Executable(case.embed, precision)
         self._state = [on_device(value) for value in case.train.inputs]
-        self._state[3] = on_device(np.int32(case.steps))
+        self._state[3] = on_device(np.array(case.steps, np.int32))
         self._encoder = [on_device(value) for value in case.embed.inputs[1:]]
         size = len(case.embed.inputs[0])
         self._batches = [on_device(x) for x in batches(case.train.inputs[0], size)]
