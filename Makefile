@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow cluster-test lint format bench bench-pipelines bench-peers clean
+.PHONY: quickstart test test-slow cluster-test lint format clean
+.PHONY: bench bench-pipelines bench-peers bench-gpu-carry bench-gpu-run
 
 $(VENV)/.installed: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -56,6 +57,16 @@ $(PEERS)/jax/.installed: benchmarks/peers/jax.txt | $(VENV)/.installed
 
 bench-peers: $(VENV)/.installed $(PEERS)/torch/.installed $(PEERS)/jax/.installed
 	$(BIN)/python -m benchmarks.peers --environments $(PEERS)
+
+# In two stages: the first needs TensorFlow and no GPU; the second runs where the GPU is, with any Python that holds
+# jax, optax and PyTorch, for example `make bench-gpu-run GPU_PYTHON=python3`. FOLDER goes from the one to the other.
+FOLDER ?= runs/gpu
+GPU_PYTHON ?= $(BIN)/python
+bench-gpu-carry: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.gpu carry $(FOLDER)
+
+bench-gpu-run:
+	$(GPU_PYTHON) -m benchmarks.gpu run $(FOLDER)
 
 clean:
 	rm -rf $(VENV) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

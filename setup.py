@@ -37,6 +37,8 @@ setup(
     ],
     extras_require={
         "test": [
+            "jax==0.8.*",  # runs the carried programs of benchmarks/gpu on its CPU client
+            "optax",
             "pytest",
             "pytest-xdist",
             "hypothesis",
@@ -47,7 +49,7 @@ setup(
             "pre-commit",
         ],
         "serving": ["requests", "urllib3>=2.3", "grpcio", "tensorflow-serving-api==2.21.*"],
-        "gpu": ["jax[cuda12]", "torch"],
+        "gpu": ["jax[cuda12]", "optax", "torch"],
     },
     entry_points={"console_scripts": ["tfvae=tfvae.cli:main"]},
 )

@@ -1,5 +1,6 @@
 """Interleaved rounds, and what is kept of them: one Markdown table and one JSON file with hardware and versions."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -31,22 +32,37 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values) / 1e3:.1f}k ({min(values) / 1e3:.1f}-{max(values) / 1e3:.1f}k)"
 
 
+def versions(*packages: str) -> dict[str, str]:
+    """Of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    packages = ("tfvae", "tensorflow", "keras", "tensorflow-probability", "numpy")
     model = [line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "cores": os.cpu_count(),
         "processor": model[0].split(":")[1].strip() if model else platform.processor(),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
+        **versions("tfvae", "tensorflow", "keras", "tensorflow-probability", "numpy"),
     }
 
 
-def keep(name: str, title: str, header: list[str], rows: list[list[str]], details: dict[str, Any]) -> None:
-    """Print the table and write ``results/NAME.md`` and ``results/NAME.json``."""
+def keep(
+    name: str,
+    title: str,
+    header: list[str],
+    rows: list[list[str]],
+    details: dict[str, Any],
+    where: Mapping[str, Any] | None = None,
+) -> None:
+    """Print the table and write ``results/NAME.md`` and ``results/NAME.json``; ``where`` adds to ``machine``."""
     lines = ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]]
-    where = machine()
+    where = {**machine(), **(where or {})}
     note = ", ".join(f"{key} {value}" for key, value in where.items())
     text = f"# {title}\n\n" + "\n".join(lines) + f"\n\nMeasured on: {note}.\n"
     print(text)
