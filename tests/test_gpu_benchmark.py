@@ -106,7 +106,7 @@ def test_two_chained_calls_are_two_epochs_of_fit(model, cases, elsewhere):
     with np.load(elsewhere / "found.npz") as found:
         for i, weight in enumerate((*vae.recognition_weights, *vae.generative_weights)):
             came, expected, before = found[f"{model}_{i}"], weight.numpy(), case.initial_weights[i]
-            assert np.max(np.abs(expected - before)) > 1e-3  # the six steps of Adam are in it
+            assert np.max(np.abs(expected - before)) > 5e-4  # the six steps of Adam are in it
             np.testing.assert_allclose(came, expected, rtol=1e-5, atol=1e-5 * np.max(np.abs(expected)))
 
 

@@ -68,6 +68,7 @@ def make_function(
         with strategy.scope():
             return run(group.data, tf.constant(rows), tf.constant(group.counts), tf.constant(group.num_steps))
 
+    function.program = run  # type: ignore[attr-defined]  # for whoever measures it, or takes it elsewhere
     return function
 
 

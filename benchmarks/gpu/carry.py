@@ -4,7 +4,6 @@ A compiled function takes its captured variables as parameters after its argumen
 gives the new value of each that it sets after what it returns. Which is which stands in the module's own alias list.
 """
 
-import inspect
 import re
 from typing import Any
 
@@ -64,8 +63,7 @@ def case(
     order = np.random.default_rng(0).permutation(np.arange(len(rows), dtype=np.int32))[: steps * batch_size]
     counts = np.full([steps], batch_size, np.int32)
     arguments = [data, order.reshape(steps, batch_size), counts, np.int32(min(steps, CHECKED_STEPS))]
-    # The loop itself: what Keras calls takes an iterator and hands its groups on.
-    train, places = program(inspect.getclosurevars(built.train_function).nonlocals["run"], arguments)
+    train, places = program(built.train_function.program, arguments)
     return Case(
         model=model,
         event_shape=list(built.event_shape),
