@@ -67,7 +67,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
     built: bool
 
     def __init__(self, seed: int | None, name: str):
-        super().__init__(name=name)
+        super().__init__(name=name, dtype="float32")  # always: only networks inside it compute in half
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Validation draws from a stream of its own: whether one looks must not change what is trained.
@@ -108,7 +108,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
         """Choose the optimiser and the engine; the bound is the objective's, so there is no loss argument.
 
         Args:
-            optimizer: A Keras optimiser or its name.
+            optimizer: A Keras optimiser or its name; where a layer computes in float16, with Keras's loss scaling.
             steps_per_execution: Batches run as one program; by default as many as make about 8,000 rows, at most 64.
             jit_compile: Whether XLA compiles the program.
             run_eagerly: Run as plain Python, for debugging.
@@ -117,7 +117,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
             raise ValueError(f"steps_per_execution must be at least 1, received {steps_per_execution}.")
         self._auto_steps = steps_per_execution is None
         super().compile(
-            optimizer=optimizer,
+            optimizer=self._with_loss_scale(optimizer),
             steps_per_execution=steps_per_execution or 1,
             jit_compile=jit_compile and not run_eagerly,
             run_eagerly=run_eagerly,
@@ -127,6 +127,12 @@ class UnsupervisedModel(keras.Model, abc.ABC):
             "jit_compile": jit_compile,
             "run_eagerly": run_eagerly,
         }
+
+    def _with_loss_scale(self, optimizer: Any) -> Any:
+        """The optimiser that float16 needs: what its layers hand back as gradients would vanish unscaled."""
+        optimizer, scaled = keras.optimizers.get(optimizer), keras.optimizers.LossScaleOptimizer
+        half = any(layer.compute_dtype == "float16" for layer in self._flatten_layers())
+        return scaled(optimizer) if half and not isinstance(optimizer, scaled) else optimizer
 
     def get_compile_config(self) -> dict[str, Any]:
         if not self.compiled:
@@ -242,7 +248,8 @@ class UnsupervisedModel(keras.Model, abc.ABC):
         if self._distribute_strategy is not None:
             super().make_train_function(force)
         elif self.train_function is None or force:
-            self.optimizer.build(self.trainable_variables)
+            if not self.optimizer.built:  # a LossScaleOptimizer that is built again forgets its scale
+                self.optimizer.build(self.trainable_variables)
             self.train_function = self._engine(self._train_on)
 
     def make_test_function(self, force: bool = False) -> None:
