@@ -162,7 +162,8 @@ class UnsupervisedModel(keras.Model, abc.ABC):
     ) -> keras.callbacks.History:
         """Keras's ``fit`` without targets: x is an array ``[N, *event_shape]`` or a dataset of such batches.
 
-        ``batch_size`` is 100 by default, the paper's. Arrays are shuffled anew in each epoch.
+        ``batch_size`` is 100 by default, the paper's; a dataset has batches of its own, and may say here how large they
+        are where ``dataset.element_spec`` does not. Arrays are shuffled anew in each epoch.
 
         Raises:
             ValueError: For targets, a wrong shape, or observations outside the likelihood's support.
@@ -204,12 +205,12 @@ class UnsupervisedModel(keras.Model, abc.ABC):
 
     def _choose_steps(self, batch_size: int | None, x: Any) -> int:
         """The batch size, after settling how many batches a program runs: Keras reads it from the model."""
-        batch_size = batch_size or DEFAULT_BATCH_SIZE
         if self._auto_steps:
-            self.steps_per_execution = batches.default_steps_per_execution(batch_size)
-            if hasattr(x, "__len__"):  # no more than an epoch, or Keras's progress would show more steps than there are
-                self.steps_per_execution = min(self.steps_per_execution, max(1, -(-len(x) // batch_size)))
-        return batch_size
+            size = batch_size or (DEFAULT_BATCH_SIZE if batches.in_memory(x) else batches.stream_batch_size(x))
+            # No more than an epoch, or Keras's progress would show more steps than there are.
+            most = batches.steps_in_an_epoch(x, size) or np.inf
+            self.steps_per_execution = int(min(batches.default_steps_per_execution(size), most))
+        return batch_size or DEFAULT_BATCH_SIZE
 
     def _refuse_targets(self, y: Any, kwargs: dict[str, Any]) -> None:
         given = [n for n in ("sample_weight", "class_weight") if kwargs.pop(n, None) is not None]
@@ -224,7 +225,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
             return x
         if isinstance(x, tuple):
             raise ValueError(f"A VAE is trained on x alone, received a tuple of {len(x)}: pass only its first part.")
-        if not hasattr(x, "__array__") and not isinstance(x, list):
+        if not batches.in_memory(x):
             return batches.StreamBatches(x, self._stream_element, self.steps_per_execution, steps, shuffle)
         data = self.observations(x)
         self.check_observations(data)
