@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow cluster-test lint format bench bench-pipelines bench-peers clean
+.PHONY: quickstart test test-slow cluster-test lint format bench bench-growth bench-pipelines bench-peers clean
 
 $(VENV)/.installed: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,6 +37,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.startup
+
+bench-growth: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.growth
 
 bench-pipelines: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.pipelines
