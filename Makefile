@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-slow cluster-test lint format clean
-.PHONY: bench bench-pipelines bench-peers bench-gpu-carry bench-gpu-run
+.PHONY: bench bench-growth bench-pipelines bench-peers bench-gpu-carry bench-gpu-run
 
 $(VENV)/.installed: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,6 +38,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.startup
+
+bench-growth: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.growth
 
 bench-pipelines: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.pipelines

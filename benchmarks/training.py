@@ -83,16 +83,20 @@ def plain_side(x: np.ndarray, batch_size: int) -> Work:
     return lambda: (EPOCHS * len(x), model.fit(dataset, shuffle=False, epochs=EPOCHS, verbose=0).history["loss"])
 
 
-def fit_side(x: np.ndarray, batch_size: int) -> Work:
+def mlp_vae(hidden: int = HIDDEN, latent: int = LATENT) -> tfvae.VAE:
     keras.utils.set_random_seed(0)
     vae = tfvae.VAE(
-        encoder=tfvae.networks.mlp([HIDDEN]),
-        decoder=tfvae.networks.mlp([HIDDEN]),
-        posterior=tfvae.DistributionLayer("Normal", [LATENT]),
+        encoder=tfvae.networks.mlp([hidden]),
+        decoder=tfvae.networks.mlp([hidden]),
+        posterior=tfvae.DistributionLayer("Normal", [latent]),
         likelihood=tfvae.DistributionLayer("Bernoulli", [PIXELS]),
     )
     vae.compile(optimizer=keras.optimizers.Adam(1e-3))
-    return fitted(vae, x, batch_size)
+    return vae
+
+
+def fit_side(x: np.ndarray, batch_size: int) -> Work:
+    return fitted(mlp_vae(), x, batch_size)
 
 
 def fitted(model: keras.Model, x: np.ndarray, batch_size: int) -> Work:

@@ -93,6 +93,19 @@ def test_the_command_line_and_the_client_import_no_tensorflow(module):
     assert done.stdout.strip() == "[]"
 
 
+def test_the_package_imports_nothing_but_itself_beside_tensorflow_keras_and_tfp():
+    """So that its own import takes no longer than theirs; plots, data sets and pipelines wait until they are used."""
+    code = """
+import sys, tensorflow, keras, tensorflow_probability
+before = set(sys.modules)
+import tfvae
+print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
+print(*sorted({"tfvae.plots", "tfvae.data", "tfvae.evaluation", "tfvae.cli", "pipelines"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n") == ["tfvae", "", ""]
+
+
 def test_importing_the_package_is_enough_to_load_a_model(tmp_path):
     code = """
 import sys, tfvae, keras

@@ -276,6 +276,40 @@ def test_batches_of_any_size_count_by_their_rows(x):
     assert all(np.isfinite(weight).all() for weight in moved.get_weights())
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "steps"),
+    [
+        (lambda rows: rows.batch(100, drop_remainder=True), None, 64),
+        (lambda rows: rows.batch(2000, drop_remainder=True), None, 4),
+        (lambda rows: rows.batch(100), 100, 64),
+        (lambda rows: rows.batch(100), None, 16),  # it does not say how large its batches are, only how many
+        (lambda rows: rows.batch(1000), None, 10),
+        (lambda rows: rows.filter(lambda row: True).batch(100), None, 16),  # nor how many
+    ],
+)
+def test_a_stream_runs_as_many_steps_at_once_as_an_array(rows, batch_size, steps):
+    vae = make_vae()
+    vae.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    x = np.random.default_rng(0).uniform(size=[10_000, SIZE]).astype(np.float32)
+    source = rows(tf.data.Dataset.from_tensor_slices(x))
+    history = vae.fit(source, batch_size=batch_size, verbose=0).history
+    assert vae.steps_per_execution == steps
+    assert history["kl"][0] == pytest.approx(mean_kl(vae, x), rel=1e-4)
+    assert vae.evaluate(source, verbose=0, return_dict=True)["kl"] == pytest.approx(mean_kl(vae, x), rel=1e-4)
+
+
+def test_a_generator_and_an_endless_dataset_train_by_default(x):
+    def batches():
+        while True:
+            yield (x[:3],)
+
+    for source in (batches(), dataset(x[:3]).repeat()):
+        vae = make_vae()
+        vae.compile(jit_compile=False)
+        vae.fit(source, steps_per_epoch=5, epochs=2, verbose=0)
+        assert int(vae.optimizer.iterations) == 10
+
+
 def test_steps_per_epoch_need_not_divide_anything():
     stream = tf.data.Dataset.range(7).batch(2).map(lambda n: tf.cast(n, tf.float32)[:, None]).repeat()
     batches = engine.StreamBatches(stream, lambda batch: batch, steps_per_execution=2, steps_per_epoch=5)

@@ -21,6 +21,7 @@ from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 _ROWS_PER_EXECUTION = 8192  # enough to hide the cost of a call, few enough for a lively progress bar
 _MOST_STEPS_PER_EXECUTION = 64
+_USUAL_BATCH_SIZE = 512  # of a stream that does not say: a group of twice as many rows or a quarter does no harm
 
 
 def default_steps_per_execution(batch_size: int) -> int:
@@ -31,6 +32,41 @@ def default_steps_per_execution(batch_size: int) -> int:
         (64, 4)
     """
     return int(np.clip(_ROWS_PER_EXECUTION // batch_size, 1, _MOST_STEPS_PER_EXECUTION))
+
+
+def in_memory(x: Any) -> bool:
+    """Whether x is an array of rows and not a stream of batches.
+
+    Example:
+        >>> in_memory(np.zeros([3, 2])), in_memory(tf.data.Dataset.range(3))
+        (True, False)
+    """
+    return hasattr(x, "__array__") or isinstance(x, list)
+
+
+def stream_batch_size(stream: Any) -> int:
+    """Rows of a batch as a ``tf.data.Dataset`` declares them; a guess where it does not, or x is another stream.
+
+    Example:
+        >>> dataset = tf.data.Dataset.range(1000)
+        >>> stream_batch_size(dataset.batch(100, drop_remainder=True)), stream_batch_size(dataset.batch(100))
+        (100, 512)
+    """
+    shapes = [spec.shape for spec in tf.nest.flatten(getattr(stream, "element_spec", None)) if hasattr(spec, "shape")]
+    return (shapes[0][0] if shapes and shapes[0].rank else None) or _USUAL_BATCH_SIZE
+
+
+def steps_in_an_epoch(x: Any, batch_size: int) -> int | None:
+    """Batches of one pass over an array or a stream, None where that is unknown or endless.
+
+    Example:
+        >>> steps_in_an_epoch(np.zeros([5, 2]), 2), steps_in_an_epoch(tf.data.Dataset.range(5).batch(2), 2)
+        (3, 3)
+    """
+    try:
+        return max(1, -(-len(x) // batch_size)) if in_memory(x) else max(1, len(x))
+    except TypeError:  # no length, or a dataset's that is unknown
+        return None
 
 
 @dataclasses.dataclass(frozen=True)

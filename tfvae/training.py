@@ -85,7 +85,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
     built: bool
 
     def __init__(self, seed: int | None, name: str):
-        super().__init__(name=name)
+        super().__init__(name=name, dtype="float32")  # always: only networks inside it compute in half
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Validation draws from a stream of its own: whether one looks must not change what is trained.
@@ -130,7 +130,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
         """Choose the optimiser and the engine; the bound is the objective's, so there is no loss argument.
 
         Args:
-            optimizer: A Keras optimiser or its name.
+            optimizer: A Keras optimiser or its name; where a layer computes in float16, with Keras's loss scaling.
             steps_per_execution: Batches run as one program; by default as many as make about 8,000 rows, at most 64.
             jit_compile: Whether XLA compiles the program.
             run_eagerly: Run as plain Python, for debugging.
@@ -139,7 +139,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
             raise ValueError(f"steps_per_execution must be at least 1, received {steps_per_execution}.")
         self._auto_steps = steps_per_execution is None
         super().compile(
-            optimizer=optimizer,
+            optimizer=self._with_loss_scale(optimizer),
             steps_per_execution=steps_per_execution or 1,
             jit_compile=jit_compile and not run_eagerly,
             run_eagerly=run_eagerly,
@@ -149,6 +149,12 @@ class UnsupervisedModel(keras.Model, abc.ABC):
             "jit_compile": jit_compile,
             "run_eagerly": run_eagerly,
         }
+
+    def _with_loss_scale(self, optimizer: Any) -> Any:
+        """The optimiser that float16 needs: what its layers hand back as gradients would vanish unscaled."""
+        optimizer, scaled = keras.optimizers.get(optimizer), keras.optimizers.LossScaleOptimizer
+        half = any(layer.compute_dtype == "float16" for layer in self._flatten_layers())
+        return scaled(optimizer) if half and not isinstance(optimizer, scaled) else optimizer
 
     def get_compile_config(self) -> dict[str, Any]:
         if not self.compiled:
@@ -178,7 +184,8 @@ class UnsupervisedModel(keras.Model, abc.ABC):
     ) -> keras.callbacks.History:
         """Keras's ``fit`` without targets: x is an array ``[N, *event_shape]`` or a dataset of such batches.
 
-        ``batch_size`` is 100 by default, the paper's. Arrays are shuffled anew in each epoch.
+        ``batch_size`` is 100 by default, the paper's; a dataset has batches of its own, and may say here how large they
+        are where ``dataset.element_spec`` does not. Arrays are shuffled anew in each epoch.
 
         Raises:
             ValueError: For targets, a wrong shape, or observations outside the likelihood's support.
@@ -220,12 +227,12 @@ class UnsupervisedModel(keras.Model, abc.ABC):
 
     def _choose_steps(self, batch_size: int | None, x: Any) -> int:
         """The batch size, after settling how many batches a program runs: Keras reads it from the model."""
-        batch_size = batch_size or DEFAULT_BATCH_SIZE
         if self._auto_steps:
-            self.steps_per_execution = batches.default_steps_per_execution(batch_size)
-            if hasattr(x, "__len__"):  # no more than an epoch, or Keras's progress would show more steps than there are
-                self.steps_per_execution = min(self.steps_per_execution, max(1, -(-len(x) // batch_size)))
-        return batch_size
+            size = batch_size or (DEFAULT_BATCH_SIZE if batches.in_memory(x) else batches.stream_batch_size(x))
+            # No more than an epoch, or Keras's progress would show more steps than there are.
+            most = batches.steps_in_an_epoch(x, size) or np.inf
+            self.steps_per_execution = int(min(batches.default_steps_per_execution(size), most))
+        return batch_size or DEFAULT_BATCH_SIZE
 
     def _refuse_targets(self, y: Any, kwargs: dict[str, Any]) -> None:
         given = [n for n in ("sample_weight", "class_weight") if kwargs.pop(n, None) is not None]
@@ -243,7 +250,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
             )
         if isinstance(x, tuple):
             raise ValueError(f"A VAE is trained on x alone, received a tuple of {len(x)}: pass only its first part.")
-        if not hasattr(x, "__array__") and not isinstance(x, list):
+        if not batches.in_memory(x):
             return batches.StreamBatches(x, self._stream_element, self.steps_per_execution, steps, shuffle)
         with contextlib.nullcontext() if self._distribute_strategy is None else tf.device("CPU:0"):
             data = self.observations(x)  # every replica takes its rows from the host's memory
@@ -266,8 +273,9 @@ class UnsupervisedModel(keras.Model, abc.ABC):
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
+            if not self.optimizer.built:  # a LossScaleOptimizer that is built again forgets its scale
+                with self.distribute_strategy.scope():
+                    self.optimizer.build(self.trainable_variables)
             self.train_function = self._engine(self._train_on, self._gradients, self.trainable_variables)
 
     def make_test_function(self, force: bool = False) -> None:

@@ -224,7 +224,7 @@ class VAE(training.UnsupervisedModel):
 
     def penalty(self) -> tf.Tensor:
         """What is added to the mean negative bound: the networks' regularisers and -log p(θ) / N."""
-        penalties = [*self.losses]
+        penalties = [tf.cast(loss, tf.float32) for loss in self.losses]  # an activity's is of its layer's dtype
         if self.weight_prior is not None:
             penalties.append(-self.weight_prior(self.generative_weights))
         return tf.add_n(penalties) if penalties else tf.constant(0.0)

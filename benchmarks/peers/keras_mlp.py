@@ -13,13 +13,13 @@ from benchmarks.peers.turns import Work, take_turns
 from benchmarks.training import EPOCHS, HIDDEN, LATENT
 
 
-def products(x: np.ndarray, batch_size: int) -> Work:
+def products(x: np.ndarray, batch_size: int, width: int = HIDDEN, latent: int = LATENT) -> Work:
     """The matrix products of a training step, forward and backward, and nothing else: an epoch is one XLA program.
 
     No batch is gathered, no activation applied, no weight changed: each batch is a slice of the rows.
     """
     steps, pixels = len(x) // batch_size, x.shape[1]
-    sizes = [(pixels, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, pixels)]
+    sizes = [(pixels, width), (width, 2 * latent), (latent, width), (width, pixels)]
     weights = [tf.Variable(tf.random.stateless_normal(size, [0, i]) * 0.01) for i, size in enumerate(sizes)]
     data = tf.constant(x)
 
@@ -31,7 +31,7 @@ def products(x: np.ndarray, batch_size: int) -> Work:
             batch = tf.slice(data, [k * batch_size, 0], [batch_size, pixels])
             hidden = batch @ w1
             parameters = hidden @ w2
-            z = parameters[:, :LATENT]
+            z = parameters[:, :latent]
             features = z @ w3
             d_logits = features @ w4
             d_w4, d_features = mm_t(features, d_logits), tf.matmul(d_logits, w4, transpose_b=True)

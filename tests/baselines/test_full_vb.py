@@ -301,3 +301,19 @@ def test_the_prior_counts_once_and_observations_are_checked():
     model.compile()
     with pytest.raises(ValueError, match="scores values in"):
         model.fit(X * 255, verbose=0)
+
+
+def test_a_regulariser_on_the_encoder_counts_once():
+    results = []
+    for factor in (0.0, 0.1):
+        regularizer = keras.regularizers.L2(factor) if factor else None
+        encoder = keras.layers.Dense(6, "tanh", kernel_regularizer=regularizer)
+        parts = make_vae()
+        model = spread(make(VAE(encoder, parts.decoder, parts.posterior, parts.likelihood, seed=3)))
+        encoder.kernel.assign(np.random.default_rng(2).normal(size=encoder.kernel.shape))
+        model.compile()
+        loss, gradients = loss_and_gradients(model)
+        results.append((loss, gradients[id(encoder.kernel)].numpy()))
+    kernel = encoder.kernel.numpy()
+    assert results[1][0] - results[0][0] == pytest.approx(0.1 * np.sum(np.square(kernel)), rel=1e-4)
+    np.testing.assert_allclose(results[1][1] - results[0][1], 2 * 0.1 * kernel, atol=1e-5)

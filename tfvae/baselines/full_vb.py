@@ -134,7 +134,9 @@ class FullVB(Trainer):
     ) -> tuple[Terms, tf.Tensor]:
         """The VAE's terms and penalty while its generative weights read as θ~."""
         drawn = zip(self.vae.generative_weights, self.draw_weights(weights_seed), strict=True)
-        with keras.StatelessScope(drawn, collect_losses=True) as scope:
+        # Inside the scope a regulariser sees no weight that the scope was not given.
+        as_they_are = [(w, tf.convert_to_tensor(w.value)) for w in self.vae.recognition_weights]
+        with keras.StatelessScope([*as_they_are, *drawn], collect_losses=True) as scope:
             terms = self.vae.terms(x, self.vae.num_samples, seed, training)
             penalty = self.vae.penalty()
         # The scope holds back what layers write too: moving averages and the states of dropout's streams.
