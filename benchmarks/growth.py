@@ -94,12 +94,12 @@ def plot(varied: dict[str, dict[int, Any]], rows: dict[str, dict[int, Any]], pat
         linear = [best / flops(shape["width"], shape["latent"]) for shape in shapes]
         axis.plot(list(points), linear, ":", color="grey", label="products at their best rate at 784-500-20")
         axis.set(xscale="log", yscale="log", xlabel=name, ylabel="examples/s")
-        axis.set_xticks(list(points), [str(size) for size in points], minor=False)
-        axis.minorticks_off()
+        axis.set_xticks(list(points), [str(size) for size in points])
+        axis.xaxis.minorticks_off()
+        axis.legend(fontsize=8)
     plot_rows(rows, axes.flat[-1])
     for axis in axes.flat:
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        axis.grid(alpha=0.3, which="both")
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -112,7 +112,7 @@ def plot_rows(rows: dict[str, dict[int, Any]], axis: plt.Axes) -> None:
         peaks.plot(list(points), values, marker, color="tab:red", label=f"from {side}, peak memory")
     axis.set(xscale="log", xlabel="rows of 784 bytes", ylabel="examples/s", ylim=(0, None))
     peaks.set(ylabel="peak memory of the process, MB", ylim=(0, None))
-    peaks.legend(fontsize=8, loc="lower right")
+    axis.legend(handles=[*axis.lines, *peaks.lines], fontsize=8, loc="lower center", ncols=2)
 
 
 def keep_varied(varied: dict[str, dict[int, Any]]) -> None:

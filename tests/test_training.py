@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterator
 
 import keras
@@ -308,6 +309,34 @@ def test_a_generator_and_an_endless_dataset_train_by_default(x):
         vae.compile(jit_compile=False)
         vae.fit(source, steps_per_epoch=5, epochs=2, verbose=0)
         assert int(vae.optimizer.iterations) == 10
+
+
+def test_nobody_waits_at_the_end_of_a_stream(x):
+    """tf.data's autotuner sleeps, ever longer, and where Keras drops an iterator it would be waited for."""
+    stream = tf.data.Dataset.from_tensor_slices(np.tile(x, [400, 1])).batch(220)
+    vae = make_vae()
+    vae.compile(steps_per_execution=4, jit_compile=False)
+    vae.fit(stream, verbose=0)
+    slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: time.sleep(0.07))
+    waits = []
+    for _ in range(3):  # five groups, so that an epoch ends at 0.35 s; the autotuner would wake at 0.63
+        ends: list[float] = []
+        end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_, ends=ends, **__: ends.append(time.perf_counter()))
+        vae.fit(stream, verbose=0, callbacks=[slow, end])
+        waits.append(time.perf_counter() - ends[0])
+    assert np.median(waits) < 0.1
+
+
+@pytest.mark.parametrize("chosen", [None, True, False])
+def test_a_dataset_keeps_the_autotuner_that_it_asks_for(chosen, monkeypatch):
+    stream, options = tf.data.Dataset.range(8).batch(2), tf.data.Options()
+    if chosen is not None:
+        options.autotune.enabled = chosen
+    seen = []
+    iterate = type(stream).__iter__
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", lambda self: seen.append(self.options()) or iterate(self))
+    assert len(list(engine.StreamBatches(stream.with_options(options), lambda batch: batch, 2))) == 2
+    assert seen[-1].autotune.enabled is bool(chosen)
 
 
 def test_steps_per_epoch_need_not_divide_anything():

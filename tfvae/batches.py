@@ -194,7 +194,7 @@ class StreamBatches(DataAdapter, tf.distribute.DistributedDataset):
 
     def __iter__(self) -> Iterator[Group]:
         batches = self._source.get_tf_dataset().map(_counted(self._prepare))
-        for data, counts in self._grouped(batches).prefetch(1):
+        for data, counts in _without_autotuner(self._grouped(batches).prefetch(1)):
             yield self._group(data, counts.numpy())
 
     def _grouped(self, batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -225,6 +225,17 @@ class StreamBatches(DataAdapter, tf.distribute.DistributedDataset):
         within = np.arange(batch, dtype=np.int32) % np.maximum(counts, 1)[:, None]
         rows = np.arange(steps, dtype=np.int32)[:, None] * batch + within
         return Group(tf.reshape(data, [steps * batch, *data.shape[2:]]), rows.astype(np.int32), counts, num_steps)
+
+
+def _without_autotuner(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset, tuned only if it was told to be: AUTOTUNE is then as many calls as there are threads.
+
+    TensorFlow 2.21's autotuner sleeps twice as long each time, up to a minute, and nothing wakes it: the end of an
+    iterator waits for it, so that an epoch could take twice as long as its steps.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = bool(dataset.options().autotune.enabled)
+    return dataset.with_options(options)
 
 
 def _counted(prepare: Callable[[Any], tf.Tensor]) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
