@@ -35,6 +35,7 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m benchmarks.serving
 
