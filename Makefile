@@ -57,6 +57,7 @@ $(PEERS)/jax/.installed: benchmarks/peers/jax.txt | $(VENV)/.installed
 
 bench-peers: $(VENV)/.installed $(PEERS)/torch/.installed $(PEERS)/jax/.installed
 	$(BIN)/python -m benchmarks.peers --environments $(PEERS)
+	$(BIN)/python -m benchmarks.log_marginal --environments $(PEERS)
 
 clean:
 	rm -rf $(VENV) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -28,6 +28,7 @@ SIDES = {
     "compiled": ("PyTorch, compiled", "torch", ["torch", "--compiled"]),
     "pythae": ("pythae", "torch", ["pythae"]),
     "jax": ("JAX, scan over the epoch", "jax", ["jax"]),
+    "jax_steps": ("JAX, a program a step", "jax", ["jax", "--steps"]),
     "products": ("the matrix products alone", None, ["keras", "products"]),
 }
 
@@ -44,14 +45,17 @@ class Comparison:
 
 
 MODELS = {
-    "mlp": Comparison("peers", f"784-{HIDDEN}-{LATENT}", ROWS, (100, 512, 2048), tuple(SIDES)),
+    "mlp": Comparison(
+        "peers", f"784-{HIDDEN}-{LATENT}", ROWS, (100, 512, 2048), tuple(name for name in SIDES if name != "jax_steps")
+    ),
     # Its rows make whole batches of 512, and a turn of seconds.
     "conv": Comparison(
         "peers_conv",
         f"3x3 convolutions of {' and '.join(map(str, FILTERS))} filters, {LATENT}-D",
         7168,
         (100, 512),
-        tuple(name for name in SIDES if name != "products"),
+        # Not a scan in JAX, whose turns would take minutes.
+        tuple(name for name in SIDES if name not in ("jax", "products")),
     ),
 }
 

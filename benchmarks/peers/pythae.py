@@ -61,7 +61,7 @@ def main(path: str, name: str, batch_size: int) -> None:
     logging.disable(logging.WARNING)
     x = rows(path, name)
     data = BaseDataset(x, torch.zeros(len(x)))
-    model = vae(name, x)
+    model = vae(name, x).to(memory_format=torch.channels_last)
 
     def turn() -> tuple[int, list[float]]:
         losses = Losses()

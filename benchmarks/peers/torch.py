@@ -14,6 +14,8 @@ from torch.nn import functional
 from benchmarks.peers.turns import take_turns
 from benchmarks.sizes import EPOCHS, FILTERS, HIDDEN, IMAGE, LATENT, PIXELS, SMALL
 
+torch.set_flush_denormal(True)  # as TensorFlow and XLA do
+
 
 def mlp() -> tuple[nn.Module, nn.Module]:
     """The encoder, x -> 2 LATENT numbers, and the decoder, z -> logits."""
@@ -59,9 +61,9 @@ def initialised(network: nn.Module) -> nn.Module:
 
 
 def rows(path: str, model: str) -> torch.Tensor:
-    """``[N, 784]``, or pictures ``[N, 1, 28, 28]``."""
+    """``[N, 784]``, or pictures ``[N, 1, 28, 28]`` with their channels last in memory, the quicker way on a CPU."""
     x = torch.from_numpy(np.load(path))
-    return x if model == "mlp" else x.reshape(-1, 1, *IMAGE[:2])
+    return x if model == "mlp" else x.reshape(-1, 1, *IMAGE[:2]).to(memory_format=torch.channels_last)
 
 
 def parameters(model: nn.Module) -> int:
@@ -86,7 +88,7 @@ class VAE(nn.Module):
 def main(path: str, name: str, batch_size: int, compiled: bool) -> None:
     torch.manual_seed(0)
     data = rows(path, name)
-    model = VAE(*NETWORKS[name]())
+    model = VAE(*NETWORKS[name]()).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
     loss_of = torch.compile(model) if compiled else model
 
