@@ -32,7 +32,7 @@ def test_both_keras_sides_learn_as_many_numbers(build, name):
 def test_the_plain_vae_has_the_bound_of_ours_on_the_same_weights(name, x):
     ours, plain = models.vae(name), models.plain_vae(name)
     plain.set_weights([w.numpy().reshape(to.shape) for w, to in zip(_weights(ours), plain.weights, strict=True)])
-    rows = x[:100].reshape(-1, *models.EVENT_SHAPES[name])
+    rows = tf.reshape(x[:100], [-1, *models.EVENT_SHAPES[name]])
     losses = [float(plain.negative_elbo(rows)) for _ in range(20)]
     terms = ours.terms(rows, 20, tf.constant([0, 1]))
     means = tf.reduce_mean(terms.log_likelihood - terms.kl, axis=1).numpy()  # of each of 20 samples of all rows
