@@ -36,6 +36,7 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.startup
@@ -61,6 +62,7 @@ $(PEERS)/jax/.installed: benchmarks/peers/jax.txt | $(VENV)/.installed
 
 bench-peers: $(VENV)/.installed $(PEERS)/torch/.installed $(PEERS)/jax/.installed
 	$(BIN)/python -m benchmarks.peers --environments $(PEERS)
+	$(BIN)/python -m benchmarks.log_marginal --environments $(PEERS)
 
 # In two stages: the first needs TensorFlow and no GPU; the second runs where the GPU is, with any Python that holds
 # jax, optax and PyTorch, for example `make bench-gpu-run GPU_PYTHON=python3`. FOLDER goes from the one to the other.

@@ -20,10 +20,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks import growth_rows, report, training
+from benchmarks import growth_rows, models, report, training
 from benchmarks.growth_rows import BATCH
-from benchmarks.peers import keras_mlp
-from benchmarks.training import HIDDEN, LATENT, PIXELS
+from benchmarks.peers import keras as peer
+from benchmarks.sizes import HIDDEN, LATENT, PIXELS
 
 SIZES = {
     "latent size": [2, 8, 32, 128, 512],
@@ -45,8 +45,8 @@ def point(images: np.ndarray, rounds: int, width: int, latent: int, batch_size: 
     rows = int(TURN * min(1.0, flops(HIDDEN, LATENT) / flops(width, latent)))
     x, losses = images[: max(1, rows // batch_size) * batch_size], []
     sides = {
-        "fit": training.timed(training.fitted(training.mlp_vae(width, latent), x, batch_size), losses),
-        "products": training.timed(keras_mlp.products(x, batch_size, width, latent), []),
+        "fit": training.timed(training.fitted(models.vae("mlp", hidden=width, latent=latent), x, batch_size), losses),
+        "products": training.timed(peer.products(x, batch_size, width, latent), []),
     }
     for run in sides.values():
         run()  # traces and compiles

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import report, training
+from benchmarks import models, report
 from benchmarks.serving import memory
-from benchmarks.training import PIXELS
+from benchmarks.sizes import PIXELS
 
 BATCH = 512
 WARM_UP_ROWS = 16 * BATCH  # what `fit` runs as one program
@@ -63,7 +63,7 @@ def train_alone(path: pathlib.Path, rows: int, place: str, rounds: int) -> None:
     data = stream(path, rows)
     if place == "memory":
         data = tf.constant(np.fromfile(path, np.uint8, rows * PIXELS).reshape(-1, PIXELS))
-    vae, epochs = training.mlp_vae(), max(1, LEAST_EXAMPLES // rows)
+    vae, epochs = models.vae("mlp"), max(1, LEAST_EXAMPLES // rows)
     vae.fit(data, batch_size=BATCH, steps_per_epoch=min(rows, WARM_UP_ROWS) // BATCH, verbose=0)  # traces and compiles
     rates: list[float] = []
     for _ in range(max(1, min(rounds, MOST_EXAMPLES // rows))):

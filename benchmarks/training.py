@@ -7,28 +7,27 @@ a shuffled ``tf.data`` pipeline. Its losses are shown beside those of ``fit``.
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow_probability import distributions as tfd
 
-import tfvae
-from benchmarks import report
+from benchmarks import models, report
 from benchmarks.peers.turns import Work
+from benchmarks.sizes import EPOCHS, HIDDEN, LATENT, PIXELS
 
-ROWS, PIXELS, HIDDEN, LATENT = 60_000, 784, 500, 20
-EPOCHS = 3  # in one call of fit: nobody trains for one, and a call has costs of its own
+ROWS = 60_000
 
 
 def images() -> np.ndarray:
-    """60,000 pictures of 784 pixels in [0, 1], mostly dark with one bright blob each: MNIST's size and kind."""
+    """60,000 pictures of 784 pixels in [0, 1], mostly dark with one bright blob each: MNIST's size and kind.
+
+    Each pixel is a whole number of 255ths, as in a picture: a blob's faint ends would be denormal numbers, which slow a
+    framework down that does not flush them, as PyTorch does not.
+    """
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(np.arange(28), np.arange(28)), axis=-1).reshape(1, PIXELS, 2)
     centres = rng.uniform(6, 22, size=[ROWS, 1, 2]).astype(np.float32)
@@ -36,73 +35,19 @@ def images() -> np.ndarray:
     pictures = np.empty([ROWS, PIXELS], np.float32)
     for start in range(0, ROWS, 5000):
         chunk = slice(start, start + 5000)
-        pictures[chunk] = np.exp(-np.sum((grid - centres[chunk]) ** 2, axis=-1) / widths[chunk])
+        pictures[chunk] = np.rint(255 * np.exp(-np.sum((grid - centres[chunk]) ** 2, axis=-1) / widths[chunk])) / 255
     return pictures
-
-
-class PlainVAE(keras.Model):
-    """The textbook VAE on plain Keras."""
-
-    def __init__(self):
-        super().__init__()
-        self.hidden_encoder = keras.layers.Dense(HIDDEN, "tanh")
-        self.parameters = keras.layers.Dense(2 * LATENT)
-        self.hidden_decoder = keras.layers.Dense(HIDDEN, "tanh")
-        self.logits = keras.layers.Dense(PIXELS)
-        self.loss_metric = keras.metrics.Mean(name="loss")
-        self.noise = keras.random.SeedGenerator(0)
-
-    @property
-    def metrics(self):
-        return [self.loss_metric]
-
-    def negative_elbo(self, x: tf.Tensor) -> tf.Tensor:
-        loc, raw_scale = tf.split(self.parameters(self.hidden_encoder(x)), 2, axis=-1)
-        q = tfd.Independent(tfd.Normal(loc, tf.nn.softplus(raw_scale)), 1)
-        z = loc + q.distribution.scale * keras.random.normal(tf.shape(loc), seed=self.noise)
-        log_likelihood = -tf.reduce_sum(
-            tf.nn.sigmoid_cross_entropy_with_logits(x, self.logits(self.hidden_decoder(z))), axis=-1
-        )
-        prior = tfd.Independent(tfd.Normal(tf.zeros([LATENT]), tf.ones([LATENT])), 1)
-        return tf.reduce_mean(tfd.kl_divergence(q, prior) - log_likelihood)
-
-    def train_step(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-        with tf.GradientTape() as tape:
-            loss = self.negative_elbo(x)
-        variables = self.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        self.loss_metric.update_state(loss)
-        return {"loss": self.loss_metric.result()}
-
-
-def plain_side(x: np.ndarray, batch_size: int) -> Work:
-    keras.utils.set_random_seed(0)
-    model = PlainVAE()
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
-    dataset = tf.data.Dataset.from_tensor_slices(x).shuffle(len(x)).batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    return lambda: (EPOCHS * len(x), model.fit(dataset, shuffle=False, epochs=EPOCHS, verbose=0).history["loss"])
-
-
-def mlp_vae(hidden: int = HIDDEN, latent: int = LATENT) -> tfvae.VAE:
-    keras.utils.set_random_seed(0)
-    vae = tfvae.VAE(
-        encoder=tfvae.networks.mlp([hidden]),
-        decoder=tfvae.networks.mlp([hidden]),
-        posterior=tfvae.DistributionLayer("Normal", [latent]),
-        likelihood=tfvae.DistributionLayer("Bernoulli", [PIXELS]),
-    )
-    vae.compile(optimizer=keras.optimizers.Adam(1e-3))
-    return vae
-
-
-def fit_side(x: np.ndarray, batch_size: int) -> Work:
-    return fitted(mlp_vae(), x, batch_size)
 
 
 def fitted(model: keras.Model, x: np.ndarray, batch_size: int) -> Work:
     """A turn of ``fit``: its rows, and the loss of each epoch. As on every side, the data are tensors before it."""
     data = tf.constant(x)
     return lambda: (EPOCHS * len(x), model.fit(data, batch_size=batch_size, epochs=EPOCHS, verbose=0).history["loss"])
+
+
+def plainly_fitted(model: keras.Model, x: np.ndarray, batch_size: int) -> Work:
+    dataset = tf.data.Dataset.from_tensor_slices(x).shuffle(len(x)).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return lambda: (EPOCHS * len(x), model.fit(dataset, shuffle=False, epochs=EPOCHS, verbose=0).history["loss"])
 
 
 def timed(work: Work, losses: list[float]) -> Callable[[], float]:
@@ -125,8 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
     for batch_size in options.batch_sizes:
         losses: dict[str, list[float]] = {"fit": [], "plain Keras": []}
         sides = {
-            "fit": timed(fit_side(x, batch_size), losses["fit"]),
-            "plain Keras": timed(plain_side(x, batch_size), losses["plain Keras"]),
+            "fit": timed(fitted(models.vae("mlp"), x, batch_size), losses["fit"]),
+            "plain Keras": timed(plainly_fitted(models.plain_vae("mlp"), x, batch_size), losses["plain Keras"]),
         }
         first = {name: EPOCHS * len(x) / run() for name, run in sides.items()}  # traces and compiles
         rates = report.interleave(sides, options.rounds)

@@ -1,6 +1,6 @@
-"""``fit``, a plain Keras loop, and the matrix products alone, on TensorFlow.
+"""``fit``, a plain Keras loop, and the MLP's matrix products alone, on TensorFlow.
 
-python -m benchmarks.peers.keras_mlp ROWS.npy BATCH {fit,plain,products}
+python -m benchmarks.peers.keras ROWS.npy {mlp,conv} BATCH {fit,plain,products}
 """
 
 import sys
@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import training
+from benchmarks import models, training
 from benchmarks.peers.turns import Work, take_turns
-from benchmarks.training import EPOCHS, HIDDEN, LATENT
+from benchmarks.sizes import EPOCHS, HIDDEN, LATENT
 
 
 def products(x: np.ndarray, batch_size: int, width: int = HIDDEN, latent: int = LATENT) -> Work:
@@ -56,7 +56,18 @@ def mm_t(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.matmul(a, b, transpose_a=True)
 
 
-SIDES = {"fit": training.fit_side, "plain": training.plain_side, "products": products}
+SIDES = {"fit": (models.vae, training.fitted), "plain": (models.plain_vae, training.plainly_fitted)}
+
+
+def main(path: str, name: str, batch_size: int, side: str) -> None:
+    x = np.load(path).reshape(-1, *models.EVENT_SHAPES[name])
+    if side == "products":
+        take_turns(products(x, batch_size))
+        return
+    build, train = SIDES[side]
+    model = build(name)
+    take_turns(train(model, x, batch_size), sum(int(tf.size(w)) for w in model.trainable_variables))
+
 
 if __name__ == "__main__":
-    take_turns(SIDES[sys.argv[3]](np.load(sys.argv[1]), int(sys.argv[2])))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

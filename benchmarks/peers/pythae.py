@@ -1,6 +1,6 @@
-"""The VAE in pythae, by its own trainer.
+"""The VAE in pythae, by its own trainer; the networks are those of the PyTorch side.
 
-python -m benchmarks.peers.pythae_mlp ROWS.npy BATCH
+python -m benchmarks.peers.pythae ROWS.npy {mlp,conv} BATCH
 """
 
 import contextlib
@@ -8,7 +8,6 @@ import logging
 import sys
 import tempfile
 
-import numpy as np
 import torch
 from pythae.data.datasets import BaseDataset
 from pythae.models import VAE, VAEConfig
@@ -18,30 +17,34 @@ from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 from torch import nn
 
+from benchmarks.peers.torch import NETWORKS, initialised, parameters, rows
 from benchmarks.peers.turns import take_turns
-
-EPOCHS, HIDDEN, LATENT = 3, 500, 20
+from benchmarks.sizes import EPOCHS, LATENT
 
 
 class Encoder(BaseEncoder):
-    def __init__(self, pixels: int):
+    def __init__(self, network: nn.Module):
         super().__init__()
-        self.hidden = nn.Sequential(nn.Linear(pixels, HIDDEN), nn.Tanh())
-        self.mean, self.log_variance = nn.Linear(HIDDEN, LATENT), nn.Linear(HIDDEN, LATENT)
+        self.network = initialised(network)
 
     def forward(self, x: torch.Tensor) -> ModelOutput:
-        hidden = self.hidden(x)
-        return ModelOutput(embedding=self.mean(hidden), log_covariance=self.log_variance(hidden))
+        mean, log_variance = self.network(x).chunk(2, dim=-1)
+        return ModelOutput(embedding=mean, log_covariance=log_variance)
 
 
 class Decoder(BaseDecoder):
-    def __init__(self, pixels: int):
+    def __init__(self, network: nn.Module):
         super().__init__()
-        layers = (nn.Linear(LATENT, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, pixels), nn.Sigmoid())
-        self.layers = nn.Sequential(*layers)
+        self.network = initialised(network)
 
     def forward(self, z: torch.Tensor) -> ModelOutput:
-        return ModelOutput(reconstruction=self.layers(z))
+        return ModelOutput(reconstruction=torch.sigmoid(self.network(z)))
+
+
+def vae(name: str, x: torch.Tensor) -> VAE:
+    encoder, decoder = NETWORKS[name]()
+    config = VAEConfig(input_dim=tuple(x.shape[1:]), latent_dim=LATENT, reconstruction_loss="bce")
+    return VAE(config, encoder=Encoder(encoder), decoder=Decoder(decoder))
 
 
 class Losses(TrainingCallback):
@@ -53,14 +56,12 @@ class Losses(TrainingCallback):
             self.values.append(float(logs["train_epoch_loss"]))
 
 
-def main(path: str, batch_size: int) -> None:
+def main(path: str, name: str, batch_size: int) -> None:
     torch.manual_seed(0)
     logging.disable(logging.WARNING)
-    x = torch.from_numpy(np.load(path))
+    x = rows(path, name)
     data = BaseDataset(x, torch.zeros(len(x)))
-    pixels = x.shape[1]
-    config = VAEConfig(input_dim=(pixels,), latent_dim=LATENT, reconstruction_loss="bce")
-    model = VAE(config, encoder=Encoder(pixels), decoder=Decoder(pixels))
+    model = vae(name, x).to(memory_format=torch.channels_last)
 
     def turn() -> tuple[int, list[float]]:
         losses = Losses()
@@ -76,8 +77,8 @@ def main(path: str, batch_size: int) -> None:
             BaseTrainer(model, data, training_config=settings, callbacks=[losses]).train()
         return EPOCHS * len(x), losses.values
 
-    take_turns(turn)
+    take_turns(turn, parameters(model))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
