@@ -32,8 +32,7 @@ def vae(
         posterior=posterior or tfvae.DistributionLayer("Normal", [latent]),
         likelihood=tfvae.DistributionLayer("Bernoulli", EVENT_SHAPES[name]),
     )
-    # XLA computes the gradients of a convolution's filters tens of times slower on a CPU than oneDNN.
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=name != "conv")
+    model.compile(optimizer=keras.optimizers.Adam(1e-3))
     return model
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvae import xla
+from tfvae import VAE, likelihoods, networks, posteriors, xla
 
 X = np.concatenate([[0.0, -0.0, 1e-30, 200.0, -200.0], np.linspace(-100, 90, 20_001)]).astype(np.float32)
 
@@ -55,3 +55,18 @@ def test_outside_of_a_program_it_is_tensorflow_s_kernel():
 def test_float64_is_not_made_less_precise():
     x = np.linspace(-30, 30, 101)
     np.testing.assert_allclose(xla.compiled(xla.softplus)(tf.constant(x)), np.logaddexp(0, x), rtol=1e-13)
+
+
+@pytest.mark.skipif(bool(tf.config.list_logical_devices("GPU")), reason="on a GPU XLA compiles everything")
+@pytest.mark.parametrize("part", ["encoder", "decoder", "neither"])
+def test_convolutions_run_on_tensorflows_own_kernels(part):
+    encoder = networks.conv_encoder([4]) if part == "encoder" else networks.mlp([4])
+    decoder = networks.conv_decoder([4, 4, 1], [4]) if part == "decoder" else networks.mlp([4])
+    vae = VAE(encoder, decoder, posteriors.diagonal_normal(2), likelihoods.bernoulli([4, 4, 1]))
+    vae.compile()
+    compiled = part == "neither"
+    assert vae.jit_compile is compiled
+    vae.compile(jit_compile=True)
+    assert vae.jit_compile
+    x = np.random.default_rng(0).random([3, 4, 4, 1], np.float32)
+    np.testing.assert_allclose(vae.embed(x), posteriors.mean(vae.encode(x)), rtol=1e-5, atol=1e-6)

@@ -106,7 +106,7 @@ def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[
     """(m, Σ w/eᵐ, Σ (w/eᵐ)²) over the samples of each row, m = max log w: one XLA loop over chunks of samples."""
     chunk = min(chunk, num_samples)
 
-    @xla.compiled
+    @functools.partial(xla.compiled_for, vae)
     def weight_sums(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         q = vae.encode(x)
 
@@ -200,7 +200,7 @@ def _reciprocal_mean(
     """The fields of MarginalEstimate for a batch of rows, as one XLA program."""
     half = num_samples // 2
 
-    @xla.compiled
+    @functools.partial(xla.compiled_for, vae)
     def reciprocal_mean(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         chain = posterior_sampling.new_chain(
             vae, x, num_samples, num_leapfrog_steps, num_burnin_steps, target_accept=0.9, seed=seed

@@ -124,7 +124,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
         self,
         optimizer: Any = "adam",
         steps_per_execution: int | None = None,
-        jit_compile: bool = True,
+        jit_compile: bool | None = None,
         run_eagerly: bool = False,
     ) -> None:
         """Choose the optimiser and the engine; the bound is the objective's, so there is no loss argument.
@@ -132,7 +132,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
         Args:
             optimizer: A Keras optimiser or its name; where a layer computes in float16, with Keras's loss scaling.
             steps_per_execution: Batches run as one program; by default as many as make about 8,000 rows, at most 64.
-            jit_compile: Whether XLA compiles the program.
+            jit_compile: Whether XLA compiles the program; by default unless there are convolutions and no accelerator.
             run_eagerly: Run as plain Python, for debugging.
         """
         if steps_per_execution is not None and steps_per_execution < 1:
@@ -141,7 +141,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
         super().compile(
             optimizer=self._with_loss_scale(optimizer),
             steps_per_execution=steps_per_execution or 1,
-            jit_compile=jit_compile and not run_eagerly,
+            jit_compile=(xla.suits(self) if jit_compile is None else jit_compile) and not run_eagerly,
             run_eagerly=run_eagerly,
         )
         self._choice = {

@@ -176,11 +176,11 @@ class VAE(training.UnsupervisedModel):
 
     @functools.cached_property
     def _embed(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        return xla.compiled(lambda x: posteriors.mean(self.encode(x)))
+        return xla.compiled_for(self, lambda x: posteriors.mean(self.encode(x)))
 
     @functools.cached_property
     def _reconstruct(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        return xla.compiled(lambda x: self(x))
+        return xla.compiled_for(self, lambda x: self(x))
 
     def _map(self, function: Callable, x: Any, shape: Any, batch_size: int) -> np.ndarray:
         x = self.observations(x)

@@ -57,8 +57,8 @@ def case(
     built = vae(model, hidden, list(filters), latent)
     data = tf.constant(rows.reshape(len(rows), *built.event_shape))
     optimizer = keras.optimizers.Adam(LEARNING_RATE)
-    built.compile(optimizer=optimizer, steps_per_execution=steps)
-    embed, _ = program(built._embed, [data[:EMBED_ROWS]])
+    built.compile(optimizer=optimizer, steps_per_execution=steps, jit_compile=True)
+    embed, _ = program(tfvae.xla.compiled(lambda x: tfvae.posteriors.mean(built.encode(x))), [data[:EMBED_ROWS]])
     built.make_train_function()
     order = np.random.default_rng(0).permutation(np.arange(len(rows), dtype=np.int32))[: steps * batch_size]
     counts = np.full([steps], batch_size, np.int32)
