@@ -100,7 +100,7 @@ def test_without_tensorflow_the_results_are_tensorflow_s(elsewhere):
 def test_two_chained_calls_are_two_epochs_of_fit(model, cases, elsewhere):
     case = cases[MODELS.index(model)]
     vae = small(model)
-    vae.compile(keras.optimizers.Adam(carry.LEARNING_RATE), steps_per_execution=case.steps)
+    vae.compile(keras.optimizers.Adam(carry.LEARNING_RATE), steps_per_execution=case.steps, jit_compile=True)
     data, rows = case.train.inputs[:2]
     vae.fit(data[rows.ravel()], batch_size=case.batch_size, epochs=2, shuffle=False, verbose=0)
     with np.load(elsewhere / "found.npz") as found:

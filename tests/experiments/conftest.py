@@ -28,7 +28,7 @@ def data() -> aevb.Data:
 def quick():
     make = training.make_function
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "make_function", lambda step, metrics, jit, eager: make(step, metrics, False, eager))
+        patch.setattr(training, "make_function", lambda step, metrics, jit, *rest: make(step, metrics, False, *rest))
         yield
 
 
