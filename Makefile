@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-slow cluster-test lint format clean
-.PHONY: bench bench-growth bench-pipelines bench-peers bench-gpu-carry bench-gpu-run
+.PHONY: bench bench-growth bench-limit bench-pipelines bench-peers bench-gpu-carry bench-gpu-run
 
 $(VENV)/.installed: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -43,6 +43,9 @@ bench: $(VENV)/.installed
 
 bench-growth: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.growth
+
+bench-limit: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.limit
 
 bench-pipelines: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.pipelines

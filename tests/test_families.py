@@ -26,6 +26,25 @@ def test_a_seed_fixes_the_normals(jit_compile):
     assert families.standard_normal([2], 3, tf.float64).dtype == tf.float64
 
 
+@pytest.mark.parametrize("shape", [[7], [2, 300, 20]])
+def test_the_normals_are_the_same_in_eager_mode_in_xla_and_in_any_shape(shape):
+    eager = families.standard_normal(shape, (7, 8))
+    compiled = tf.function(lambda: families.standard_normal(shape, (7, 8)), jit_compile=True)()
+    np.testing.assert_allclose(compiled, eager, rtol=1e-5)
+    np.testing.assert_array_equal(families.standard_normal([tf.size(eager)], (7, 8)), np.ravel(eager))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_normals_have_the_tails_of_a_normal(jit_compile):
+    draw = tf.function(lambda: families.standard_normal([50 * N], (1, 2)), jit_compile=jit_compile)
+    z = np.sort(draw())
+    for tail in (z[z < -4], -z[z > 4]):
+        expected = 50 * N * stats.norm.cdf(-4)
+        assert abs(len(tail) - expected) < 4 * np.sqrt(expected)
+        assert stats.kstest(tail, lambda t: stats.norm.cdf(t) / stats.norm.cdf(-4)).pvalue > 1e-3
+    assert np.isfinite(z).all() and len(np.unique(z[:100])) > 80  # of about 270 values below -4
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_bernoulli_draws_each_pixel_by_its_probability(jit_compile):
     logits = np.array([-4.0, -0.5, 0.0, 3.0], np.float32)

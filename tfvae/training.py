@@ -131,7 +131,8 @@ class UnsupervisedModel(keras.Model, abc.ABC):
 
         Args:
             optimizer: A Keras optimiser or its name; where a layer computes in float16, with Keras's loss scaling.
-            steps_per_execution: Batches run as one program; by default as many as make about 8,000 rows, at most 64.
+            steps_per_execution: Batches run as one program; by default at most 64, of about 16,000 rows in
+                memory or 8,000 of a stream.
             jit_compile: Whether XLA compiles the program; by default unless there are convolutions and no accelerator.
             run_eagerly: Run as plain Python, for debugging.
         """
@@ -228,10 +229,11 @@ class UnsupervisedModel(keras.Model, abc.ABC):
     def _choose_steps(self, batch_size: int | None, x: Any) -> int:
         """The batch size, after settling how many batches a program runs: Keras reads it from the model."""
         if self._auto_steps:
-            size = batch_size or (DEFAULT_BATCH_SIZE if batches.in_memory(x) else batches.stream_batch_size(x))
+            streamed = not batches.in_memory(x)
+            size = batch_size or (batches.stream_batch_size(x) if streamed else DEFAULT_BATCH_SIZE)
             # No more than an epoch, or Keras's progress would show more steps than there are.
             most = batches.steps_in_an_epoch(x, size) or np.inf
-            self.steps_per_execution = int(min(batches.default_steps_per_execution(size), most))
+            self.steps_per_execution = int(min(batches.default_steps_per_execution(size, streamed), most))
         return batch_size or DEFAULT_BATCH_SIZE
 
     def _refuse_targets(self, y: Any, kwargs: dict[str, Any]) -> None:
