@@ -3,7 +3,7 @@
     python -m benchmarks.growth [--rows 10000 100000 1000000 10000000] [--rounds 3] [--folder DIR]
 
 One of 784-500-20, batch 512, is varied at a time. Beside ``fit`` stand, turn by turn, the matrix products of its steps
-alone (``benchmarks.peers.keras_mlp``): where both fall together, it is the arithmetic that grows. For the rows see
+alone (``benchmarks.peers.keras.products``): where both fall together, it is the arithmetic that grows. For the rows see
 ``benchmarks.growth_rows``. The results are two tables and one picture of four plots.
 """
 

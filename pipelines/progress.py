@@ -84,7 +84,7 @@ def progress_bar(
         >>> from pipelines import preprocess
         >>> with progress_bar("prepare", sys.stdout) as progress:  # doctest: +ELLIPSIS
         ...     summary = preprocess.run("digits", None, "prepared/digits", progress=progress)
-        prepare: 2/2 units, 1,797/1,797 rows, done in 00:00, ... rows/s, 0 rejected
+        prepare: 2/2 units, 1,797/1,797 rows, done in ... rows/s, 0 rejected
     """
     out, meter = stream or sys.stderr, _Meter(clock)
     with (_bar if out.isatty() else _log)(title, out, meter) as progress:

@@ -167,8 +167,8 @@ def test_noise_is_new_in_each_step(x):
     vae.reset_metrics()
     single = [vae.train_on_batch(same[:3], return_dict=True)["log_likelihood"] for _ in range(4)]
     assert len(set(single)) == 4
-    spread = np.std([np.mean(vae.terms(same[:3]).log_likelihood) for _ in range(40)])
-    means = [vae.fit(same, batch_size=3, verbose=0).history["log_likelihood"][0] for _ in range(40)]
+    spread = np.std([np.mean(vae.terms(same[:3]).log_likelihood) for _ in range(120)])
+    means = [vae.fit(same, batch_size=3, verbose=0).history["log_likelihood"][0] for _ in range(120)]
     assert np.std(means) < 0.8 * spread  # the mean of four independent batches varies half as much
 
 
