@@ -279,15 +279,15 @@ def test_batches_of_any_size_count_by_their_rows(x):
 @pytest.mark.parametrize(
     ("rows", "batch_size", "steps"),
     [
-        (lambda rows: rows.batch(100, drop_remainder=True), None, 64),
+        (lambda rows: rows.batch(100, drop_remainder=True), None, 81),
         (lambda rows: rows.batch(2000, drop_remainder=True), None, 4),
-        (lambda rows: rows.batch(100), 100, 64),
+        (lambda rows: rows.batch(100), 100, 81),
         (lambda rows: rows.batch(100), None, 16),  # it does not say how large its batches are, only how many
         (lambda rows: rows.batch(1000), None, 10),
         (lambda rows: rows.filter(lambda row: True).batch(100), None, 16),  # nor how many
     ],
 )
-def test_a_stream_runs_as_many_steps_at_once_as_an_array(rows, batch_size, steps):
+def test_a_stream_runs_as_many_steps_at_once_as_8192_rows_make(rows, batch_size, steps):
     vae = make_vae()
     vae.compile(keras.optimizers.SGD(0.0), jit_compile=False)
     x = np.random.default_rng(0).uniform(size=[10_000, SIZE]).astype(np.float32)

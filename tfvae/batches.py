@@ -21,7 +21,7 @@ from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 _ROWS_PER_EXECUTION = 16_384  # enough to hide the cost of a call, few enough for a lively progress bar
 _STREAMED_ROWS_PER_EXECUTION = 8192  # they are held twice, those that run and those that come next
-_MOST_STEPS_PER_EXECUTION = 64
+_MOST_STEPS_PER_EXECUTION = 128
 _USUAL_BATCH_SIZE = 512  # of a stream that does not say: a group of twice as many rows or a quarter does no harm
 
 
@@ -30,7 +30,7 @@ def default_steps_per_execution(batch_size: int, streamed: bool = False) -> int:
 
     Example:
         >>> default_steps_per_execution(100), default_steps_per_execution(2048)
-        (64, 8)
+        (128, 8)
         >>> default_steps_per_execution(2048, streamed=True)
         4
     """

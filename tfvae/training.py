@@ -131,7 +131,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
 
         Args:
             optimizer: A Keras optimiser or its name; where a layer computes in float16, with Keras's loss scaling.
-            steps_per_execution: Batches run as one program; by default at most 64, of about 16,000 rows in
+            steps_per_execution: Batches run as one program; by default at most 128, of about 16,000 rows in
                 memory or 8,000 of a stream.
             jit_compile: Whether XLA compiles the program; by default unless there are convolutions and no accelerator.
             run_eagerly: Run as plain Python, for debugging.
