@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-slow cluster-test lint format clean
-.PHONY: bench bench-growth bench-limit bench-pipelines bench-peers bench-gpu-carry bench-gpu-run
+.PHONY: bench bench-growth bench-limit bench-methods bench-pipelines bench-serving bench-peers bench-gpu-carry bench-gpu-run
 
 $(VENV)/.installed: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,8 +37,6 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.evaluation
-	$(BIN)/python -m benchmarks.methods
-	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.startup
 
 bench-growth: $(VENV)/.installed
@@ -47,9 +45,15 @@ bench-growth: $(VENV)/.installed
 bench-limit: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.limit
 
+bench-methods: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.methods
+
 bench-pipelines: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.pipelines
 	$(BIN)/python -m benchmarks.pipeline_growth
+
+bench-serving: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.serving
 
 # PyTorch with pythae, and JAX, each in an environment of its own, so that no side decides what another gets.
 PEERS := .venv-peers
