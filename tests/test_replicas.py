@@ -1,5 +1,6 @@
 """Several devices: two virtual ones, and two processes on loopback, give what one gives for the same batches."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -36,14 +37,20 @@ def finished(children: list[subprocess.Popen], results: list[pathlib.Path]) -> l
     return [dict(np.load(result)) for result in results]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def one_and_two(tmp_path_factory) -> list[dict[str, np.ndarray]]:
-    """What one device found, and what two did."""
-    folder = tmp_path_factory.mktemp("replicas")
+    """What one device found, and what two did: found once, also where several processes run these tests."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of this run of all workers
     results = [folder / "one.npz", folder / "two.npz"]
-    names = [EXACT, [*EXACT, *LOOSE]]
-    children = [start(*of) for of in zip(results, ("one", "mirrored"), names, strict=True)]
-    return finished(children, results)
+    with (folder / "replicas.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if all(result.exists() for result in results):
+            return [dict(np.load(result)) for result in results]
+        names = [EXACT, [*EXACT, *LOOSE]]
+        children = [start(*of) for of in zip(results, ("one", "mirrored"), names, strict=True)]
+        return finished(children, results)
 
 
 def part(results: dict[str, np.ndarray], case: str) -> dict[str, np.ndarray]:
