@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines import contract
 from pipelines.errors import PipelineError, first_line
 from pipelines.files import Found
 from pipelines.statistics import finite_rows
@@ -225,13 +226,13 @@ def describe_column(kind: pa.DataType) -> tuple[tuple[int, ...] | None, str, str
         inner = describe_column(kind.storage_type)
         return inner and (tuple(kind.shape), *inner[1:])
     if pa.types.is_fixed_size_binary(kind):
-        return (kind.byte_width,), "bytes", "embed_uint8"
+        return (kind.byte_width,), "bytes", contract.signature(contract.EMBED, "uint8")
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return None, "bytes", "embed_image_bytes"
+        return None, "bytes", contract.signature(contract.EMBED, "string")
     if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
         shape = (kind.list_size,) if pa.types.is_fixed_size_list(kind) else None
         if kind.value_type == pa.uint8():
-            return shape, "uint8", "embed_uint8"
+            return shape, "uint8", contract.signature(contract.EMBED, "uint8")
         if kind.value_type in _FLOATS:
-            return shape, "float32", "embed"
+            return shape, "float32", contract.signature(contract.EMBED, "float32")
     return None

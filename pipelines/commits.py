@@ -28,11 +28,11 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO
 
-from pipelines import storage
+from pipelines import contract, storage
 from pipelines.errors import PipelineError
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST = contract.MANIFEST
 REJECTED = "rejected"
 
 
@@ -92,7 +92,7 @@ class Output:
 
     def writing(self, name: str) -> Any:
         """A context manager that writes the file ``name`` of this directory, whole or not at all."""
-        return storage.replacing(self.file(*name.split("/")), self.file("_work", "temporary"))
+        return storage.replacing(self.file(*name.split("/")), self.file(contract.WORK, "temporary"))
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON value, indented, whole or not at all."""
@@ -108,8 +108,8 @@ class Output:
             PipelineError: It is not ours, or another job holds it.
         """
         self._refuse_foreign()
-        storage.make_folder(self.file("_work"))
-        holder = open(self.file("_work", "lock"), "wb")  # noqa: SIM115  # the lock lives as long as the file
+        storage.make_folder(self.file(contract.WORK))
+        holder = open(self.file(contract.WORK, "lock"), "wb")  # noqa: SIM115  # the lock lives as long as the file
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -123,7 +123,10 @@ class Output:
         if storage.exists(self.path) and not os.path.isdir(self.path):
             raise PipelineError(f"the output {self.path} is a file, expected a folder that may be made")
         found = storage.names(self.path)
-        barely_begun = found == ["_work"] and set(storage.names(self.file("_work"))) <= {"lock", "temporary"}
+        barely_begun = found == [contract.WORK] and set(storage.names(self.file(contract.WORK))) <= {
+            "lock",
+            "temporary",
+        }
         if found and not barely_begun and not self._has_job():
             raise PipelineError(
                 f"the output {self.path} holds {len(found)} entries that no pipeline wrote "
@@ -141,7 +144,7 @@ class Output:
         Raises:
             PipelineError: The directory belongs to another job.
         """
-        old = storage.read_json(self.file("_work", "job.json")) if self._has_job() else None
+        old = storage.read_json(self.file(contract.WORK, "job.json")) if self._has_job() else None
         if old is not None and old.get("kind") != kind:
             raise PipelineError(
                 f"the output {self.path} holds {old.get('kind')}, expected {kind}: choose another folder"
@@ -166,7 +169,7 @@ class Output:
             self.write_json("_work/job.json", job)
 
     def _has_job(self) -> bool:
-        return storage.exists(self.file("_work", "job.json"))
+        return storage.exists(self.file(contract.WORK, "job.json"))
 
     def _clear(self, job: dict[str, Any]) -> None:
         """Removes what the old job wrote or had planned to write, and no other file."""
@@ -181,8 +184,8 @@ class Output:
     def sweep(self, *folders: str) -> None:
         """Empties working folders; everything below ``_work`` is ours."""
         for folder in folders:
-            for name in storage.names(self.file("_work", folder)):
-                storage.remove(self.file("_work", folder, name))
+            for name in storage.names(self.file(contract.WORK, folder)):
+                storage.remove(self.file(contract.WORK, folder, name))
 
     # A worker's part.
 
@@ -206,7 +209,7 @@ class Output:
             "facts": facts,
         }
         self.write_json(f"_work/commits/{unit.name}.json", record)
-        storage.remove(self.file("_work", "failures", f"{unit.name}.txt"))  # of a try that the runner repeated
+        storage.remove(self.file(contract.WORK, "failures", f"{unit.name}.txt"))  # of a try that the runner repeated
 
     def _reject(self, name: str, rejected: Sequence[Rejection]) -> list[str]:
         """Writes rejections, or removes those of an earlier try; returns the name of the file, if there is
@@ -247,19 +250,19 @@ class Output:
 
     def record(self, name: str) -> dict[str, Any] | None:
         """A commit record, or None where the unit has not been committed."""
-        path = self.file("_work", "commits", f"{name}.json")
+        path = self.file(contract.WORK, "commits", f"{name}.json")
         return storage.read_json(path) if storage.exists(path) else None
 
     def committed(self) -> set[str]:
         """The names of the units that have a commit record."""
-        return {name.removesuffix(".json") for name in storage.names(self.file("_work", "commits"))}
+        return {name.removesuffix(".json") for name in storage.names(self.file(contract.WORK, "commits"))}
 
     def pending(self, units: Iterable[Unit]) -> list[Unit]:
         """The units still to do; a record that no longer agrees with its files is removed."""
         left = []
         for unit in units:
             if not self.is_done(unit):
-                storage.remove(self.file("_work", "commits", f"{unit.name}.json"))
+                storage.remove(self.file(contract.WORK, "commits", f"{unit.name}.json"))
                 left.append(unit)
         return left
 
@@ -278,7 +281,7 @@ class Output:
 
     def failures(self) -> list[str]:
         """What the units that failed in this run had to say, but those of which another try was committed."""
-        folder, committed = self.file("_work", "failures"), self.committed()
+        folder, committed = self.file(contract.WORK, "failures"), self.committed()
         left = [name for name in storage.names(folder) if name.removesuffix(".txt") not in committed]
         return [storage.read(os.path.join(folder, name)).decode() for name in left]
 
@@ -311,7 +314,7 @@ class Output:
             )
         for entry in record["files"]:
             if self.describe(entry["path"]) != entry:
-                storage.remove(self.file("_work", "commits", f"{unit.name}.json"))
+                storage.remove(self.file(contract.WORK, "commits", f"{unit.name}.json"))
                 raise PipelineError(
                     f"{self.file(entry['path'])} changed after it was written: run the same command again to redo it"
                 )

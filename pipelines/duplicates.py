@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import contract
 from pipelines.commits import Output, Rejection, Unit
 from pipelines.parts import parquet_writer
 
@@ -52,7 +53,7 @@ def _repeated(output: Output, units: Sequence[Unit]) -> np.ndarray:
     """The hashes that more than one row has, sorted, int64."""
     files = min(_MOST_FILES, 1 + sum(unit.rows for unit in units) // _HASHES)
     with contextlib.ExitStack() as stack:
-        sorted_in = [stack.enter_context(tempfile.TemporaryFile(dir=output.file("_work"))) for _ in range(files)]
+        sorted_in = [stack.enter_context(tempfile.TemporaryFile(dir=output.file(contract.WORK))) for _ in range(files)]
         for unit in units:
             hashes = _hashes(_keys(output, unit))
             for index, file in enumerate(sorted_in):
@@ -72,7 +73,9 @@ def _twice(ordered: np.ndarray) -> np.ndarray:
 
 
 def _keys(output: Output, unit: Unit) -> list[str]:
-    return pq.read_table(output.file(unit.files[0]), columns=["key"], partitioning=None)["key"].to_pylist()
+    return pq.read_table(output.file(unit.files[0]), columns=[contract.KEY], partitioning=None)[
+        contract.KEY
+    ].to_pylist()
 
 
 def _hashes(keys: Sequence[str]) -> np.ndarray:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.ml.inference.base import RunInference
 
-from pipelines import duplicates, jobs, metrics, options, storage
+from pipelines import contract, duplicates, jobs, metrics, options, storage
 from pipelines.commits import Output, Unit
 from pipelines.errors import PipelineError
 from pipelines.inputs import open_input
@@ -154,8 +154,8 @@ def run(
     output: str,
     *,
     split: str | None = None,
-    key: str = "key",
-    column: str = "x",
+    key: str = contract.KEY,
+    column: str = contract.X,
     keep: Sequence[str] = (),
     batch_size: int = BATCH_SIZE,
     signature: str | None = None,
@@ -278,8 +278,8 @@ def parser() -> options.Parser:
     own.add_argument("--input", required=True, help="a prepared dataset, or a file, folder or pattern of others")
     own.add_argument("--output", required=True, help="folder to make")
     own.add_argument("--split", help="split of a prepared dataset, or all; without it, test")
-    own.add_argument("--key", default="key", help="column or feature with the key of a row")
-    own.add_argument("--column", default="x", help="column or feature with the observations")
+    own.add_argument("--key", default=contract.KEY, help="column or feature with the key of a row")
+    own.add_argument("--column", default=contract.X, help="column or feature with the observations")
     own.add_argument("--keep", nargs="+", default=(), help="columns or features that the output takes over")
     own.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="most rows in one call of the model")
     own.add_argument("--signature", help="signature to call, by default the one for the dtype of the rows")

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import contract
 from pipelines.commits import Output, Rejection, Unit
 from pipelines.errors import PipelineError
 from pipelines.saved_models import Embedded
@@ -59,7 +60,7 @@ def part_table(keys: Sequence[str], outputs: dict[str, np.ndarray], kept: pa.Tab
         >>> part_table(["a"], {"embedding": np.zeros([1, 2], np.float32)}).schema.names
         ['key', 'embedding']
     """
-    columns: dict[str, pa.Array] = {"key": pa.array(keys, pa.string())}
+    columns: dict[str, pa.Array] = {contract.KEY: pa.array(keys, pa.string())}
     for name, array in outputs.items():
         flat = pa.array(np.ascontiguousarray(array).ravel())
         columns[name] = flat if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, array.shape[1])

@@ -21,7 +21,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from pipelines import content, facts, jobs, metrics, options, records, report, samples, storage
+from pipelines import content, contract, facts, jobs, metrics, options, records, report, samples, storage
 from pipelines.commits import Output, Rejection, Unit
 from pipelines.errors import PipelineError
 from pipelines.references import read_references, write_references
@@ -29,7 +29,6 @@ from pipelines.sources import KINDS, MAX_PIXELS, Fields, Plan, Schema, Source, m
 
 KIND = "prepared"
 _DATASET_VERSION = "1.0.0"  # of the TFDS metadata; the format's own version is in the manifest
-_SPLITS = ("train", "validation", "test")
 
 
 # The plan: from keys to shards.
@@ -55,15 +54,16 @@ def _hashes(keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def _splits(plan: Plan, draws: np.ndarray, test_fraction: float, validation_fraction: float) -> np.ndarray:
     """The split of each row, `[N]`: the source's own, and by hash what the source does not have."""
-    own = np.array([split or "train" for split in plan.splits])
+    own = np.array([split or contract.TRAIN for split in plan.splits])
     u = draws / 2.0**64
-    test = 0.0 if (own == "test").any() else test_fraction
-    validation = 0.0 if (own == "validation").any() else validation_fraction
-    drawn = np.where(u < test, "test", np.where(u < test + validation, "validation", "train"))
-    wanted = [name for name, fraction in (("test", test), ("validation", validation)) if fraction > 0]
-    splits = np.where(own == "train", drawn, own)
-    for split in ["train", *wanted]:
-        if (own == "train").any() and not (splits == split).any():
+    test = 0.0 if (own == contract.TEST).any() else test_fraction
+    validation = 0.0 if (own == contract.VALIDATION).any() else validation_fraction
+    drawn = np.where(u < test + validation, contract.VALIDATION, contract.TRAIN)
+    drawn = np.where(u < test, contract.TEST, drawn)
+    wanted = [name for name, fraction in ((contract.TEST, test), (contract.VALIDATION, validation)) if fraction > 0]
+    splits = np.where(own == contract.TRAIN, drawn, own)
+    for split in [contract.TRAIN, *wanted]:
+        if (own == contract.TRAIN).any() and not (splits == split).any():
             raise PipelineError(
                 f"split {split!r} would get none of the {len(own)} rows: change --test-fraction "
                 f"{test_fraction} or --validation-fraction {validation_fraction}, or give more rows"
@@ -73,7 +73,7 @@ def _splits(plan: Plan, draws: np.ndarray, test_fraction: float, validation_frac
 
 def _shards(splits: np.ndarray, order: np.ndarray, draws: np.ndarray, rows_per_shard: int) -> list[_Shard]:
     shards = []
-    for split in sorted(set(splits.tolist()), key=lambda name: ((*_SPLITS, name).index(name), name)):
+    for split in sorted(set(splits.tolist()), key=lambda name: ((*contract.SPLITS, name).index(name), name)):
         members = np.flatnonzero(splits == split)
         members = members[np.lexsort((draws[members], order[members]))]  # 128 bits: no two keys tie
         count = -(-len(members) // rows_per_shard)
@@ -161,9 +161,9 @@ def _write_tfds_metadata(
 
     feature = tfds.features
     x = feature.Tensor(shape=schema.shape, dtype=np.dtype(schema.dtype), encoding=feature.Encoding.BYTES)
-    features: dict[str, Any] = {"key": feature.Text(), "x": x}
+    features: dict[str, Any] = {contract.KEY: feature.Text(), contract.X: x}
     if schema.labels:
-        features["label"] = feature.ClassLabel(names=list(schema.labels))
+        features[contract.LABEL] = feature.ClassLabel(names=list(schema.labels))
     lengths: dict[str, list[int]] = {}
     sizes: dict[str, int] = {}
     for unit, commit in zip(units, commits, strict=True):
@@ -185,7 +185,7 @@ def _write_tfds_metadata(
         filename_template=template,
         check_data=False,  # counts and checksums are verified already, and it would load TensorFlow
     )
-    return ["dataset_info.json", "features.json", *(["label.labels.txt"] if schema.labels else [])]
+    return [contract.DATASET_INFO, contract.FEATURES, *([f"{contract.LABEL}.labels.txt"] if schema.labels else [])]
 
 
 # Together.
@@ -303,18 +303,18 @@ def _conclude(
     files = _write_tfds_metadata(output, name, plan.schema, units, commits)
     statistics = facts.statistics(plan.schema, units, commits)
     pictures = facts.pictures(plan.schema, units, commits)
-    output.write_json("statistics.json", statistics)
+    output.write_json(contract.STATISTICS, statistics)
     rejections = itertools.chain(plan.rejected, itertools.chain.from_iterable(map(output.rejections, units)))
-    with output.writing("report.html") as file:
+    with output.writing(contract.REPORT) as file:
         file.write(report.render(name, statistics, pictures, rejections))
-    with output.writing("inputs.jsonl") as file:
+    with output.writing(contract.INPUTS) as file:
         file.writelines(storage.to_json(entry._asdict()) for entry in sorted(plan.inputs))
     inputs = {
         "files": len(plan.inputs),
         "bytes": sum(entry.bytes for entry in plan.inputs),
-        "listing": "inputs.jsonl",
+        "listing": contract.INPUTS,
     }
-    return {"options": settings, "inputs": inputs}, [*files, "statistics.json", "report.html", "inputs.jsonl"]
+    return {"options": settings, "inputs": inputs}, [*files, contract.STATISTICS, contract.REPORT, contract.INPUTS]
 
 
 def parser() -> options.Parser:

@@ -16,15 +16,13 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
-from pipelines import metrics, storage
+from pipelines import contract, metrics, storage
 from pipelines.errors import PipelineError, first_line
 from pipelines.inputs.base import Block, Rows, bisect
 from pipelines.noise import standard_normal
 from pipelines.statistics import finite_rows
 
-_FILE = "saved_model.pb"
-_OUTPUTS = ("embedding", "embedding_stddev")
-_SCORES = {"embed": "score", "embed_uint8": "score_uint8", "embed_image_bytes": "score_image_bytes"}
+_OUTPUTS = contract.OUTPUTS[contract.EMBED]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,18 +53,18 @@ def find_model(path: str) -> ModelVersion:
         10
     """
     folder = os.path.abspath(path)
-    if not storage.exists(os.path.join(folder, _FILE)):
-        versions = [int(name) for name in storage.names(folder) if name.isascii() and name.isdigit()]
-        if not versions:
-            raise PipelineError(f"{path} holds no SavedModel: expected {path}/{_FILE} or a numbered version below it")
-        numbered = [name for name in storage.names(folder) if name.isdigit() and int(name) == max(versions)]
-        folder = os.path.join(folder, numbered[0])
-        if not storage.exists(os.path.join(folder, _FILE)):
-            raise PipelineError(f"{folder} is the newest version but holds no {_FILE}: export it again or remove it")
-    version = os.path.basename(folder)
-    is_number = version.isascii() and version.isdigit()
-    name = os.path.basename(os.path.dirname(folder)) if is_number else version
-    return ModelVersion(folder, name, int(version) if is_number else None, _checksum(folder))
+    file = contract.SAVED_MODEL
+    if not storage.exists(os.path.join(folder, file)):
+        versions = {name: contract.version_number(name) or 0 for name in storage.names(folder)}
+        numbered = [name for name in versions if contract.version_number(name) is not None]
+        if not numbered:
+            raise PipelineError(f"{path} holds no SavedModel: expected {path}/{file} or a numbered version below it")
+        folder = os.path.join(folder, max(numbered, key=versions.__getitem__))
+        if not storage.exists(os.path.join(folder, file)):
+            raise PipelineError(f"{folder} is the newest version but holds no {file}: export it again or remove it")
+    base, name = os.path.split(folder)
+    version = contract.version_number(name)
+    return ModelVersion(folder, name if version is None else os.path.basename(base), version, _checksum(folder))
 
 
 def _checksum(folder: str) -> str:
@@ -129,16 +127,22 @@ def choose_score(model: ModelVersion, signature: Signature, num_samples: int) ->
     """
     if num_samples == 0:
         return None
-    signatures, name = load(model).signatures, _SCORES.get(signature.name, "")
+    signatures, name = load(model).signatures, contract.score_for(signature.name) or ""
     if name not in signatures:
         raise PipelineError(
-            f"{model.path} has no signature {name or 'score'!r} to score what {signature.name!r} embeds, it has "
+            f"{model.path} has no signature {name or contract.SCORE!r} to score what {signature.name!r} embeds, it has "
             f"{sorted(signatures)}: export the model again, or leave --score out"
         )
     inputs = signatures[name].structured_input_signature[1]
-    others = [key for key in inputs if key != "noise"]
-    noise, outputs = inputs.get("noise"), signatures[name].structured_outputs
-    if len(others) != 1 or noise is None or noise.shape.rank != 3 or noise.shape[2] is None or "elbo" not in outputs:
+    others = [key for key in inputs if key != contract.NOISE]
+    noise, outputs = inputs.get(contract.NOISE), signatures[name].structured_outputs
+    if (
+        len(others) != 1
+        or noise is None
+        or noise.shape.rank != 3
+        or noise.shape[2] is None
+        or contract.ELBO not in outputs
+    ):
         raise PipelineError(
             f"signature {name} of {model.path} takes {sorted(inputs)} and returns {sorted(outputs)}, "
             "expected an observation and noise [B, K, D] with D known, and elbo"
@@ -180,7 +184,7 @@ def _dimension(outputs: dict[str, Any], signature: str, model: ModelVersion, nee
                 f"signature {signature} of {model.path} returns {found}, "
                 f"expected {name}: float32 [None, D] with D known"
             )
-    return int(outputs["embedding"].shape[1])
+    return int(outputs[contract.EMBEDDING].shape[1])
 
 
 @dataclasses.dataclass
@@ -268,14 +272,14 @@ class SavedModelHandler(ModelHandler[Block, Embedded, Any]):
             name: np.full((len(block), dimension), np.nan, np.float32) for name in self._names
         }
         if self._score:
-            outputs["score"] = np.full(len(block), np.nan, np.float32)
+            outputs[contract.ROW_SCORE] = np.full(len(block), np.nan, np.float32)
         reasons: dict[int, str] = {}
 
         def work(rows: Sequence[int]) -> None:
             some = slice(rows[0], rows[-1] + 1)
             results = self._embed(model, block.x[some])
             if self._score:
-                results["score"] = self._elbo(model, self._score, block.keys[some], block.x[some])
+                results[contract.ROW_SCORE] = self._elbo(model, self._score, block.keys[some], block.x[some])
             for name, values in results.items():
                 outputs[name][some] = values
 
@@ -298,8 +302,9 @@ class SavedModelHandler(ModelHandler[Block, Embedded, Any]):
         import tensorflow as tf
 
         noise = standard_normal(keys, score.num_samples, score.dimension)
-        results = model.signatures[score.name](**{score.input: tf.convert_to_tensor(x), "noise": tf.constant(noise)})
-        return _shaped("elbo", results["elbo"], (len(x),))
+        inputs = {score.input: tf.convert_to_tensor(x), contract.NOISE: tf.constant(noise)}
+        results = model.signatures[score.name](**inputs)
+        return _shaped(contract.ELBO, results[contract.ELBO], (len(x),))
 
 
 def _shaped(name: str, output: Any, expected: tuple[int, ...]) -> np.ndarray:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines import contract
+
 _ROWS_AT_ONCE = 1024
 _HASHED_AT_ONCE = 1 << 20
 
@@ -23,12 +25,12 @@ def open_dataset(directory: str | os.PathLike[str]) -> Any:
     """
     import tensorflow_datasets as tfds  # half a second that only readers of datasets should pay
 
-    if not os.path.exists(os.path.join(directory, "dataset_info.json")):
+    if not os.path.exists(os.path.join(directory, contract.DATASET_INFO)):
         raise ValueError(
-            f"{directory} is no prepared dataset (it has no dataset_info.json): make one with tfvae prepare."
+            f"{directory} is no prepared dataset (it has no {contract.DATASET_INFO}): make one with tfvae prepare."
         )
     builder = tfds.builder_from_directory(os.fspath(directory))
-    if "x" not in (builder.info.features or {}):
+    if contract.X not in (builder.info.features or {}):
         raise ValueError(f"The dataset in {directory} has no feature x, only {sorted(builder.info.features)}.")
     return builder
 
@@ -43,7 +45,7 @@ def identity(directory: str | os.PathLike[str]) -> dict[str, str | None]:
         >>> identity(DIGITS)["name"], len(identity(DIGITS)["manifest_sha256"])
         ('digits', 64)
     """
-    manifest = os.path.join(directory, "manifest.json")
+    manifest = os.path.join(directory, contract.MANIFEST)
     return {
         "name": open_dataset(directory).info.name,
         "folder": os.path.basename(os.path.abspath(directory)) or None,
@@ -69,7 +71,7 @@ def _read(directory: str | os.PathLike[str], split: str, feature: str, **options
     )
 
 
-def load(directory: str | os.PathLike[str], split: str = "train", feature: str = "x") -> np.ndarray:
+def load(directory: str | os.PathLike[str], split: str = contract.TRAIN, feature: str = contract.X) -> np.ndarray:
     """One feature of a split as one array, ``[N, *shape]``, in the dataset's order and dtype.
 
     Raises:
@@ -92,7 +94,11 @@ def load(directory: str | os.PathLike[str], split: str = "train", feature: str =
 
 
 def stream(
-    directory: str | os.PathLike[str], split: str = "train", batch_size: int = 100, shuffle: bool = True, seed: int = 0
+    directory: str | os.PathLike[str],
+    split: str = contract.TRAIN,
+    batch_size: int = 100,
+    shuffle: bool = True,
+    seed: int = 0,
 ) -> tf.data.Dataset:
     """Batches of x ``[B, *shape]`` from disk, for data that do not fit in memory; the last one may be shorter.
 
@@ -103,6 +109,6 @@ def stream(
         TensorShape([32, 8, 8, 1])
     """
     if not shuffle:
-        return _read(directory, split, "x").batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    rows = _read(directory, split, "x", shuffle_files=True).shuffle(10_000, seed=seed)
+        return _read(directory, split, contract.X).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    rows = _read(directory, split, contract.X, shuffle_files=True).shuffle(10_000, seed=seed)
     return rows.batch(batch_size).prefetch(tf.data.AUTOTUNE)

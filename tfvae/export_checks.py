@@ -17,11 +17,12 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from tfvae import cc_session, export_runs, saved_graph, saved_model, versions
+from pipelines import contract
+from tfvae import cc_session, export_runs, saved_graph, versions
 from tfvae.saved_graph import SavedGraph
 
 _CARRIED = ("float32", "int32", "int64", "uint8", "string")  # by the server's REST interface
-_FILES = ("saved_model.pb", "variables/variables.index", f"assets.extra/{saved_model.WARMUP_FILE}")
+_FILES = (contract.SAVED_MODEL, contract.VARIABLES_INDEX, f"{contract.EXTRA}/{contract.WARMUP}")
 _OVERHEAD = 1.02
 _LARGEST_SHARE = 16  # numbers: equal biases of a few units are no sign of a variable stored twice
 _OUTSIDE = re.compile(
@@ -68,11 +69,13 @@ def check_export(directory: str | os.PathLike[str]) -> list[Check]:
 
 
 def _version(directory: pathlib.Path) -> pathlib.Path:
-    if (directory / "saved_model.pb").exists():
+    if (directory / contract.SAVED_MODEL).exists():
         return directory
     numbers = versions.existing(directory)
     if not numbers:
-        raise ValueError(f"{directory} holds no SavedModel: expected saved_model.pb or a numbered version below it.")
+        raise ValueError(
+            f"{directory} holds no SavedModel: expected {contract.SAVED_MODEL} or a numbered version below it."
+        )
     return directory / str(numbers[-1])
 
 
@@ -120,8 +123,8 @@ def _batch_dimensions(graph: SavedGraph) -> tuple[list[str], str]:
         for signature, name, info in _tensors(graph)
         if not info.shape or info.shape[0] is not None
     ]
-    if "serving_default" not in graph.signatures:
-        problems.append(f"there is no signature serving_default, only {sorted(graph.signatures)}")
+    if contract.SERVING_DEFAULT not in graph.signatures:
+        problems.append(f"there is no signature {contract.SERVING_DEFAULT}, only {sorted(graph.signatures)}")
     return problems, f"{len(graph.signatures)} signatures"
 
 
@@ -214,7 +217,7 @@ def _copies(graph: SavedGraph) -> list[list[str]]:
 def _size(graph: SavedGraph) -> tuple[list[str], str]:
     """What a version takes on the server's disk and over the wire."""
     weights = graph.variable_bytes(graph.served.variables)
-    program = (graph.folder / "saved_model.pb").stat().st_size
+    program = (graph.folder / contract.SAVED_MODEL).stat().st_size
     stored = program + _bytes(graph.folder / "variables") + _bytes(graph.folder / "assets")
     allowed = _OVERHEAD * (weights + program)
     detail = f"{stored:,} bytes for {weights:,} of weights and {program:,} of graph"

@@ -16,7 +16,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import tensor_pb2
 
-from tfvae import cc_session, saved_model
+from pipelines import contract
+from tfvae import cc_session
 from tfvae.saved_graph import SavedGraph
 
 Answer = cc_session.Tensors | cc_session.CSessionError
@@ -63,7 +64,7 @@ def _rows(name: str, info: cc_session.TensorInfo, image_shape: tuple[int, ...] |
         return rng.integers(0, 2, shape).astype(info.dtype)
     if not info.dtype.startswith("float"):
         raise ValueError(f"input {name} is of {info.dtype}, for which there is no request.")
-    draw = rng.normal if name in ("noise", "z") else rng.random
+    draw = rng.normal if name in (contract.NOISE, contract.Z) else rng.random
     return draw(size=shape).astype(info.dtype)
 
 
@@ -171,7 +172,7 @@ def warmup_requests(folder: pathlib.Path) -> list[cc_session.Request]:
     Raises:
         ValueError: If it cannot be read, is too long, or pins a version.
     """
-    path = folder / "assets.extra" / saved_model.WARMUP_FILE
+    path = folder / contract.EXTRA / contract.WARMUP
     if not path.exists():
         raise ValueError("there is no warm-up file")
     status = path.lstat()
@@ -179,14 +180,12 @@ def warmup_requests(folder: pathlib.Path) -> list[cc_session.Request]:
         raise ValueError(f"the warm-up file is no plain file of at most {_LARGEST_WARMUP} bytes")
     sent = []
     try:
-        for record in tf.data.TFRecordDataset(str(path)).take(saved_model.MOST_WARMUP_RECORDS + 1):
+        for record in tf.data.TFRecordDataset(str(path)).take(contract.MOST_WARMUP_RECORDS + 1):
             sent.append(_warmup_request(memoryview(record.numpy())))
     except (tf.errors.OpError, DecodeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"the warm-up file cannot be read: {error}") from error
-    if len(sent) > saved_model.MOST_WARMUP_RECORDS:
-        raise ValueError(
-            f"the warm-up file has more than {saved_model.MOST_WARMUP_RECORDS} records, the server's limit"
-        )
+    if len(sent) > contract.MOST_WARMUP_RECORDS:
+        raise ValueError(f"the warm-up file has more than {contract.MOST_WARMUP_RECORDS} records, the server's limit")
     return sent
 
 
@@ -197,7 +196,7 @@ def _warmup_request(record: memoryview) -> cc_session.Request:
     if {2, 4} & set(specification):
         raise ValueError("a warm-up record names a version or a label: the next export would not load with it")
     inputs = {key: _array(value) for key, value in cc_session.wire_map(request, 2).items()}
-    return str(specification.get(3, b"serving_default"), "utf-8"), inputs
+    return str(specification.get(3, contract.SERVING_DEFAULT.encode()), "utf-8"), inputs
 
 
 def _field(message: memoryview, number: int) -> memoryview:

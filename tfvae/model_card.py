@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from pipelines import contract
 from tfvae import __version__, likelihoods
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.provenance import Provenance
@@ -25,8 +26,8 @@ SCHEMA_VERSION = 1
 
 _LAYER_ONLY = {"distribution", "event_shape", "kernel_initializer", "bias_initializer", "name", "trainable"}
 _SCALES = {
-    "z": "a point of the latent space, as q(z|x) and p(z) have it",
-    "noise": "standard normal, drawn by the caller",
+    contract.Z: "a point of the latent space, as q(z|x) and p(z) have it",
+    contract.NOISE: "standard normal, drawn by the caller",
 }
 
 
@@ -95,8 +96,8 @@ def _scale(vae: VAE, spec: tf.TensorSpec) -> str:
 def write(folder: pathlib.Path, description: Mapping[str, Any]) -> None:
     """Write ``model.json`` and ``model_card.md`` from what ``describe`` gave."""
     text = json.dumps(description, indent=2, sort_keys=True, allow_nan=False)
-    (folder / "model.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "model_card.md").write_text(markdown(description), encoding="utf-8")
+    (folder / contract.MODEL_JSON).write_text(text + "\n", encoding="utf-8")
+    (folder / contract.MODEL_CARD).write_text(markdown(description), encoding="utf-8")
 
 
 def markdown(description: Mapping[str, Any]) -> str:

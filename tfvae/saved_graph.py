@@ -17,6 +17,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
+from pipelines import contract
 from tfvae import cc_session
 
 LARGEST_GRAPH = 512 << 20  # bytes of saved_model.pb; its weights lie in variables/
@@ -112,9 +113,9 @@ def read(folder: pathlib.Path) -> SavedGraph:
         >>> graph.signatures["serving_default"].inputs["x"].shape, "Mul" in {node.op for node in graph.served.nodes}
         ((None,), True)
     """
-    path = folder / "saved_model.pb"
+    path = folder / contract.SAVED_MODEL
     if not path.exists():
-        raise ValueError(f"{folder} holds no SavedModel: it has no saved_model.pb.")
+        raise ValueError(f"{folder} holds no SavedModel: it has no {contract.SAVED_MODEL}.")
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_GRAPH:
         raise ValueError(f"{path} is no plain file of at most {LARGEST_GRAPH} bytes.")
@@ -122,9 +123,11 @@ def read(folder: pathlib.Path) -> SavedGraph:
         meta_graphs = saved_model_pb2.SavedModel.FromString(path.read_bytes()).meta_graphs
     except DecodeError as error:
         raise ValueError(f"{path} is damaged: {error}.") from error
-    if len(meta_graphs) != 1 or list(meta_graphs[0].meta_info_def.tags) != ["serve"]:
+    if len(meta_graphs) != 1 or list(meta_graphs[0].meta_info_def.tags) != [contract.TAG]:
         tags = [list(one.meta_info_def.tags) for one in meta_graphs]
-        raise ValueError(f"{path} has meta graphs with the tags {tags}, expected one with the tag serve alone.")
+        raise ValueError(
+            f"{path} has meta graphs with the tags {tags}, expected one with the tag {contract.TAG} alone."
+        )
     return SavedGraph(folder, meta_graphs[0], cc_session.parse_signatures(meta_graphs[0].SerializeToString()))
 
 

@@ -16,15 +16,14 @@ from typing import Any
 
 import tensorflow as tf
 
+from pipelines import contract
 from tfvae import likelihoods, model_card, objectives, posteriors, versions
 from tfvae.provenance import Provenance
 from tfvae.vae import VAE
 
 Signature = Callable[..., dict[str, tf.Tensor]]
 
-WARMUP_FILE = "tf_serving_warmup_requests"
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"  # the signature, and the head of the chunk that must be first
-MOST_WARMUP_RECORDS = 1000  # TF Serving's limit
 
 
 def export(
@@ -79,11 +78,13 @@ def _write(
     module.weights = [variable.value for layer in layers for variable in layer.variables]
     functions = dict(_signatures(vae))
     with _full_disk_as_os_error(staging):
-        tf.saved_model.save(module, str(staging), signatures={"serving_default": functions["embed"], **functions})
-    extra = staging / "assets.extra"
+        tf.saved_model.save(
+            module, str(staging), signatures={contract.SERVING_DEFAULT: functions[contract.EMBED], **functions}
+        )
+    extra = staging / contract.EXTRA
     extra.mkdir()
     signatures = tf.saved_model.load(str(staging)).signatures
-    _write_warmup(vae, signatures, extra / WARMUP_FILE, name, warmup_batch_sizes)
+    _write_warmup(vae, signatures, extra / contract.WARMUP, name, warmup_batch_sizes)
     model_card.write(extra, model_card.describe(vae, signatures, name, version, provenance))
 
 
@@ -227,8 +228,8 @@ def _write_warmup(
 ) -> None:
     """A PredictionLog for each signature and batch size; each is run first, for a bad one fails the server's load."""
     requests = [(key, _request(vae, signatures[key], size)) for key in sorted(signatures) for size in batch_sizes]
-    if len(requests) > MOST_WARMUP_RECORDS:
-        raise ValueError(f"{len(requests)} warm-up requests are more than the server's {MOST_WARMUP_RECORDS}.")
+    if len(requests) > contract.MOST_WARMUP_RECORDS:
+        raise ValueError(f"{len(requests)} warm-up requests are more than the server's {contract.MOST_WARMUP_RECORDS}.")
     for key, inputs in requests:
         signatures[key](**inputs)
     with _full_disk_as_os_error(path), tf.io.TFRecordWriter(str(path)) as writer:

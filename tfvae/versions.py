@@ -19,7 +19,8 @@ import stat
 import tempfile
 from collections.abc import Iterator
 
-_LARGEST = 2**63 - 1  # TF Serving reads the folder's name as an int64
+from pipelines.contract import LARGEST_VERSION, version_number
+
 _INCOMPLETE = re.compile(r"incomplete-([0-9]+)-[a-z0-9_]{8}")  # what mkdtemp makes of the prefix
 
 
@@ -32,9 +33,8 @@ def existing(base: pathlib.Path) -> list[int]:
         >>> existing(pathlib.Path("model"))
         [2, 10]
     """
-    names = [path.name for path in base.iterdir()] if base.is_dir() else []
-    numbers = [int(name) for name in names if name.isascii() and name.isdecimal()]
-    return sorted(number for number in numbers if number <= _LARGEST)
+    numbers = (version_number(path.name) for path in base.iterdir()) if base.is_dir() else ()
+    return sorted(number for number in numbers if number is not None)
 
 
 @contextlib.contextmanager
@@ -79,11 +79,13 @@ def _check_number(version: int | None) -> None:
     if version is None:
         return
     try:
-        whole = 1 <= operator.index(version) <= _LARGEST and not isinstance(version, bool)
+        whole = 1 <= operator.index(version) <= LARGEST_VERSION and not isinstance(version, bool)
     except TypeError:
         whole = False
     if not whole:
-        raise ValueError(f"version is {version!r}, expected a whole number from 1 to {_LARGEST}: TF Serving reads it.")
+        raise ValueError(
+            f"version is {version!r}, expected a whole number from 1 to {LARGEST_VERSION}: TF Serving reads it."
+        )
 
 
 def _choose(base: pathlib.Path, version: int | None, claimed: set[int]) -> int:

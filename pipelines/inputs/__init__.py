@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import Sequence
 
-from pipelines import records, storage
+from pipelines import contract, records, storage
 from pipelines.columns import check_columns, open_columns
 from pipelines.errors import PipelineError
 from pipelines.files import Found, files_with_suffix, has_suffix
@@ -16,12 +16,12 @@ from pipelines.inputs.parquet import Parquet
 from pipelines.inputs.prepared import open_prepared
 from pipelines.inputs.tfrecords import UNIT_ROWS, TFRecords
 
-RESERVED = ("key", "embedding", "embedding_stddev", "score")
+RESERVED = (contract.KEY, *contract.OUTPUTS[contract.EMBED], contract.ROW_SCORE)
 # What a file is, by its name; where a user names other files, by their first bytes.
 _SUFFIXES = {"Parquet": (".parquet",), "TFRecord": (".tfrecord", ".tfrecords"), "images": images.SUFFIXES}
 
 
-def open_input(path: str, key: str = "key", column: str = "x", keep: Sequence[str] = ()) -> Rows:
+def open_input(path: str, key: str = contract.KEY, column: str = contract.X, keep: Sequence[str] = ()) -> Rows:
     """The rows of a prepared dataset (a folder with ``dataset_info.json``) or of files of one kind.
 
     Args:
@@ -35,8 +35,8 @@ def open_input(path: str, key: str = "key", column: str = "x", keep: Sequence[st
     for name in keep:
         if name in RESERVED:
             raise PipelineError(f"column {name!r} cannot be kept: the output has one of its own by that name")
-    named = (key, column) != ("key", "x")
-    if os.path.isdir(path) and (storage.exists(os.path.join(path, "dataset_info.json")) or _is_unfinished(path)):
+    named = (key, column) != (contract.KEY, contract.X)
+    if os.path.isdir(path) and (storage.exists(os.path.join(path, contract.DATASET_INFO)) or _is_unfinished(path)):
         if named:
             raise PipelineError(f"{path} is a prepared dataset, whose columns are key and x: leave --key and --column")
         return open_prepared(path, tuple(keep))
@@ -51,7 +51,7 @@ def open_input(path: str, key: str = "key", column: str = "x", keep: Sequence[st
 
 
 def _is_unfinished(path: str) -> bool:
-    return storage.exists(os.path.join(path, "_work"))
+    return storage.exists(os.path.join(path, contract.WORK))
 
 
 def _of_one_kind(path: str) -> tuple[str, Found]:
@@ -89,9 +89,10 @@ def _open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[
     with found.open(first) as raw:
         [head] = records.read_records(raw, found.path(first), 0, 1, os.path.getsize(found.path(first)))
     dtypes, size, is_image = dtypes_of(head, found.path(first), key, column, keep)
-    shape, dtype, signature = None, "bytes", "embed_image_bytes" if is_image else "embed_uint8"
+    shape, dtype = None, "bytes"
+    signature = contract.signature(contract.EMBED, "string" if is_image else "uint8")
     if dtypes[column] == "float32":
-        shape, dtype, signature = (size,), "float32", "embed"
+        shape, dtype, signature = (size,), "float32", contract.signature(contract.EMBED, "float32")
     features = Features(key, column, keep, dtypes)
     return TFRecords(path, shape, dtype, signature, checksums, found, key, column, keep, features, rows, starts)
 

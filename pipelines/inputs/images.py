@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipelines import storage
+from pipelines import contract, storage
 from pipelines.commits import Rejection
 from pipelines.errors import PipelineError
 from pipelines.files import Found
@@ -61,7 +61,7 @@ def open_images(path: str, found: Found) -> Images:
     """Image files, each hashed."""
     hashes = found.checksums()
     checksums = {run[0]: storage.fingerprint([hashes[file] for file in run]) for run in _runs(found.files)}
-    return Images(path, (), "string", "embed_image_bytes", checksums, found)
+    return Images(path, (), "string", contract.signature(contract.EMBED, "string"), checksums, found)
 
 
 def _runs(files: Sequence[str]) -> list[tuple[str, ...]]:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipelines import records, storage
+from pipelines import contract, records, storage
 from pipelines.commits import MANIFEST
 from pipelines.errors import PipelineError
 from pipelines.inputs.base import Block, BlockReference, Rows, block_rows, unknown_split
@@ -38,7 +38,7 @@ class Prepared(Rows):
 
     def blocks(self, split: str | None) -> list[BlockReference]:
         """See ``Rows.blocks``; None is the test split."""
-        wanted = split or "test"
+        wanted = split or contract.TEST
         splits = list(dict.fromkeys(name for name, _, _ in self.shards))
         if wanted not in [*splits, "all"]:
             raise unknown_split(self.path, wanted, splits)
@@ -75,11 +75,13 @@ def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
         >>> open_prepared("prepared/digits").shape
         (8, 8, 1)
     """
-    if not storage.exists(os.path.join(path, "dataset_info.json")):
-        raise PipelineError(f"{path} is not a prepared dataset (it has no dataset_info.json): run pipelines.preprocess")
-    info = storage.read_json(os.path.join(path, "dataset_info.json"))
+    if not storage.exists(os.path.join(path, contract.DATASET_INFO)):
+        raise PipelineError(
+            f"{path} is not a prepared dataset (it has no {contract.DATASET_INFO}): run pipelines.preprocess"
+        )
+    info = storage.read_json(os.path.join(path, contract.DATASET_INFO))
     try:
-        shape, dtype, labels = _observation(storage.read_json(os.path.join(path, "features.json")))
+        shape, dtype, labels = _observation(storage.read_json(os.path.join(path, contract.FEATURES)))
         shards = tuple(_shards(info))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise PipelineError(
@@ -87,20 +89,20 @@ def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
             "expected a TFDS folder of "
             "TFRecords with the features key (text) and x (a uint8 or float32 tensor stored as bytes)"
         ) from error
-    signature = "embed_uint8" if dtype == "uint8" else "embed"
+    signature = contract.signature(contract.EMBED, dtype)
     unknown = [name for name in keep if name not in labels]
     if unknown:
         raise PipelineError(f"{path} has no feature {unknown[0]!r} to keep, expected one of {labels}")
-    dtypes = {"key": "string", "x": "string"} | dict.fromkeys(keep, "int64")
-    features = Features("key", "x", keep, dtypes)
+    dtypes = {contract.KEY: "string", contract.X: "string"} | dict.fromkeys(keep, "int64")
+    features = Features(contract.KEY, contract.X, keep, dtypes)
     return Prepared(path, shape, dtype, signature, _checksums(path, shards), shards, features)
 
 
 def _observation(features: dict[str, Any]) -> tuple[tuple[int, ...], str, list[str]]:
     """Shape and dtype of x, and the features that hold a class index."""
     named = features["featuresDict"]["features"]
-    tensor = named["x"]["tensor"]
-    if "key" not in named or tensor.get("encoding") != "bytes" or tensor["dtype"] not in ("uint8", "float32"):
+    tensor = named[contract.X]["tensor"]
+    if contract.KEY not in named or tensor.get("encoding") != "bytes" or tensor["dtype"] not in ("uint8", "float32"):
         raise ValueError(f"x is {tensor.get('dtype')} with encoding {tensor.get('encoding')}, features {sorted(named)}")
     shape = tuple(int(size) for size in tensor["shape"].get("dimensions", []))
     if any(size < 1 for size in shape):
@@ -142,7 +144,7 @@ def _checksums(path: str, shards: Sequence[tuple[str, str, int]]) -> dict[str, s
                     "it is truncated or changed; prepare the dataset again"
                 )
         return {file: listed[file]["sha256"] for file in files}
-    if storage.exists(os.path.join(path, "_work")):
+    if storage.exists(os.path.join(path, contract.WORK)):
         raise PipelineError(f"{path} is not complete (it has no {MANIFEST}): run its preparation again to finish it")
     missing = [file for file in files if storage.size(os.path.join(path, file)) is None]
     if missing:

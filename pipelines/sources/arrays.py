@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from pipelines import contract
 from pipelines.errors import PipelineError
 from pipelines.sources.base import ArraySource, Input, Plan, Schema, class_names, concatenated, describe, grey
 
@@ -44,7 +45,7 @@ class Npy(ArraySource):
     images `[H, W, 1]`.
     """
 
-    _SPLITS = ("train", "validation", "test")
+    _SPLITS = contract.SPLITS
 
     def plan(self) -> Plan:
         found = self._files()

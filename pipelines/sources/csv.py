@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pipelines import contract
 from pipelines.errors import PipelineError, RowError
 from pipelines.files import find_files, root_of
 from pipelines.sources.base import MAX_CLASSES, Opened, Plan, Schema, Source, class_names, describe
@@ -68,7 +69,7 @@ class Csv(Source):
     def _columns(self, names: Sequence[str]) -> tuple[int | None, int | None, list[int]]:
         """The numbers of the columns with the key, the label and the values."""
         special = []
-        for given, default in ((self.fields.key, "key"), (self.fields.label, "label")):
+        for given, default in ((self.fields.key, contract.KEY), (self.fields.label, contract.LABEL)):
             if given and given not in names:
                 raise PipelineError(f"{self.input_path} has no column {given!r}, expected one of {list(names)[:20]}")
             name = given or default

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines import contract
 from pipelines.errors import PipelineError
 from pipelines.sources.base import ArraySource, Plan, Schema, class_names, concatenated, describe
 
@@ -21,7 +22,7 @@ class Idx(ArraySource):
     position.
     """
 
-    _SPLITS = (("train", "train"), ("t10k", "test"))
+    _SPLITS = (("train", contract.TRAIN), ("t10k", contract.TEST))
 
     def plan(self) -> Plan:
         if not os.path.isdir(self.input_path):

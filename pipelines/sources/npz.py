@@ -8,6 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from pipelines import contract
 from pipelines.errors import PipelineError, first_line
 from pipelines.files import find_files, root_of
 from pipelines.sources.archives import open_zip, zip_refusal
@@ -15,7 +16,7 @@ from pipelines.sources.arrays import check_labels, check_rows, layout_of
 from pipelines.sources.base import ArraySource, Plan, Schema, class_names, describe, numbered
 from pipelines.sources.tables import TableRows
 
-_SPLITS = ("train", "validation", "test")
+_SPLITS = contract.SPLITS
 _MAX_RATIO = 500  # of unpacked to packed bytes: measurements and even drawings stay below, nothing but zeros do not
 _FREE_BYTES = 64 << 20  # that an array may take at any ratio
 _BLOCK = 1 << 24

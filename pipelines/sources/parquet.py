@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines import contract
 from pipelines.columns import check_columns, one_array, open_columns, tensors, text_keys
 from pipelines.errors import PipelineError, RowError, first_line
 from pipelines.files import Found, find_files, root_of
@@ -47,7 +48,7 @@ class Parquet(BlockSource):
     def plan(self) -> Plan:
         found = find_files(self.input_path, (".parquet",))
         columns = open_columns(self.input_path, found, self._names)
-        key, label = _named(columns.kinds, self.fields.key, "key"), _label(columns.kinds, self.fields.label)
+        key, label = _named(columns.kinds, self.fields.key, contract.KEY), _label(columns.kinds, self.fields.label)
         check_columns(self.input_path, columns, self._column, key)
         layout = self._layout(columns.kinds[self._column])
         wanted = [name for name in (key, label, self._column if layout.shape is None else None) if name]
@@ -90,12 +91,12 @@ class Parquet(BlockSource):
 
     @property
     def _column(self) -> str:
-        return self.fields.column or "x"
+        return self.fields.column or contract.X
 
     def _names(self, schema: pa.Schema) -> list[str]:
         """The columns that are wanted of a file."""
         kinds = {name: schema.field(name).type for name in schema.names}
-        names = (self._column, _named(kinds, self.fields.key, "key"), _label(kinds, self.fields.label))
+        names = (self._column, _named(kinds, self.fields.key, contract.KEY), _label(kinds, self.fields.label))
         return [name for name in dict.fromkeys(names) if name]
 
     def _layout(self, kind: pa.DataType) -> _Layout:
@@ -201,7 +202,7 @@ def _named(kinds: dict[str, Any], name: str | None, default: str) -> str | None:
 
 def _label(kinds: dict[str, pa.DataType], name: str | None) -> str | None:
     """The column of labels; one that only happens to be called so may be of a type that has none."""
-    label = _named(kinds, name, "label")
+    label = _named(kinds, name, contract.LABEL)
     kind = kinds.get(label or "")
     kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
     suits = any(is_kind(kind) for is_kind in _LABEL_KINDS) if kind is not None else False

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines import records
+from pipelines import contract, records
 from pipelines.errors import PipelineError, RowError
 from pipelines.files import Found, find_files, root_of
 from pipelines.sources.base import Input, Opened, Plan, Schema, Source, describe
@@ -68,12 +68,12 @@ class TfRecord(Source):
     @property
     def key_name(self) -> str:
         """The feature that is the key, if there is one."""
-        return self.fields.key or "key"
+        return self.fields.key or contract.KEY
 
     @property
     def label_name(self) -> str:
         """The feature that is the label, if there is one."""
-        return self.fields.label or "label"
+        return self.fields.label or contract.LABEL
 
     def features(self, data: bytes) -> dict[str, records.Feature]:
         """The features of a record that mean something here."""
@@ -95,7 +95,7 @@ class TfRecord(Source):
 
     @property
     def _column(self) -> str:
-        return self.fields.column or "x"
+        return self.fields.column or contract.X
 
     def _observation(self, features: dict[str, records.Feature]) -> bytes | np.ndarray:
         x = features.get(self._column)

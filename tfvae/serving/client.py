@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipelines import contract
 from tfvae.serving.errors import ServingError, persist
 from tfvae.serving.rest import Rest
 from tfvae.serving.signatures import Signature, Tensors, bad_answer, check_rows
 
 Images = np.ndarray | Sequence[bytes]
-
-_EMBEDDING = ("embedding", "embedding_stddev")
 
 
 class Score(NamedTuple):
@@ -93,26 +92,27 @@ class Client:
 
     def embed(self, x: Images, with_stddev: bool = False) -> Any:
         """Posterior means ``[N, D]``; with ``with_stddev`` a pair, the standard deviations ``[N, D]`` second."""
-        signature, inputs = _observations("embed", x)
-        answer = self._run(signature, inputs, _EMBEDDING)
-        return tuple(answer[name] for name in _EMBEDDING) if with_stddev else answer[_EMBEDDING[0]]
+        signature, inputs = _observations(contract.EMBED, x)
+        outputs = contract.OUTPUTS[contract.EMBED]
+        answer = self._run(signature, inputs, outputs)
+        return tuple(answer[name] for name in outputs) if with_stddev else answer[contract.EMBEDDING]
 
     def reconstruct(self, x: np.ndarray) -> np.ndarray:
         """Means of p(x|z) at the posterior means of float ``x``, ``[N, *event]``."""
-        return self._run("reconstruct", {"x": _floats("x", x)}, ("reconstruction",))["reconstruction"]
+        return self._only(contract.RECONSTRUCT, contract.X, x)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Means of p(x|z), ``[N, *event]``, for ``z`` ``[N, D]``."""
-        return self._run("decode", {"z": _floats("z", z)}, ("reconstruction",))["reconstruction"]
+        return self._only(contract.DECODE, contract.Z, z)
 
     def sample(self, noise: np.ndarray) -> np.ndarray:
         """Means of p(x|z), ``[N, *event]``, for the z ~ p(z) that standard normal ``noise`` ``[N, D]`` stands for."""
-        return self._run("sample", {"noise": _floats("noise", noise)}, ("sample",))["sample"]
+        return self._only(contract.SAMPLE, contract.NOISE, noise)
 
     def score(self, x: Images, noise: np.ndarray) -> Score:
         """Bounds on log p(x) with K samples for each row, from standard normal ``noise`` ``[N, K, D]``."""
-        signature, inputs = _observations("score", x)
-        inputs["noise"] = _floats("noise", noise)
+        signature, inputs = _observations(contract.SCORE, x)
+        inputs[contract.NOISE] = _floats(contract.NOISE, noise)
         return Score(**self._run(signature, inputs, Score._fields))
 
     def signatures(self) -> dict[str, Signature]:
@@ -122,6 +122,11 @@ class Client:
     def status(self) -> dict[int, str]:
         """The state of each version on the server, such as ``{1: "AVAILABLE"}``."""
         return persist(self._transport.status, self._retries)
+
+    def _only(self, operation: str, name: str, value: np.ndarray) -> np.ndarray:
+        """The one output of an operation on one input of floats."""
+        (output,) = outputs = contract.OUTPUTS[operation]
+        return self._run(operation, {name: _floats(name, value)}, outputs)[output]
 
     def _run(self, signature: str, inputs: dict[str, Any], outputs: tuple[str, ...]) -> Tensors:
         count = _count(inputs)
@@ -161,16 +166,16 @@ class Client:
         return {name: np.zeros([0, *(size or 0 for size in width)], np.float32) for name, width in widths.items()}
 
 
-def _observations(method: str, x: Images) -> tuple[str, dict[str, Any]]:
+def _observations(operation: str, x: Images) -> tuple[str, dict[str, Any]]:
     """Which signature takes such observations, and its input."""
     if isinstance(x, (list, tuple)) and all(isinstance(item, bytes) for item in x):
-        return f"{method}_image_bytes", {"image_bytes": list(x)}
+        return contract.signature(operation, "string"), {contract.IMAGE_BYTES: list(x)}
     if not isinstance(x, np.ndarray):
         hint = "give an array whose first axis is the rows, or a list of bytes (PNG or JPEG files)."
         raise TypeError(f"x is a {type(x).__name__}: {hint}")
     if x.dtype == np.uint8:
-        return f"{method}_uint8", {"x": x}
-    return method, {"x": _floats("x", x)}
+        return contract.signature(operation, "uint8"), {contract.X: x}
+    return contract.signature(operation, "float32"), {contract.X: _floats(contract.X, x)}
 
 
 def _floats(name: str, value: np.ndarray) -> np.ndarray:
