@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="processes of each side after the first (default 5)")
     options = parser.parse_args(arguments)
-    help_code = "import sys; sys.argv[0] = 'tfvae'; import tfvae.cli; tfvae.cli.main(['--help'], standalone_mode=False)"
+    help_code = "import sys; import tfvae.cli; tfvae.cli.main(['--help'], standalone_mode=False)"
     codes = IMPORTS | {HELP: help_code}
     packages = {name: loaded(code) for name, code in codes.items()}  # this also reads every file once
     times = report.interleave({name: timed(command) for name, command in commands().items()}, options.rounds)

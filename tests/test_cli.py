@@ -82,7 +82,7 @@ def test_evaluation_is_repeatable_and_says_what_it_scored(whole_way):
 def test_a_second_quickstart_replaces_the_first_and_nothing_else(whole_way, tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="not empty and holds no quickstart"):
-        quickstart.run(str(tmp_path))
+        quickstart.run(str(tmp_path), cli.main)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 

@@ -1,8 +1,8 @@
 """Auto-Encoding Variational Bayes on TensorFlow: train with Keras, embed with Beam, serve with TF Serving.
 
-Importing the package registers its classes with Keras, so that ``keras.models.load_model`` knows them. Only the command
-line leaves this for later, to answer ``tfvae --help`` before TensorFlow has loaded. Where Keras is not installed there
-is nothing to register: a client of a served model needs ``tfvae.serving`` alone.
+The names below are the package's public ones; each is imported when it is first used. ``import tfvae`` is also enough
+for ``keras.models.load_model`` to know the package's classes, and costs nothing where Keras is never imported: see
+``tfvae.registration``. A client of a served model needs ``tfvae.serving`` alone, and neither Keras nor TensorFlow.
 
 Example:
     >>> import tfvae
@@ -11,39 +11,24 @@ Example:
 """
 
 import importlib
-import importlib.util
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+from tfvae import registration
+
+if TYPE_CHECKING:  # for editors
     from tfvae import (
         baselines,
-        batches,
         callbacks,
-        cc_session,
         data,
-        distribution_layer,
         evaluation,
-        experiments,
-        export_checks,
-        export_runs,
         families,
         likelihoods,
-        model_card,
         networks,
         objectives,
-        optimizers,
         plots,
         posteriors,
         priors,
-        provenance,
-        runs,
-        saved_graph,
-        saved_model,
         serving,
-        training,
-        versions,
     )
     from tfvae.distribution_layer import DistributionLayer
     from tfvae.saved_model import export
@@ -55,49 +40,36 @@ __all__ = [
     "VAE",
     "DistributionLayer",
     "baselines",
-    "batches",
     "callbacks",
-    "cc_session",
     "data",
-    "distribution_layer",
     "evaluation",
-    "experiments",
     "export",
-    "export_checks",
-    "export_runs",
     "families",
     "likelihoods",
-    "model_card",
     "networks",
     "objectives",
-    "optimizers",
     "plots",
     "posteriors",
     "priors",
-    "provenance",
-    "runs",
-    "saved_graph",
-    "saved_model",
     "serving",
-    "training",
-    "versions",
 ]
 
 _HOMES = {"VAE": "tfvae.vae", "DistributionLayer": "tfvae.distribution_layer", "export": "tfvae.saved_model"}
+_WITHOUT_KERAS = ("data", "serving")
 
 
 def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'tfvae' has no attribute {name!r}, only {', '.join(__all__)}.")
+    if name not in _WITHOUT_KERAS:
+        registration.check_backend()
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in __all__:
-        return importlib.import_module(f"tfvae.{name}")
-    raise AttributeError(f"module 'tfvae' has no attribute {name!r}")
+    return importlib.import_module(f"tfvae.{name}")
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if os.path.basename(sys.argv[0] if sys.argv else "") != "tfvae" and importlib.util.find_spec("keras"):
-    for _registering in ("vae", "baselines", "optimizers"):
-        importlib.import_module(f"tfvae.{_registering}")
+registration.watch()

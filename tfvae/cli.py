@@ -8,10 +8,12 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
+
+from tfvae import tables
 
 _PIPELINE: dict[str, Any] = {
     "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
@@ -128,7 +130,7 @@ def evaluate(run: str, data_directory: str, num_samples: int, split: str, seed: 
         from tfvae import runs
 
         result = runs.evaluate(run, data_directory, num_samples, split, seed, progress)
-    print_table(evaluation_rows(result))
+    click.echo(tables.plain(evaluation_rows(result)))
 
 
 @main.command(**_SHOWN)
@@ -165,7 +167,8 @@ def check_export(directory: str) -> None:
         from tfvae import export_checks
 
         checks = export_checks.check_export(directory)
-    print_table([("check", "result", "detail"), *((check.name, check.result, check.detail) for check in checks)])
+    rows = [("check", "result", "detail"), *((check.name, check.result, check.detail) for check in checks)]
+    click.echo(tables.plain(rows))
     if not all(check.passed for check in checks):
         sys.exit(1)
 
@@ -211,7 +214,7 @@ def quickstart(output: str) -> None:
     from tfvae import quickstart as whole_way
 
     with _clear_errors():
-        whole_way.run(output)
+        whole_way.run(output, main)
 
 
 @contextlib.contextmanager
@@ -244,14 +247,6 @@ def evaluation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("active units", f"{result['active_units']}"),
         ("time", f"{result['seconds']:.1f} s"),
     ]
-
-
-def print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Lines of cells, each column but the last as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for *cells, last in rows:
-        padded = (f"{cell:<{width}}  " for cell, width in zip(cells, widths, strict=False))
-        click.echo("".join(padded) + last)
 
 
 if __name__ == "__main__":

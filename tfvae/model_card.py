@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from pipelines import contract
-from tfvae import __version__, likelihoods
+from tfvae import __version__, likelihoods, tables
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.provenance import Provenance
 from tfvae.vae import VAE
@@ -188,5 +188,4 @@ def _text(value: Any) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return tables.markdown([head, *rows])

@@ -13,14 +13,14 @@ import time
 import click
 import pyarrow.parquet
 
-from tfvae import cli
+from tfvae import tables
 
 _EPOCHS = 100
 _SAMPLES = 1000
 
 
-def run(output: str) -> None:
-    """Run every stage into ``output`` and print what was measured.
+def run(output: str, main: click.Group) -> None:
+    """Run every stage into ``output`` by the commands of ``main``, and print what was measured.
 
     Raises:
         ValueError: If the folder holds something else than an earlier quickstart.
@@ -36,23 +36,23 @@ def run(output: str) -> None:
         str(base / name) for name in ("prepared", "run", "saved_models/digits", "embeddings", "plots")
     )
     seconds = {
-        "prepare": _stage("prepare", "--source", "digits", "--output", prepared),
-        "train": _stage("train", "--data", prepared, "--output", trained, "--epochs", str(_EPOCHS)),
-        "evaluate": _stage("evaluate", trained, "--data", prepared, "--num-samples", str(_SAMPLES)),
-        "export": _stage("export", trained, models),
-        "embed": _stage("embed", "--model", models, "--input", prepared, "--output", embedded, "--split", "all"),
-        "plot": _stage("plot", trained, "--output", drawn),
+        "prepare": _stage(main, "prepare", "--source", "digits", "--output", prepared),
+        "train": _stage(main, "train", "--data", prepared, "--output", trained, "--epochs", str(_EPOCHS)),
+        "evaluate": _stage(main, "evaluate", trained, "--data", prepared, "--num-samples", str(_SAMPLES)),
+        "export": _stage(main, "export", trained, models),
+        "embed": _stage(main, "embed", "--model", models, "--input", prepared, "--output", embedded, "--split", "all"),
+        "plot": _stage(main, "plot", trained, "--output", drawn),
     }
     _report(base, seconds, {"prepared dataset": prepared, "trained model": f"{trained}/model.keras",
                             "SavedModel": f"{models}/1", "embeddings": embedded, "pictures": drawn})  # fmt: skip
 
 
-def _stage(*arguments: str) -> float:
+def _stage(main: click.Group, *arguments: str) -> float:
     """One public command in this process, printed as a user would type it; returns its seconds."""
     click.secho(f"\n$ tfvae {shlex.join(arguments)}", bold=True)
     started = time.perf_counter()
     try:
-        cli.main(list(arguments), standalone_mode=False)
+        main.main(list(arguments), standalone_mode=False)
     except SystemExit as stopped:
         raise ValueError(f"tfvae {arguments[0]} ended with exit code {stopped.code}.") from None
     return time.perf_counter() - started
@@ -70,16 +70,15 @@ def _report(base: pathlib.Path, seconds: dict[str, float], places: dict[str, str
                 "seconds": {name: round(value, 2) for name, value in seconds.items()}}  # fmt: skip
     (base / "quickstart.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     click.secho("\nWhat was measured", bold=True)
-    cli.print_table(
-        [
-            ("test ELBO", f"{result['elbo']:.2f} nats, {result['observations']}"),
-            ("test log p(x)", f"{result['log_marginal']:.2f} ± {result['log_marginal_standard_error']:.2f} nats"),
-            ("rows embedded", f"{embedded:,}"),
-            *(
-                (name, f"{value:.1f} s" + (f", {handled[name] / value:,.0f} rows/s" if name in handled else ""))
-                for name, value in seconds.items()
-            ),
-            ("in all", f"{total:.1f} s"),
-            *((name, os.path.relpath(path)) for name, path in places.items()),
-        ]
-    )
+    rows = [
+        ("test ELBO", f"{result['elbo']:.2f} nats, {result['observations']}"),
+        ("test log p(x)", f"{result['log_marginal']:.2f} ± {result['log_marginal_standard_error']:.2f} nats"),
+        ("rows embedded", f"{embedded:,}"),
+        *(
+            (name, f"{value:.1f} s" + (f", {handled[name] / value:,.0f} rows/s" if name in handled else ""))
+            for name, value in seconds.items()
+        ),
+        ("in all", f"{total:.1f} s"),
+        *((name, os.path.relpath(path)) for name, path in places.items()),
+    ]
+    click.echo(tables.plain(rows))

@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib.axes
 import matplotlib.figure
 
+from tfvae import tables
 from tfvae.experiments.checkpoints import Point
 
 REFERENCE = pathlib.Path(__file__).with_name("reference")
@@ -138,14 +139,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     Example:
         >>> print(table([{"latent_dim": 3, "samples": 100_000, "paper": None, "ours": -1.0, "seconds": 2.0}]))
         | latent dim | samples | paper | ours | seconds |
-        |---|---|---|---|---|
+        | --- | --- | --- | --- | --- |
         | 3 | 100,000 | - | -1.0 | 2 |
     """
     names = list(rows[0])
-    lines = [[name.replace("_", " ") for name in names]]
-    lines += [[_cell(name, row[name]) for name in names] for row in rows]
-    header, *body = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([header, "|---" * len(names) + "|", *body])
+    head = [name.replace("_", " ") for name in names]
+    return tables.markdown([head, *([_cell(name, row[name]) for name in names] for row in rows)])
 
 
 def _cell(name: str, value: Any) -> str:
