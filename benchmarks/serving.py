@@ -91,7 +91,7 @@ class SessionSide:
 
 def answer_as_session(path: str) -> None:
     """What the child does."""
-    from tfvae.cc_session import CSession
+    from tfvae.checks.cpp_session import CSession
 
     with CSession(path) as session:
         for line in sys.stdin:
@@ -102,7 +102,7 @@ def compare_sessions(
     batch_sizes: list[int], rounds: int, folder: pathlib.Path
 ) -> tuple[list[list[str]], dict[str, Any]]:
     import tfvae
-    from tfvae.cc_session import run_in_subprocess
+    from tfvae.checks.cpp_session import run_in_subprocess
 
     vae = model(HIDDEN)
     path = tfvae.export(vae, folder / "compared")

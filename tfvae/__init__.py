@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # for editors
         serving,
     )
     from tfvae.distribution_layer import DistributionLayer
-    from tfvae.saved_model import export
+    from tfvae.exporting.saved_model import export
     from tfvae.vae import VAE
 
 __version__ = "0.1.0"
@@ -54,7 +54,7 @@ __all__ = [
     "serving",
 ]
 
-_HOMES = {"VAE": "tfvae.vae", "DistributionLayer": "tfvae.distribution_layer", "export": "tfvae.saved_model"}
+_HOMES = {"VAE": "tfvae.vae", "DistributionLayer": "tfvae.distribution_layer", "export": "tfvae.exporting.saved_model"}
 _WITHOUT_KERAS = ("data", "serving")
 
 

@@ -147,7 +147,8 @@ def export(run: str, directory: str, version: int | None) -> None:
       tfvae export runs/mnist saved_models/mnist
     """
     with _clear_errors():
-        from tfvae import runs, saved_model
+        from tfvae import runs
+        from tfvae.exporting import saved_model
 
         click.echo(saved_model.export(runs.load(run), directory, version, provenance=runs.provenance(run)))
 
@@ -164,9 +165,9 @@ def check_export(directory: str) -> None:
       tfvae check-export saved_models/mnist
     """
     with _clear_errors():
-        from tfvae import export_checks
+        from tfvae.checks import rules
 
-        checks = export_checks.check_export(directory)
+        checks = rules.check_export(directory)
     rows = [("check", "result", "detail"), *((check.name, check.result, check.detail) for check in checks)]
     click.echo(tables.plain(rows))
     if not all(check.passed for check in checks):

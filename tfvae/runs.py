@@ -23,7 +23,7 @@ import numpy as np
 from tfvae import data, evaluation, likelihoods, plots
 from tfvae.callbacks import ProgressBar
 from tfvae.experiments import EXPERIMENTS
-from tfvae.provenance import Dataset, Measured, Provenance
+from tfvae.exporting.provenance import Dataset, Measured, Provenance
 from tfvae.vae import VAE
 
 PathLike = str | os.PathLike[str]

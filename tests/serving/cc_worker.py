@@ -1,7 +1,7 @@
 """A C++ session that stays open in a process of its own, and the pipe to it.
 
 The server's protos import TensorFlow and the session must not meet it: so the model lives in a child that runs this
-file and answers one message after the other. A message is its length and the npz of ``tfvae.cc_session``.
+file and answers one message after the other. A message is its length and the npz of ``tfvae.checks.cpp_session``.
 
     python -m tests.serving.cc_worker MODEL_DIR
 """
@@ -20,10 +20,18 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 if __name__ == "__main__":  # the child takes the module by its place: the package would bring TensorFlow with it
-    sys.path.insert(0, str(ROOT / "tfvae"))
-    from cc_session import CSession, CSessionError, Signature, TensorInfo, Tensors, load_document, save_document
+    sys.path.insert(0, str(ROOT / "tfvae/checks"))
+    from cpp_session import CSession, CSessionError, Signature, TensorInfo, Tensors, load_document, save_document
 else:
-    from tfvae.cc_session import CSession, CSessionError, Signature, TensorInfo, Tensors, load_document, save_document
+    from tfvae.checks.cpp_session import (
+        CSession,
+        CSessionError,
+        Signature,
+        TensorInfo,
+        Tensors,
+        load_document,
+        save_document,
+    )
 
 _LENGTH = struct.Struct("<Q")
 

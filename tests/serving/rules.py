@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tests.serving.cc_worker import Session
-from tfvae.cc_session import CSessionError, Signature, Tensors
+from tfvae.checks.cpp_session import CSessionError, Signature, Tensors
 
 DEFAULT_SIGNATURE = "serving_default"
 

@@ -16,7 +16,7 @@ from pipelines import embed
 from tests.serving.conftest import LATENT, SHAPE, VERSION
 from tests.serving.fronts import SLOW, Broken, serve_grpc, serve_http
 from tests.serving.rules import Faults
-from tfvae.cc_session import run_in_subprocess
+from tfvae.checks.cpp_session import run_in_subprocess
 from tfvae.serving import Client, ServingError
 from tfvae.serving import rest as rest_module
 
@@ -159,7 +159,7 @@ def test_a_model_or_version_that_is_not_served(url, scheme, name, version, image
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"])
 def test_what_passes_is_asked_again(url, code, faults, images, monkeypatch):
     pauses = []
-    monkeypatch.setattr("tfvae.serving.errors.time.sleep", pauses.append)
+    monkeypatch.setattr("tfvae.serving.retries.time.sleep", pauses.append)
     with Client(url, "pictures") as client:
         expected = client.embed(images)
         faults.requests, faults.queue[:] = 0, [code, code]

@@ -12,8 +12,8 @@ Example:
     TypeError: x is a str: give an array whose first axis is the rows, or a list of bytes (PNG or JPEG files).
 """
 
+from tfvae.serving.answers import Signature, TensorInfo
 from tfvae.serving.client import Client, Score
-from tfvae.serving.errors import ServingError
-from tfvae.serving.signatures import Signature, TensorInfo
+from tfvae.serving.retries import ServingError
 
 __all__ = ["Client", "Score", "ServingError", "Signature", "TensorInfo"]

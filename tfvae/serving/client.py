@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines import contract
-from tfvae.serving.errors import ServingError, persist
+from tfvae.serving.answers import Signature, Tensors, bad_answer, check_rows
 from tfvae.serving.rest import Rest
-from tfvae.serving.signatures import Signature, Tensors, bad_answer, check_rows
+from tfvae.serving.retries import ServingError, persist
 
 Images = np.ndarray | Sequence[bytes]
 

@@ -15,8 +15,8 @@ import numpy as np
 import requests
 import urllib3
 
-from tfvae.serving.errors import ServingError
-from tfvae.serving.signatures import Signature, TensorInfo, Tensors, bad_answer, free
+from tfvae.serving.answers import Signature, TensorInfo, Tensors, bad_answer, free
+from tfvae.serving.retries import ServingError
 
 _PASSING = {429, 502, 503, 504}
 _CHUNK = 1 << 16

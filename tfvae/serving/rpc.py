@@ -3,6 +3,7 @@
 The protos come with ``tensorflow-serving-api`` and import TensorFlow: this module is imported only for ``grpc://``.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tfvae.serving.errors import ServingError
-from tfvae.serving.signatures import Signature, TensorInfo, Tensors, bad_answer, elements, free
+from tfvae.serving.answers import Signature, TensorInfo, Tensors, bad_answer, free
+from tfvae.serving.retries import ServingError
 
 _PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
 _DTYPES = {"float32": types_pb2.DT_FLOAT, "uint8": types_pb2.DT_UINT8}
@@ -105,7 +106,7 @@ def _array(name: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
     if proto.dtype != types_pb2.DT_FLOAT:
         raise bad_answer(f"{name} came as {types_pb2.DataType.Name(proto.dtype)}, expected DT_FLOAT.")
     came = len(proto.tensor_content) // 4 if proto.tensor_content else len(proto.float_val)
-    if min(shape, default=0) < 0 or came != elements(shape) or len(proto.tensor_content) % 4:
+    if min(shape, default=0) < 0 or came != math.prod(shape) or len(proto.tensor_content) % 4:
         raise bad_answer(f"{name} came with {came} numbers for shape {shape}.")
     values = np.frombuffer(proto.tensor_content, "<f4") if proto.tensor_content else np.array(proto.float_val)
     return values.astype(np.float32).reshape(shape)

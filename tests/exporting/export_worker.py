@@ -1,8 +1,8 @@
 """Exports in processes of their own, to be killed, raced or starved of disk; run as a program by test_versions.py.
 
-    python tests/export_worker.py kill BASE POINTS     one export, then POINTS that are killed on the way; prints JSON
-    python tests/export_worker.py race BASE EXPORTS    so many at once
-    python tests/export_worker.py disk BASE SHARE...   on a tmpfs at BASE with that share of the room a version needs
+    python export_worker.py kill BASE POINTS     one export, then POINTS that are killed on the way; prints JSON
+    python export_worker.py race BASE EXPORTS    so many at once
+    python export_worker.py disk BASE SHARE...   on a tmpfs at BASE with that share of the room a version needs
 
 TensorFlow is imported once and every export runs in a fork that has not used it yet: an import costs more than an
 export.

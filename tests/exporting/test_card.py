@@ -11,8 +11,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tfvae
-from tests.test_saved_model import image_model
-from tfvae import cli, data, likelihoods, networks, provenance, runs
+from tests.exporting.test_saved_model import image_model
+from tfvae import cli, data, likelihoods, networks, runs
+from tfvae.exporting import provenance
 
 SHA = "0123456789abcdef" * 4
 

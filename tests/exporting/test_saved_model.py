@@ -12,8 +12,9 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 import tfvae
-from tfvae import likelihoods, networks, objectives, posteriors, saved_model
-from tfvae.cc_session import CSessionError, run_in_subprocess
+from tfvae import likelihoods, networks, objectives, posteriors
+from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
+from tfvae.exporting import saved_model
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, size=[8, 8, 6, 1], dtype=np.uint8)

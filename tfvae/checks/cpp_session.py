@@ -10,7 +10,7 @@ All this must happen in a process that never imports TensorFlow: one process hol
 Python's operators and its XLA switch would be shared with the session under test. Whoever does import
 TensorFlow calls `run_in_subprocess`; it sends the requests to this file run as a program
 
-    python tfvae/cc_session.py MODEL_DIR REQUESTS.npz RESPONSES.npz [--library L] [--threads N] [--xla]
+    python tfvae/checks/cpp_session.py MODEL_DIR REQUESTS.npz RESPONSES.npz [--library L] [--threads N] [--xla]
 
 and reads back outputs or errors. Arrays travel as npz, everything else as JSON inside it; nothing is pickled.
 String tensors are object arrays of bytes on either side: numpy's own bytes type drops trailing zeros.

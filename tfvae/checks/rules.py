@@ -18,8 +18,10 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from pipelines import contract
-from tfvae import cc_session, export_runs, saved_graph, versions
-from tfvae.saved_graph import SavedGraph
+from tfvae.checks import cpp_session, replay
+from tfvae.checks import graph as graphs
+from tfvae.checks.graph import SavedGraph
+from tfvae.exporting import versions
 
 _CARRIED = ("float32", "int32", "int64", "uint8", "string")  # by the server's REST interface
 _FILES = (contract.SAVED_MODEL, contract.VARIABLES_INDEX, f"{contract.EXTRA}/{contract.WARMUP}")
@@ -62,7 +64,7 @@ def check_export(directory: str | os.PathLike[str]) -> list[Check]:
         >>> {check.name: check.result for check in check_export("half")}["dtypes"]
         'FAILED'
     """
-    graph = saved_graph.read(_version(pathlib.Path(directory)))
+    graph = graphs.read(_version(pathlib.Path(directory)))
     checks = [_check(name, *rule(graph)) for name, rule in _RULES.items()]
     failed = {check.name for check in checks if not check.passed}
     return [*checks, *_runs(graph, failed)]
@@ -109,7 +111,7 @@ def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield from (path for name in folders if (path := pathlib.Path(where, name)).is_symlink())
 
 
-def _tensors(graph: SavedGraph) -> Iterator[tuple[str, str, cc_session.TensorInfo]]:
+def _tensors(graph: SavedGraph) -> Iterator[tuple[str, str, cpp_session.TensorInfo]]:
     """Signature, name and description of every input and output."""
     for signature, sides in graph.signatures.items():
         for side in sides:
@@ -246,13 +248,13 @@ def _runs(graph: SavedGraph, failed: set[str]) -> list[Check]:
     blocking = sorted(failed & {"self-contained", "batch dimensions"})
     if blocking:
         return [_unjudged(blocking, name) for name in ("warm-up", "C++ equals Python", "independent rows")]
-    replayed, problem = _attempt(lambda: export_runs.warmup_requests(graph.folder), [])
-    sent, unsent = _attempt(lambda: export_runs.requests(graph), [])
-    answers, unloaded = _attempt(lambda: export_runs.in_cpp(graph, [*replayed, *sent]), None)
+    replayed, problem = _attempt(lambda: replay.warmup_requests(graph.folder), [])
+    sent, unsent = _attempt(lambda: replay.requests(graph), [])
+    answers, unloaded = _attempt(lambda: replay.in_cpp(graph, [*replayed, *sent]), None)
     if answers is None:
         return [_check(name, unloaded, "") for name in ("warm-up", "C++ equals Python")] + [_unjudged(["no answers"])]
     cut = len(replayed)
-    problem += export_runs.failures(replayed, answers[:cut])
+    problem += replay.failures(replayed, answers[:cut])
     problem += [f"no record for {name}" for name in sorted(set(graph.signatures) - {name for name, _ in replayed})]
     warmup = _check("warm-up", problem, f"{cut} records answered in C++")
     return [warmup, *_equal(graph, sent, answers[cut:], unsent)]
@@ -270,15 +272,15 @@ def _unjudged(failed: list[str], name: str = "independent rows") -> Check:
 
 
 def _equal(
-    graph: SavedGraph, sent: list[cc_session.Request], cpp: list[export_runs.Answer], unsent: list[str]
+    graph: SavedGraph, sent: list[cpp_session.Request], cpp: list[replay.Answer], unsent: list[str]
 ) -> list[Check]:
     """Every signature beside Python's, and every row beside itself in another batch."""
-    python, problems = _attempt(lambda: export_runs.in_python(graph, sent), None)
-    problems = [*unsent, *problems, *(export_runs.compare(sent, cpp, python) if python else [])]
-    detail = f"{len(graph.signatures)} signatures at batch {', '.join(map(str, export_runs.BATCHES))}, within 1e-6"
+    python, problems = _attempt(lambda: replay.in_python(graph, sent), None)
+    problems = [*unsent, *problems, *(replay.compare(sent, cpp, python) if python else [])]
+    detail = f"{len(graph.signatures)} signatures at batch {', '.join(map(str, replay.BATCHES))}, within 1e-6"
     equal = _check("C++ equals Python", problems, detail)
-    answered = [answer for answer in cpp if not isinstance(answer, cc_session.CSessionError)]
+    answered = [answer for answer in cpp if not isinstance(answer, cpp_session.CSessionError)]
     if unsent or len(answered) < len(cpp):
         return [equal, _unjudged([equal.name])]
-    rows = export_runs.mixed_rows(sent, answered)
+    rows = replay.mixed_rows(sent, answered)
     return [equal, _check("independent rows", rows, "batches of other sizes give the same rows")]

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import tfvae
-from tests.test_saved_model import image_model, requests
-from tfvae.cc_session import CSessionError, run_in_subprocess
+from tests.exporting.test_saved_model import image_model, requests
+from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
 
-CACHE = pathlib.Path(__file__).resolve().parents[1] / ".cache" / "runtimes"
+CACHE = pathlib.Path(__file__).resolve().parents[2] / ".cache" / "runtimes"
 OLDER = ("2.20.0", "2.19.1")
 
 

@@ -19,7 +19,7 @@ import tensorflow_probability as tfp
 from pipelines import contract
 from tfvae import __version__, likelihoods, tables
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.provenance import Provenance
+from tfvae.exporting.provenance import Provenance
 from tfvae.vae import VAE
 
 SCHEMA_VERSION = 1

@@ -17,8 +17,9 @@ from typing import Any
 import tensorflow as tf
 
 from pipelines import contract
-from tfvae import likelihoods, model_card, objectives, posteriors, versions
-from tfvae.provenance import Provenance
+from tfvae import likelihoods, objectives, posteriors
+from tfvae.exporting import card, versions
+from tfvae.exporting.provenance import Provenance
 from tfvae.vae import VAE
 
 Signature = Callable[..., dict[str, tf.Tensor]]
@@ -35,7 +36,7 @@ def export(
 ) -> str:
     """Write ``directory/<version>/`` for TF Serving and ``pipelines.embed``; return its path.
 
-    Beside the model lies its card, ``assets.extra/model_card.md`` and ``model.json``: see ``model_card``.
+    Beside the model lies its card, ``assets.extra/model_card.md`` and ``model.json``: see ``card``.
 
     The version is written beside its place and renamed, so that a server that watches the folder never sees a part of
     it; older versions stay as they are. What a killed export left is removed, what another is writing is not: see
@@ -85,7 +86,7 @@ def _write(
     extra.mkdir()
     signatures = tf.saved_model.load(str(staging)).signatures
     _write_warmup(vae, signatures, extra / contract.WARMUP, name, warmup_batch_sizes)
-    model_card.write(extra, model_card.describe(vae, signatures, name, version, provenance))
+    card.write(extra, card.describe(vae, signatures, name, version, provenance))
 
 
 @contextlib.contextmanager

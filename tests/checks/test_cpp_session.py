@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfvae.cc_session import (
+from tfvae.checks.cpp_session import (
     CSession,
     CSessionError,
     Signature,

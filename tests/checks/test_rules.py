@@ -14,8 +14,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 import tfvae
-from tests.test_saved_model import image_model
-from tfvae import export_checks, saved_graph
+from tests.exporting.test_saved_model import image_model
+from tfvae.checks import graph as graphs
+from tfvae.checks import rules
 
 WIDTH = 10_000  # so that the file's own few hundred bytes are little beside the weights
 X = tf.TensorSpec([None, 4], tf.float32, "x")
@@ -64,13 +65,13 @@ def product(module: Any, x: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def failed(path: pathlib.Path) -> dict[str, str]:
-    return {check.name: check.detail for check in export_checks.check_export(path) if check.passed is False}
+    return {check.name: check.detail for check in rules.check_export(path) if check.passed is False}
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_our_own_exports_keep_every_rule(tmp_path, kind):
     tfvae.export(image_model(kind), tmp_path / "m")
-    checks = export_checks.check_export(tmp_path / "m")
+    checks = rules.check_export(tmp_path / "m")
     assert len(checks) == 12 and all(check.passed for check in checks), [c for c in checks if not c.passed]
 
 
@@ -184,7 +185,7 @@ def test_a_model_that_reaches_outside_is_not_run(tmp_path):
     target = tmp_path / "written"
     path = save(tmp_path, lambda m, x: {"y": _with_file(x @ m.kernel, str(target))})
     target.unlink(missing_ok=True)
-    checks = {check.name: check for check in export_checks.check_export(path)}
+    checks = {check.name: check for check in rules.check_export(path)}
     assert checks["self-contained"].passed is False and "WriteFile" in checks["self-contained"].detail
     assert {checks[name].result for name in (*RUNS, "independent rows")} == {"not run"}
     assert not target.exists()
@@ -251,16 +252,16 @@ def test_what_is_no_saved_model_is_said_so(good, tmp_path, monkeypatch):
     for content, sentence in ((whole[: len(whole) // 2], "damaged"), (model.SerializeToString(), "expected one with")):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=sentence):
-            export_checks.check_export(good)
-    os.truncate(path, saved_graph.LARGEST_GRAPH + 1)  # takes no room on the disk, and must take none in memory
+            rules.check_export(good)
+    os.truncate(path, graphs.LARGEST_GRAPH + 1)  # takes no room on the disk, and must take none in memory
     with pytest.raises(ValueError, match="no plain file of at most"):
-        export_checks.check_export(good)
+        rules.check_export(good)
     path.unlink()
     path.symlink_to(__file__)
     with pytest.raises(ValueError, match="no plain file"):
-        export_checks.check_export(good)
+        rules.check_export(good)
     with pytest.raises(ValueError, match="holds no SavedModel"):
-        export_checks.check_export(tmp_path / "absent")
+        rules.check_export(tmp_path / "absent")
 
 
 def test_a_checkpoint_shorter_than_it_declares(good):

@@ -17,10 +17,10 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework import tensor_pb2
 
 from pipelines import contract
-from tfvae import cc_session
-from tfvae.saved_graph import SavedGraph
+from tfvae.checks import cpp_session
+from tfvae.checks.graph import SavedGraph
 
-Answer = cc_session.Tensors | cc_session.CSessionError
+Answer = cpp_session.Tensors | cpp_session.CSessionError
 
 BATCHES = (1, 3, 8)
 
@@ -31,7 +31,7 @@ _LARGEST_WARMUP = 256 << 20  # bytes: the file, and each of its tensors
 _SECONDS = 300.0
 
 
-def requests(graph: SavedGraph, seed: int = 0) -> list[cc_session.Request]:
+def requests(graph: SavedGraph, seed: int = 0) -> list[cpp_session.Request]:
     """Every signature at every batch size of ``BATCHES``; a smaller batch holds the first rows of the larger.
 
     Floats named ``noise`` or ``z`` are standard normal, all others uniform in [0, 1); strings are PNG files of the
@@ -41,7 +41,7 @@ def requests(graph: SavedGraph, seed: int = 0) -> list[cc_session.Request]:
         ValueError: If an input is of no known shape or kind.
     """
     rng = np.random.default_rng(seed)
-    sent: list[cc_session.Request] = []
+    sent: list[cpp_session.Request] = []
     image_shape = _image_shape(graph)
     for name, signature in sorted(graph.signatures.items()):
         rows = {key: _rows(key, info, image_shape, rng) for key, info in signature.inputs.items()}
@@ -49,7 +49,7 @@ def requests(graph: SavedGraph, seed: int = 0) -> list[cc_session.Request]:
     return sent
 
 
-def _rows(name: str, info: cc_session.TensorInfo, image_shape: tuple[int, ...] | None, rng: Any) -> np.ndarray:
+def _rows(name: str, info: cpp_session.TensorInfo, image_shape: tuple[int, ...] | None, rng: Any) -> np.ndarray:
     if not info.shape:
         raise ValueError(f"input {name} has no batch dimension, so no batch can be made for it.")
     shape = (max(BATCHES), *(_FREE_SIZE if size is None else size for size in info.shape[1:]))
@@ -79,30 +79,30 @@ def _image_shape(graph: SavedGraph) -> tuple[int, ...] | None:
     return None
 
 
-def in_cpp(graph: SavedGraph, sent: Sequence[cc_session.Request]) -> list[Answer]:
+def in_cpp(graph: SavedGraph, sent: Sequence[cpp_session.Request]) -> list[Answer]:
     """Answers of the C++ runtime, XLA disabled.
 
     Raises:
         ValueError: If the model does not load, or the process crashes or runs out of time.
     """
     try:
-        return cc_session.run_in_subprocess(graph.folder, sent, timeout=_SECONDS)
+        return cpp_session.run_in_subprocess(graph.folder, sent, timeout=_SECONDS)
     except subprocess.TimeoutExpired:
         raise ValueError(f"the C++ runtime did not answer within {_SECONDS:.0f} s") from None
-    except (cc_session.CSessionError, RuntimeError) as error:
+    except (cpp_session.CSessionError, RuntimeError) as error:
         raise ValueError(f"the C++ runtime does not load it: {error}") from error
 
 
-def failures(sent: Sequence[cc_session.Request], answers: Sequence[Answer]) -> list[str]:
+def failures(sent: Sequence[cpp_session.Request], answers: Sequence[Answer]) -> list[str]:
     """The requests that were refused, and why."""
     return [
         f"{name} at batch {_batch(inputs)} fails in the C++ runtime: {answer}"
         for (name, inputs), answer in zip(sent, answers, strict=True)
-        if isinstance(answer, cc_session.CSessionError)
+        if isinstance(answer, cpp_session.CSessionError)
     ]
 
 
-def in_python(graph: SavedGraph, sent: Sequence[cc_session.Request]) -> list[cc_session.Tensors]:
+def in_python(graph: SavedGraph, sent: Sequence[cpp_session.Request]) -> list[cpp_session.Tensors]:
     """Answers of Python's loader.
 
     Raises:
@@ -126,13 +126,13 @@ def _batch(inputs: Any) -> int:
 
 
 def compare(
-    sent: Sequence[cc_session.Request], cpp: Sequence[Answer], python: Sequence[cc_session.Tensors]
+    sent: Sequence[cpp_session.Request], cpp: Sequence[Answer], python: Sequence[cpp_session.Tensors]
 ) -> list[str]:
     """Where two lists of answers to the same requests differ by more than 1e-6, or are not a row for each row."""
     problems = failures(sent, cpp)
     for (name, inputs), one, other in zip(sent, cpp, python, strict=True):
         where = f"{name} at batch {_batch(inputs)}"
-        if isinstance(one, cc_session.CSessionError):
+        if isinstance(one, cpp_session.CSessionError):
             continue
         if set(one) != set(other):
             problems.append(f"{where} answers {sorted(one)} in C++ and {sorted(other)} in Python")
@@ -145,7 +145,7 @@ def compare(
     return problems
 
 
-def mixed_rows(sent: Sequence[cc_session.Request], answers: Sequence[cc_session.Tensors]) -> list[str]:
+def mixed_rows(sent: Sequence[cpp_session.Request], answers: Sequence[cpp_session.Tensors]) -> list[str]:
     """Outputs whose rows depend on the rest of their batch: the server pads batches with copies of a row."""
     largest = {name: answer for (name, inputs), answer in zip(sent, answers, strict=True) if _batch(inputs) == 8}
     return sorted(
@@ -166,7 +166,7 @@ def _close(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
     return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True))
 
 
-def warmup_requests(folder: pathlib.Path) -> list[cc_session.Request]:
+def warmup_requests(folder: pathlib.Path) -> list[cpp_session.Request]:
     """The requests in a SavedModel's warm-up file.
 
     Raises:
@@ -189,18 +189,18 @@ def warmup_requests(folder: pathlib.Path) -> list[cc_session.Request]:
     return sent
 
 
-def _warmup_request(record: memoryview) -> cc_session.Request:
-    """A PredictionLog that holds a PredictRequest: see ``saved_model``, which writes them."""
+def _warmup_request(record: memoryview) -> cpp_session.Request:
+    """A PredictionLog that holds a PredictRequest: see ``exporting.saved_model``, which writes them."""
     request = _field(_field(record, 6), 1)
-    specification = dict(cc_session.wire_fields(_field(request, 1)))
+    specification = dict(cpp_session.wire_fields(_field(request, 1)))
     if {2, 4} & set(specification):
         raise ValueError("a warm-up record names a version or a label: the next export would not load with it")
-    inputs = {key: _array(value) for key, value in cc_session.wire_map(request, 2).items()}
+    inputs = {key: _array(value) for key, value in cpp_session.wire_map(request, 2).items()}
     return str(specification.get(3, contract.SERVING_DEFAULT.encode()), "utf-8"), inputs
 
 
 def _field(message: memoryview, number: int) -> memoryview:
-    return dict(cc_session.wire_fields(message))[number]
+    return dict(cpp_session.wire_fields(message))[number]
 
 
 def _array(message: memoryview) -> np.ndarray:

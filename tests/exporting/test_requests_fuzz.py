@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tfvae
-from tests.test_saved_model import IMAGES, LATENT, image_model, requests
-from tfvae import cc_session
-from tfvae.cc_session import CSessionError, run_in_subprocess
+from tests.exporting.test_saved_model import IMAGES, LATENT, image_model, requests
+from tfvae.checks import cpp_session
+from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
 
 EXAMPLES = 4000
-DTYPES = sorted(set(cc_session._DTYPES) - {"string"})
+DTYPES = sorted(set(cpp_session._DTYPES) - {"string"})
 CODES = {"INVALID_ARGUMENT", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
 RIGHT = {"x": [8, 6, 1], "z": [LATENT], "noise": [LATENT], "image_bytes": []}
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.export_worker import export
-from tfvae import versions
-from tfvae.cc_session import CSessionError, run_in_subprocess
+from tests.exporting.export_worker import export
+from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
+from tfvae.exporting import versions
 
 WORKER = pathlib.Path(__file__).with_name("export_worker.py")
 FILES = {
@@ -125,7 +125,7 @@ def test_a_block_that_raises_leaves_nothing(tmp_path):
 
 
 def worker(*arguments: object, prefix: tuple[str, ...] = ()) -> list:
-    environment = {**os.environ, "PYTHONPATH": str(WORKER.parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(WORKER.parents[2])}
     command = [*prefix, sys.executable, str(WORKER), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

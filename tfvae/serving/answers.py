@@ -1,12 +1,11 @@
 """What a served model says of itself, and of what came back: names, dtypes, shapes, whole numbers of rows."""
 
-import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfvae.serving.errors import ServingError
+from tfvae.serving.retries import ServingError
 
 Tensors = dict[str, np.ndarray]
 
@@ -55,8 +54,3 @@ def check_rows(answer: Tensors, outputs: Iterable[str], rows: int) -> Tensors:
         if answer[name].ndim == 0 or len(answer[name]) != rows:
             raise bad_answer(f"{name} came with shape {list(answer[name].shape)}, expected {rows} rows.")
     return {name: answer[name] for name in outputs}
-
-
-def elements(shape: Iterable[int]) -> int:
-    """How many numbers a tensor of this shape holds."""
-    return math.prod(shape)
