@@ -29,7 +29,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO
 
 from pipelines import contract, storage
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, Rejection
 
 FORMAT_VERSION = 1
 MANIFEST = contract.MANIFEST
@@ -53,16 +53,6 @@ class Unit:
     files: tuple[str, ...]
     fingerprint: str
     task: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rejection:
-    """A bad row: its key, the file it came from, the position in that file, and why."""
-
-    key: str
-    source: str
-    position: int
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True)

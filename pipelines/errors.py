@@ -1,10 +1,12 @@
-"""What a pipeline raises when it must stop.
+"""What a pipeline raises when it must stop, and what it keeps of a bad row.
 
 A bad *row* never raises out of a pipeline: it is written to ``rejected/`` with its reason. What stops a job
 is a file that is broken as a whole, an output directory that belongs to somebody else, or an option that
 makes no sense. Those raise ``PipelineError``, whose message is one line that says what came, what was
 expected and how to mend it; the commands print that line and nothing else.
 """
+
+import dataclasses
 
 _SAYING_NOTHING = ("Graph execution error", "Detected at node", "<stack traces", "File ", "Exception encountered")
 
@@ -22,6 +24,16 @@ class PipelineError(Exception):
 
 class RowError(Exception):
     """One row is bad and the others are not. The message becomes the reason in ``rejected/``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejection:
+    """A bad row: its key, the file it came from, the position in that file, and why."""
+
+    key: str
+    source: str
+    position: int
+    reason: str
 
 
 def first_line(error: Exception) -> str:

@@ -18,8 +18,8 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines import metrics, options
-from pipelines.commits import MANIFEST, Output, Rejection, Unit
-from pipelines.errors import PipelineError
+from pipelines.commits import MANIFEST, Output, Unit
+from pipelines.errors import PipelineError, Rejection
 from pipelines.progress import Progress, State, progress_bar
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_REJECTED = 0, 1, 3

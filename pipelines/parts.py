@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import contract
-from pipelines.commits import Output, Rejection, Unit
-from pipelines.errors import PipelineError
+from pipelines.commits import Output, Unit
+from pipelines.errors import PipelineError, Rejection
 from pipelines.saved_models import Embedded
 
 

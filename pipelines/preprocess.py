@@ -22,8 +22,8 @@ import apache_beam as beam
 import numpy as np
 
 from pipelines import content, contract, facts, jobs, metrics, options, records, report, samples, storage
-from pipelines.commits import Output, Rejection, Unit
-from pipelines.errors import PipelineError
+from pipelines.commits import Output, Unit
+from pipelines.errors import PipelineError, Rejection
 from pipelines.references import read_references, write_references
 from pipelines.sources import KINDS, MAX_PIXELS, Fields, Plan, Schema, Source, make_source
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import markup, samples
-from pipelines.commits import Rejection
+from pipelines.errors import Rejection
 from pipelines.markup import Html, element
 
 _FULL_REJECTIONS, _REASONS = 50, 100

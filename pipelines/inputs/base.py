@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.commits import Rejection, Unit
-from pipelines.errors import PipelineError
+from pipelines.commits import Unit
+from pipelines.errors import PipelineError, Rejection
 from pipelines.files import Found
 
 BLOCK_BYTES = 32 << 20  # of observations; a block and its embeddings are what a worker holds in memory

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.commits import Rejection
-from pipelines.errors import PipelineError, first_line
+from pipelines.errors import PipelineError, Rejection, first_line
 from pipelines.inputs.base import Block, bisect
 from pipelines.statistics import finite_rows
 

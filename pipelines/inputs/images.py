@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pipelines import contract, storage
-from pipelines.commits import Rejection
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, Rejection
 from pipelines.files import Found
 from pipelines.inputs.base import BLOCK_BYTES, Block, BlockReference, WholeRows
 

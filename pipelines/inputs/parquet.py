@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.columns import one_array, tensors, text_keys
-from pipelines.commits import Rejection
-from pipelines.errors import PipelineError, first_line
+from pipelines.errors import PipelineError, Rejection, first_line
 from pipelines.inputs.base import BLOCK_ROWS, Block, BlockReference, ColumnRows, block_rows
 
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines.commits import Rejection
-from pipelines.errors import PipelineError, RowError
+from pipelines.errors import PipelineError, Rejection, RowError
 from pipelines.files import find_files, root_of
 from pipelines.sources import archives
 from pipelines.sources.base import Opened, Plan, Schema, Source, describe

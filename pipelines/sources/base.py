@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines import storage
-from pipelines.commits import Rejection
-from pipelines.errors import PipelineError, RowError
+from pipelines.errors import PipelineError, Rejection, RowError
 from pipelines.statistics import finite_rows
 
 MAX_PIXELS = 1 << 26

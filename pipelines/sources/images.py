@@ -9,8 +9,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from pipelines import storage
-from pipelines.commits import Rejection
-from pipelines.errors import PipelineError, RowError
+from pipelines.errors import PipelineError, Rejection, RowError
 from pipelines.sources.base import Input, Opened, Plan, Schema, Source
 from pipelines.sources.pixels import image_shape, pixels
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.commits import Rejection
-from pipelines.errors import PipelineError, RowError
+from pipelines.errors import PipelineError, Rejection, RowError
 from pipelines.sources.base import MAX_CLASSES, Fields, Input, Plan, Schema, class_names, grey
 
 
