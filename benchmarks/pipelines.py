@@ -64,7 +64,7 @@ def write_parquet(path: pathlib.Path, rows: int) -> str:
 
 
 def write_tfrecord(path: pathlib.Path, rows: int) -> str:
-    from pipelines.records import framed
+    from pipelines.formats.tfrecords import framed
 
     with open(path, "wb") as file:
         for keys, x in blocks(rows):

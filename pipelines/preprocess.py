@@ -21,9 +21,10 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from pipelines import content, contract, facts, jobs, metrics, options, records, report, samples, storage
+from pipelines import content, contract, facts, jobs, metrics, options, report, samples, storage
 from pipelines.commits import Output, Unit
 from pipelines.errors import PipelineError, Rejection
+from pipelines.formats import tfrecords
 from pipelines.references import read_references, write_references
 from pipelines.sources import KINDS, MAX_PIXELS, Fields, Plan, Schema, Source, make_source
 
@@ -144,7 +145,7 @@ class WriteShard(beam.DoFn):
         with self._output.writing(unit.files[0]) as shard:
             for rows, batch in references.read(self._source, self._schema):
                 tally.add(batch, rows)
-                shard.write(records.framed([references.keys[row] for row in rows[batch.good]], batch.x, batch.labels))
+                shard.write(tfrecords.framed([references.keys[row] for row in rows[batch.good]], batch.x, batch.labels))
                 reasons |= {int(rows[i]): reason for i, reason in batch.reasons.items()}
         rejected = [references.rejection(row, reason) for row, reason in sorted(reasons.items())]
         return tally.rows, rejected, tally.facts()

@@ -18,9 +18,9 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from pipelines import contract, metrics, storage
 from pipelines.errors import PipelineError, first_line
+from pipelines.formats.arrays import finite_rows
 from pipelines.inputs.base import Block, Rows, bisect
 from pipelines.noise import standard_normal
-from pipelines.statistics import finite_rows
 
 _OUTPUTS = contract.OUTPUTS[contract.EMBED]
 

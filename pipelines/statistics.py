@@ -139,11 +139,6 @@ def _chan(n: int, mean: Any, deviations: Any, other_n: int, other_mean: Any, oth
     return mean + delta * other_n / total, deviations + other_deviations + delta**2 * n * other_n / total
 
 
-def finite_rows(x: np.ndarray) -> np.ndarray:
-    """Which rows of floats hold nothing but finite values, bool `[N]`."""
-    return np.isfinite(x).reshape(len(x), -1).all(axis=1)
-
-
 def _histogram(x: np.ndarray) -> np.ndarray:
     """How often each byte value occurs, `[256]`. Counting bytes in pairs is twice as fast."""
     even = len(x) - len(x) % 2

@@ -1,20 +1,18 @@
 """What ``pipelines.embed`` reads: a prepared dataset, Parquet files, TFRecord files of ``tf.Example``, or images."""
 
-import concurrent.futures
 import itertools
 import os
 from collections.abc import Sequence
 
-from pipelines import contract, records, storage
-from pipelines.columns import check_columns, open_columns
+from pipelines import contract, storage
 from pipelines.errors import PipelineError
-from pipelines.files import Found, files_with_suffix, has_suffix
+from pipelines.formats.files import Found, files_with_suffix, has_suffix
+from pipelines.formats.tfrecords import is_record_header
 from pipelines.inputs import images
 from pipelines.inputs.base import Rows
-from pipelines.inputs.examples import Features, dtypes_of
-from pipelines.inputs.parquet import Parquet
+from pipelines.inputs.parquet import open_parquet
 from pipelines.inputs.prepared import open_prepared
-from pipelines.inputs.tfrecords import UNIT_ROWS, TFRecords
+from pipelines.inputs.tfrecords import open_tfrecords
 
 RESERVED = (contract.KEY, *contract.OUTPUTS[contract.EMBED], contract.ROW_SCORE)
 # What a file is, by its name; where a user names other files, by their first bytes.
@@ -47,7 +45,7 @@ def open_input(path: str, key: str = contract.KEY, column: str = contract.X, kee
         if named or keep:
             raise PipelineError(f"{path} names images, which have no columns: leave the column options out")
         return images.open_images(path, found)
-    return (_open_parquet if kind == "Parquet" else _open_tfrecords)(path, found, key, column, tuple(keep))
+    return (open_parquet if kind == "Parquet" else open_tfrecords)(path, found, key, column, tuple(keep))
 
 
 def _is_unfinished(path: str) -> bool:
@@ -67,37 +65,7 @@ def _of_one_kind(path: str) -> tuple[str, Found]:
         raise PipelineError(f"{path} names no Parquet, TFRecord or image file and is no prepared dataset either")
     with found.open(found.files[0]) as file:
         head = file.read(12)
-    kind = "Parquet" if head[:4] == b"PAR1" else "TFRecord" if head and records.is_record_header(head) else ""
+    kind = "Parquet" if head[:4] == b"PAR1" else "TFRecord" if head and is_record_header(head) else ""
     if not kind:
         raise PipelineError(f"{found.path(found.files[0])} is neither a Parquet, a TFRecord nor an image file")
     return kind, found
-
-
-def _open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[str, ...]) -> TFRecords:
-    rows: dict[str, int] = {}
-    starts: dict[str, list[int]] = {}
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        hashing = beside.submit(found.checksums)
-        for file in found.files:
-            with found.open(file) as raw:
-                size = os.path.getsize(found.path(file))
-                rows[file], starts[file] = records.index_records(raw, found.path(file), size, UNIT_ROWS)
-        checksums = hashing.result()
-    first = next((file for file in found.files if rows[file]), None)
-    if first is None:
-        raise PipelineError(f"{path} holds no rows")
-    with found.open(first) as raw:
-        [head] = records.read_records(raw, found.path(first), 0, 1, os.path.getsize(found.path(first)))
-    dtypes, size, is_image = dtypes_of(head, found.path(first), key, column, keep)
-    shape, dtype = None, "bytes"
-    signature = contract.signature(contract.EMBED, "string" if is_image else "uint8")
-    if dtypes[column] == "float32":
-        shape, dtype, signature = (size,), "float32", contract.signature(contract.EMBED, "float32")
-    features = Features(key, column, keep, dtypes)
-    return TFRecords(path, shape, dtype, signature, checksums, found, key, column, keep, features, rows, starts)
-
-
-def _open_parquet(path: str, found: Found, key: str, column: str, keep: tuple[str, ...]) -> Parquet:
-    columns = open_columns(path, found, lambda _: (key, column, *keep))
-    described = check_columns(path, columns, column, key)
-    return Parquet(path, *described, found.checksums(), found, key, column, keep, columns.groups)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipelines.commits import Unit
 from pipelines.errors import PipelineError, Rejection
-from pipelines.files import Found
+from pipelines.formats.files import Found
 
 BLOCK_BYTES = 32 << 20  # of observations; a block and its embeddings are what a worker holds in memory
 BLOCK_ROWS = 65536

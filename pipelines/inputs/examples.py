@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import PipelineError, Rejection, first_line
+from pipelines.formats.arrays import finite_rows
 from pipelines.inputs.base import Block, bisect
-from pipelines.statistics import finite_rows
 
 _DTYPES = {"bytes_list": "string", "float_list": "float32", "int64_list": "int64"}
 _IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # how PNG and JPEG files begin
@@ -79,7 +79,7 @@ def parse(
     What cannot be parsed, or is not of that shape and dtype (``string`` is an encoded image), is rejected.
 
     Example:
-        >>> from pipelines.records import example
+        >>> from pipelines.formats.tfrecords import example
         >>> features = Features("key", "x", (), {"key": "string", "x": "string"})
         >>> block = parse("a.tfrecord", 0, [example("a", b"\\1\\2"), b"junk"], features, (2,), "uint8")
         >>> block.keys, block.x.tolist(), block.rejected[0].key

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipelines import contract, storage
 from pipelines.errors import PipelineError, Rejection
-from pipelines.files import Found
+from pipelines.formats.files import Found
 from pipelines.inputs.base import BLOCK_BYTES, Block, BlockReference, WholeRows
 
 SUFFIXES = (".png", ".jpg", ".jpeg")

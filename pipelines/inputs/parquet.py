@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.columns import one_array, tensors, text_keys
 from pipelines.errors import PipelineError, Rejection, first_line
+from pipelines.formats.files import Found
+from pipelines.formats.parquet import check_columns, one_array, open_columns, tensors, text_keys
 from pipelines.inputs.base import BLOCK_ROWS, Block, BlockReference, ColumnRows, block_rows
 
 
@@ -83,6 +84,17 @@ class Parquet(ColumnRows):
             rejected,
             kept if whole or kept is None else kept.take(good),
         )
+
+
+def open_parquet(path: str, found: Found, key: str, column: str, keep: tuple[str, ...]) -> Parquet:
+    """Parquet files, each hashed; their footers say what the columns hold.
+
+    Raises:
+        PipelineError: They hold no rows, or a column is absent or of no use.
+    """
+    columns = open_columns(path, found, lambda _: (key, column, *keep))
+    described = check_columns(path, columns, column, key)
+    return Parquet(path, *described, found.checksums(), found, key, column, keep, columns.groups)
 
 
 def _groups_of(groups: Sequence[int], block: BlockReference) -> list[int]:

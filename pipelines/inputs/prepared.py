@@ -8,9 +8,10 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipelines import contract, records, storage
+from pipelines import contract, storage
 from pipelines.commits import MANIFEST
 from pipelines.errors import PipelineError
+from pipelines.formats import tfrecords
 from pipelines.inputs.base import Block, BlockReference, Rows, block_rows, unknown_split
 from pipelines.inputs.examples import Features, parse
 
@@ -56,7 +57,7 @@ class Prepared(Rows):
         try:
             with open(path, "rb") as file:
                 size = os.path.getsize(path)
-                serialized = list(records.read_records(file, path, block.first, block.rows, size))
+                serialized = list(tfrecords.read_records(file, path, block.first, block.rows, size))
         except OSError as error:
             raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
         yield parse(block.file, block.first, serialized, self.features, self.shape or (), self.dtype)

@@ -5,15 +5,18 @@ over the records' lengths to number them and remembers where each unit of work b
 there and the cost grows with the rows, not with their square.
 """
 
+import concurrent.futures
 import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
 
-from pipelines import records
+from pipelines import contract
 from pipelines.errors import PipelineError
+from pipelines.formats import tfrecords
+from pipelines.formats.files import Found
 from pipelines.inputs.base import Block, BlockReference, ColumnRows, block_rows
-from pipelines.inputs.examples import Features, parse
+from pipelines.inputs.examples import Features, dtypes_of, parse
 
 UNIT_ROWS = 32768
 _BUFFER = 1 << 20
@@ -30,7 +33,7 @@ class TFRecords(ColumnRows):
     Example:
         >>> from pipelines.inputs import open_input
         >>> with open("rows.tfrecord", "wb") as file:
-        ...     written = file.write(records.framed(["a", "b"], np.uint8([[0, 1], [2, 3]])))
+        ...     written = file.write(tfrecords.framed(["a", "b"], np.uint8([[0, 1], [2, 3]])))
         >>> dataset = open_input("rows.tfrecord").fitted([2], "uint8")
         >>> [block] = dataset.read(dataset.blocks("all")[0])
         >>> block.keys, block.x.tolist()
@@ -56,9 +59,38 @@ class TFRecords(ColumnRows):
         try:
             with open(path, "rb", _BUFFER) as file:
                 file.seek(offset)
-                serialized = records.read_records(file, path, 0, block.rows, os.path.getsize(path), offset)
+                serialized = tfrecords.read_records(file, path, 0, block.rows, os.path.getsize(path), offset)
                 for first in range(block.first, block.first + block.rows, step):
                     part = list(itertools.islice(serialized, min(step, block.first + block.rows - first)))
                     yield parse(block.file, first, part, self.features, self.shape or (), self.dtype)
         except OSError as error:
             raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[str, ...]) -> TFRecords:
+    """TFRecord files, each hashed and its records numbered; the first record says what the features hold.
+
+    Raises:
+        PipelineError: They hold no rows, or a feature is absent or of no use.
+    """
+    rows: dict[str, int] = {}
+    starts: dict[str, list[int]] = {}
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        hashing = beside.submit(found.checksums)
+        for file in found.files:
+            with found.open(file) as raw:
+                size = os.path.getsize(found.path(file))
+                rows[file], starts[file] = tfrecords.index_records(raw, found.path(file), size, UNIT_ROWS)
+        checksums = hashing.result()
+    first = next((file for file in found.files if rows[file]), None)
+    if first is None:
+        raise PipelineError(f"{path} holds no rows")
+    with found.open(first) as raw:
+        [head] = tfrecords.read_records(raw, found.path(first), 0, 1, os.path.getsize(found.path(first)))
+    dtypes, size, is_image = dtypes_of(head, found.path(first), key, column, keep)
+    shape, dtype = None, "bytes"
+    signature = contract.signature(contract.EMBED, "string" if is_image else "uint8")
+    if dtypes[column] == "float32":
+        shape, dtype, signature = (size,), "float32", contract.signature(contract.EMBED, "float32")
+    features = Features(key, column, keep, dtypes)
+    return TFRecords(path, shape, dtype, signature, checksums, found, key, column, keep, features, rows, starts)

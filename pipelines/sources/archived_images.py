@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 from pipelines.errors import PipelineError, Rejection, RowError
-from pipelines.files import find_files, root_of
-from pipelines.sources import archives
+from pipelines.formats import archives
+from pipelines.formats.files import find_files, root_of
+from pipelines.formats.images import encoded_limit, image_shape, pixels
 from pipelines.sources.base import Opened, Plan, Schema, Source, describe
 from pipelines.sources.images import SUFFIXES, schema_of
-from pipelines.sources.pixels import encoded_limit, image_shape, pixels
 from pipelines.sources.tables import ClassIndex, TableRows
 
 
@@ -22,8 +22,8 @@ class ArchivedImages(Source):
     a duplicate, of which the first counts. The position of a row is its place among the archive's members.
 
     Links, devices, absolute paths and ``..`` are rejected, whatever they would be. A ``.tar.gz`` is unpacked from the
-    last known state before each image (see ``pipelines.sources.streams``), which costs some milliseconds: ``.tar`` and
-    ``.zip`` are faster.
+    last known state before each image (see ``pipelines.formats.seekable_gzip``), which costs some milliseconds:
+    ``.tar`` and ``.zip`` are faster.
     """
 
     SUFFIXES = archives.SUFFIXES

@@ -8,7 +8,8 @@ import numpy as np
 
 from pipelines import contract
 from pipelines.errors import PipelineError
-from pipelines.sources.base import ArraySource, Input, Plan, Schema, class_names, concatenated, describe, grey
+from pipelines.formats.arrays import check_labels, check_rows, layout_of, load_npy
+from pipelines.sources.base import ArraySource, Input, Plan, Schema, class_names, concatenated, describe
 
 
 class Digits(ArraySource):
@@ -97,58 +98,8 @@ class Npy(ArraySource):
         path = self._file(self._labels_name(name))
         if not os.path.isdir(self.input_path) or not os.path.isfile(path):
             return None
-        return check_labels(_load_npy(path), rows, path)
+        return check_labels(load_npy(path), rows, path)
 
 
 def _npy(path: str) -> np.ndarray:
-    return check_rows(_load_npy(path), path)
-
-
-def check_rows(array: np.ndarray, name: str) -> np.ndarray:
-    """An array that can be rows: `[N, ...]` of uint8, float32 or float64.
-
-    Raises:
-        PipelineError: It cannot; ``name`` is what the error calls it.
-    """
-    if array.dtype != np.uint8 and array.dtype.newbyteorder("=") not in (np.float32, np.float64):
-        raise PipelineError(f"{name} holds {array.dtype}, expected uint8, float32 or float64: convert it with .astype")
-    if array.ndim < 2 or array.size == 0:
-        raise PipelineError(
-            f"{name} has shape {list(array.shape)}, expected [N, ...] with at least one row and one value"
-        )
-    return array
-
-
-def check_labels(labels: np.ndarray, rows: int, name: str) -> np.ndarray:
-    """Labels of so many rows: integers `[N]`.
-
-    Raises:
-        PipelineError: See ``check_rows``.
-    """
-    if labels.dtype.kind not in "iu" or labels.shape != (rows,) or labels.min() < 0:
-        raise PipelineError(
-            f"{name} holds {labels.dtype} {list(labels.shape)}, expected integers from 0 up, shape [{rows}]"
-        )
-    return labels
-
-
-def layout_of(array: np.ndarray) -> tuple[tuple[int, ...], str]:
-    """Shape and dtype of the rows of an array.
-
-    Example:
-        >>> layout_of(np.zeros([10, 28, 28], np.uint8))
-        ((28, 28, 1), 'uint8')
-    """
-    dtype = "uint8" if array.dtype == np.uint8 else "float32"
-    return grey(array.shape[1:], dtype), dtype
-
-
-def _load_npy(path: str) -> np.ndarray:
-    """An array mapped from its file, so that a row costs a row."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError) as error:
-        raise PipelineError(f"{path} cannot be read as an .npy array: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise PipelineError(f"{path} is an archive, expected one array: use --source npz")
-    return array
+    return check_rows(load_npy(path), path)

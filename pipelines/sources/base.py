@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines import storage
 from pipelines.errors import PipelineError, Rejection, RowError
-from pipelines.statistics import finite_rows
+from pipelines.formats.arrays import finite_rows
 
 MAX_PIXELS = 1 << 26
 MAX_CLASSES = 1 << 16
@@ -335,11 +335,6 @@ def class_names(labels: Sequence[np.ndarray]) -> tuple[str, ...]:
     if largest >= MAX_CLASSES:
         raise PipelineError(f"the largest label is {largest}, expected classes from 0 to at most {MAX_CLASSES - 1}")
     return tuple(str(index) for index in range(largest + 1))
-
-
-def grey(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
-    """The shape of rows of such arrays: bytes `[H, W]` are grey images `[H, W, 1]`."""
-    return (*shape, 1) if dtype == "uint8" and len(shape) == 2 else shape
 
 
 def concatenated(schema: Schema, parts: Sequence[tuple[str, str, str | None, int]], inputs: list[Input]) -> Plan:

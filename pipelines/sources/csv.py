@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines import contract
 from pipelines.errors import PipelineError, RowError
-from pipelines.files import find_files, root_of
+from pipelines.formats.files import find_files, root_of
 from pipelines.sources.base import MAX_CLASSES, Opened, Plan, Schema, Source, class_names, describe
 from pipelines.sources.tables import Classes, ClassIndex, TableRows
 

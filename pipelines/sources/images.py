@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from pipelines import storage
 from pipelines.errors import PipelineError, Rejection, RowError
+from pipelines.formats.images import image_shape, pixels
 from pipelines.sources.base import Input, Opened, Plan, Schema, Source
-from pipelines.sources.pixels import image_shape, pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -21,7 +21,7 @@ class Images(Source):
 
     The key is the path relative to the folder (for a pattern: to its part without wildcards). The label is
     the name of the parent folder, when the images lie in sub-folders. The shape of the rows is the
-    commonest one; see ``pipelines.sources.pixels`` for the pixels.
+    commonest one; see ``pipelines.formats.images`` for the pixels.
     """
 
     def plan(self) -> Plan:

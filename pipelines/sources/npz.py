@@ -10,9 +10,9 @@ import numpy as np
 
 from pipelines import contract
 from pipelines.errors import PipelineError, first_line
-from pipelines.files import find_files, root_of
-from pipelines.sources.archives import open_zip, zip_refusal
-from pipelines.sources.arrays import check_labels, check_rows, layout_of
+from pipelines.formats.archives import open_zip, zip_refusal
+from pipelines.formats.arrays import check_labels, check_rows, layout_of
+from pipelines.formats.files import find_files, root_of
 from pipelines.sources.base import ArraySource, Plan, Schema, class_names, describe, numbered
 from pipelines.sources.tables import TableRows
 

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import contract
-from pipelines.columns import check_columns, one_array, open_columns, tensors, text_keys
 from pipelines.errors import PipelineError, RowError, first_line
-from pipelines.files import Found, find_files, root_of
-from pipelines.sources.base import Batch, BlockSource, Plan, Schema, describe, grey
-from pipelines.sources.pixels import image_shape, pixels
+from pipelines.formats.arrays import grey
+from pipelines.formats.files import Found, find_files, root_of
+from pipelines.formats.images import image_shape, pixels
+from pipelines.formats.parquet import check_columns, one_array, open_columns, tensors, text_keys
+from pipelines.sources.base import Batch, BlockSource, Plan, Schema, describe
 from pipelines.sources.tables import Classes, ClassIndex, TableRows, raw_layout
 
 _READ_BYTES = 16 << 20  # of observations that are decoded at once

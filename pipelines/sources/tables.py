@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import PipelineError, Rejection, RowError
-from pipelines.sources.base import MAX_CLASSES, Fields, Input, Plan, Schema, class_names, grey
+from pipelines.formats.arrays import grey
+from pipelines.sources.base import MAX_CLASSES, Fields, Input, Plan, Schema, class_names
 
 
 @dataclasses.dataclass

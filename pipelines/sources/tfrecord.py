@@ -6,12 +6,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines import contract, records
+from pipelines import contract
 from pipelines.errors import PipelineError, RowError
-from pipelines.files import Found, find_files, root_of
+from pipelines.formats import tfrecords
+from pipelines.formats.files import Found, find_files, root_of
+from pipelines.formats.images import encoded_limit, image_shape, pixels
+from pipelines.formats.seekable_gzip import open_gzip
 from pipelines.sources.base import Input, Opened, Plan, Schema, Source, describe
-from pipelines.sources.pixels import encoded_limit, image_shape, pixels
-from pipelines.sources.streams import open_gzip
 from pipelines.sources.tables import Classes, ClassIndex, TableRows, raw_layout
 
 _GZIP = b"\x1f\x8b"
@@ -36,7 +37,7 @@ class TfRecord(Source):
         inputs: list[Input] = []
         for file in found.files:
             with _open(found, file) as stream:
-                for offset, length, data in records.scan_records(stream, found.path(file), self._limit()):
+                for offset, length, data in tfrecords.scan_records(stream, found.path(file), self._limit()):
                     survey.add(file, offset, length, data)
             inputs.append(describe(found.path(file), found.root))
         return survey.plan(inputs)
@@ -48,7 +49,7 @@ class TfRecord(Source):
         encoded = raw_layout(self.fields) is None
 
         def row(position: int) -> tuple[np.ndarray, int | None]:
-            data = records.read_record(stream, found.path(file), position, limit)
+            data = tfrecords.read_record(stream, found.path(file), position, limit)
             features = self.features(data)
             x = self._observation(features)
             if isinstance(x, bytes) and encoded:
@@ -75,11 +76,11 @@ class TfRecord(Source):
         """The feature that is the label, if there is one."""
         return self.fields.label or contract.LABEL
 
-    def features(self, data: bytes) -> dict[str, records.Feature]:
+    def features(self, data: bytes) -> dict[str, tfrecords.Feature]:
         """The features of a record that mean something here."""
-        return records.parse_example(data, (self.key_name, self._column, self.label_name))
+        return tfrecords.parse_example(data, (self.key_name, self._column, self.label_name))
 
-    def layout(self, features: dict[str, records.Feature]) -> tuple[tuple[int, ...], str]:
+    def layout(self, features: dict[str, tfrecords.Feature]) -> tuple[tuple[int, ...], str]:
         """Shape and dtype that the observation of a record will have.
 
         Raises:
@@ -97,7 +98,7 @@ class TfRecord(Source):
     def _column(self) -> str:
         return self.fields.column or contract.X
 
-    def _observation(self, features: dict[str, records.Feature]) -> bytes | np.ndarray:
+    def _observation(self, features: dict[str, tfrecords.Feature]) -> bytes | np.ndarray:
         x = features.get(self._column)
         if isinstance(x, np.ndarray) and self.fields.dtype != "uint8":
             return x
@@ -134,7 +135,7 @@ class _Survey:
         self._keys += keys[row] is not None
         self._look(features)
 
-    def _look(self, features: dict[str, records.Feature]) -> None:
+    def _look(self, features: dict[str, tfrecords.Feature]) -> None:
         label = _scalar(features.get(self._source.label_name))
         self._classes.add([label])
         self._labels += label is not None
@@ -169,13 +170,13 @@ def _open(found: Found, file: str) -> BinaryIO:
         stream.seek(0)
     except OSError as error:
         raise PipelineError(f"{found.path(file)} cannot be read: {error.strerror}") from error
-    if header.startswith(_GZIP) and not records.is_record_header(header):
+    if header.startswith(_GZIP) and not tfrecords.is_record_header(header):
         stream.close()
         return open_gzip(found.path(file))
     return stream
 
 
-def _scalar(feature: records.Feature | None) -> int | str | None:
+def _scalar(feature: tfrecords.Feature | None) -> int | str | None:
     """The only value of a feature, an integer or text."""
     if not isinstance(feature, list) or len(feature) != 1:
         return None
@@ -186,7 +187,7 @@ def _scalar(feature: records.Feature | None) -> int | str | None:
         return None
 
 
-def _key(feature: records.Feature | None) -> str | None:
+def _key(feature: tfrecords.Feature | None) -> str | None:
     key = _scalar(feature)
     if key is None and feature is not None:
         raise RowError("the key is not one integer or one string of UTF-8")

@@ -10,7 +10,8 @@ import pytest
 
 from pipelines import preprocess
 from pipelines.errors import PipelineError
-from pipelines.sources import Row, archives, make_source
+from pipelines.formats import archives
+from pipelines.sources import Row, make_source
 
 from .conftest import artifacts, png, read_all, rejections
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import embed, preprocess, records
+from pipelines import embed, preprocess
 from pipelines.errors import PipelineError
+from pipelines.formats import tfrecords
 
 from .conftest import Linear, artifacts, command, read_dataset, rejections
 
@@ -62,8 +63,8 @@ def tamper(dataset: str, shard: str, edit) -> None:
         )
     )
     with path.open("rb") as file:
-        found = list(records.read_records(file, shard, 0, length, path.stat().st_size))
-    path.write_bytes(b"".join(records.frame(data) for data in edit(found)))
+        found = list(tfrecords.read_records(file, shard, 0, length, path.stat().st_size))
+    path.write_bytes(b"".join(tfrecords.frame(data) for data in edit(found)))
     (root / "manifest.json").unlink(missing_ok=True)
     shutil.rmtree(root / "_work", ignore_errors=True)
 
@@ -107,7 +108,7 @@ class TestRows:
         preprocess.run("npy", str(tmp_path / "x.npy"), dataset, test_fraction=0)
         shard = "npy-train.tfrecord-00000-of-00001"
         rows = {f"🦉 ключ\n{index}": row for index, row in enumerate(x)}
-        tamper(dataset, shard, lambda _: [records.example(key, row.tobytes()) for key, row in rows.items()])
+        tamper(dataset, shard, lambda _: [tfrecords.example(key, row.tobytes()) for key, row in rows.items()])
         embed.run(model.path, dataset, str(tmp_path / "out"), split="train")
         assert_equals_numpy(tmp_path / "out", model, rows)
 
@@ -139,8 +140,8 @@ class TestBadRows:
         replaced = read_records(dataset, shard)[:4]
         bad = [
             b"\xff not an example",
-            records.example("short", b"\0" * 63),
-            records.example(
+            tfrecords.example("short", b"\0" * 63),
+            tfrecords.example(
                 "caf\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), rows["row-00000"].tobytes()
             ),
             b"",
@@ -164,7 +165,7 @@ class TestBadRows:
         np.save(tmp_path / "x.npy", np.full((3, 2), 0.5, np.float32))
         dataset = str(tmp_path / "in")
         preprocess.run("npy", str(tmp_path / "x.npy"), dataset, test_fraction=0)
-        bad = records.example("bad", np.float32([0.5, np.nan]).tobytes())
+        bad = tfrecords.example("bad", np.float32([0.5, np.nan]).tobytes())
         tamper(dataset, "npy-train.tfrecord-00000-of-00001", lambda found: [found[0], bad, found[2]])
         assert embed.run(model.path, dataset, str(tmp_path / "out"), split="train").rows == {"train": 2}
         assert rejections(tmp_path / "out")["bad"]["position"] == 1

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import preprocess, records
+from pipelines import preprocess
+from pipelines.formats import tfrecords
 from pipelines.sources import SOURCES
 
 from .conftest import artifacts, png, read_dataset, rejections, write_idx
@@ -83,7 +84,7 @@ def write_parquet(path):
 
 def write_tfrecord(path):
     with gzip.open(f"{path}.tfrecord.gz", "wb") as file:
-        file.write(records.framed(*truth()))
+        file.write(tfrecords.framed(*truth()))
     return {"source": "tfrecord", "input": f"{path}.tfrecord.gz", "shape": [8, 8]}
 
 

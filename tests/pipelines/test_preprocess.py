@@ -237,7 +237,7 @@ class TestAgain:
         output = tmp_path / "out"
         preprocess.run("digits", None, str(output), rows_per_shard=300)
         (output / "digits-train.tfrecord-00001-of-00006").unlink()
-        monkeypatch.setattr("pipelines.records.framed", lambda *_: 1 / 0)
+        monkeypatch.setattr("pipelines.formats.tfrecords.framed", lambda *_: 1 / 0)
         with pytest.raises(PipelineError, match=r"^ZeroDivisionError"):
             preprocess.run("digits", None, str(output), rows_per_shard=300)
         assert not (output / "manifest.json").exists()

@@ -22,7 +22,6 @@ def x() -> np.ndarray:
 @pytest.fixture(autouse=True)
 def small_units(monkeypatch):
     monkeypatch.setattr(tfrecords, "UNIT_ROWS", 16)
-    monkeypatch.setattr("pipelines.inputs.UNIT_ROWS", 16)
 
 
 def example(**features) -> bytes:

@@ -1,14 +1,14 @@
 """TFRecords as a source: what TensorFlow wrote is what is read; a damaged file is named as a whole, a bad row alone."""
 
 import gzip
-import io
 
 import numpy as np
 import pytest
 
 from pipelines import preprocess
 from pipelines.errors import PipelineError
-from pipelines.sources import Fields, make_source, streams
+from pipelines.formats import seekable_gzip
+from pipelines.sources import Fields, make_source
 
 from .conftest import artifacts, flat, png, read_all, read_dataset, rejections
 
@@ -62,7 +62,7 @@ FORMS = {
 @pytest.mark.parametrize("compression", ["", "GZIP"])
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_an_observation_in_any_order_of_rows(form, compression, x, tmp_path, monkeypatch):
-    monkeypatch.setattr(streams, "_SPACING", 500)
+    monkeypatch.setattr(seekable_gzip, "_SPACING", 500)
     encode, fields = FORMS[form]
     examples = [
         serialized(key=key, x=encode(row), label=i % 3) for i, (key, row) in enumerate(zip(KEYS, x, strict=True))
@@ -167,15 +167,15 @@ def test_a_bomb_of_gzip_takes_no_memory(x, tmp_path):
     """A record of a gigabyte of zeros is one megabyte on disk: it is passed over as it is unpacked."""
     import resource
 
-    from pipelines import records
+    from pipelines.formats import tfrecords
 
     good = serialized(key="a", x=png(x[0]))
     length = (1 << 30).to_bytes(8, "little")
     with gzip.open(tmp_path / "bomb.tfrecord.gz", "wb", compresslevel=1) as file:
-        file.write(records.frame(good) + length + records._CRC.pack(records._masked_crc(length)))
+        file.write(tfrecords.frame(good) + length + tfrecords._CRC.pack(tfrecords._masked_crc(length)))
         for _ in range(1 << 10):
             file.write(bytes(1 << 20))
-        file.write(bytes(4) + records.frame(good))
+        file.write(bytes(4) + tfrecords.frame(good))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     plan = source(tmp_path / "bomb.tfrecord.gz").plan()
     assert plan.keys == ["a", "a"] and "a record of 1073741824 bytes" in plan.rejected[0].reason
@@ -204,50 +204,6 @@ def test_files_that_are_none(tmp_path):
             source(tmp_path / "rows.tfrecord").plan()
     with pytest.raises(PipelineError, match=r"names no \.tfrecord or"):
         source(tmp_path / "absent").plan()
-
-
-class TestGzip:
-    def test_reads_at_random_are_what_was_written(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(streams, "_SPACING", 10_000)
-        rng = np.random.default_rng(0)
-        content = rng.integers(0, 30, 1_000_000, dtype=np.uint8).tobytes()
-        parts = content[:300_000], content[300_000:300_001], b"", content[300_001:]
-        packed = [gzip.compress(part, level) for part, level in zip(parts, (1, 9, 6, 6), strict=True)]
-        (tmp_path / "x.gz").write_bytes(packed[0] + bytes(70_000) + b"".join(packed[1:]) + bytes(5))
-        with streams.open_gzip(str(tmp_path / "x.gz")) as file:
-            for _ in range(200):
-                offset, size = int(rng.integers(0, len(content) + 10)), int(rng.integers(0, 30_000))
-                file.seek(offset)
-                assert file.read(size) == content[offset : offset + size]
-            assert file.seek(0) == 0 and file.read() == content
-
-    def test_going_back_costs_a_few_megabytes_and_not_the_whole(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(streams, "_SPACING", 100_000)
-        content = np.random.default_rng(0).integers(0, 4, 4_000_000, dtype=np.uint8).tobytes()
-        (tmp_path / "x.gz").write_bytes(gzip.compress(content, 1))
-        produced = []
-        decompress = streams._Gzip._decompress
-        monkeypatch.setattr(
-            streams._Gzip, "_decompress", lambda self, *a: produced.append(len(r := decompress(self, *a))) or r
-        )
-        with streams.open_gzip(str(tmp_path / "x.gz")) as file:
-            file.read()
-        produced.clear()
-        with streams.open_gzip(str(tmp_path / "x.gz")) as file:  # another reader of the same file
-            file.seek(3_900_000)
-            assert file.read(10) == content[3_900_000:3_900_010]
-        assert sum(produced) < 400_000
-
-    def test_another_content_under_the_name_is_read_anew(self, tmp_path):
-        for content in (b"a" * 100, b"b" * 1000):
-            (tmp_path / "x.gz").write_bytes(gzip.compress(content))
-            with streams.open_gzip(str(tmp_path / "x.gz")) as file:
-                assert file.read() == content
-
-    def test_the_end_cannot_be_sought(self, tmp_path):
-        (tmp_path / "x.gz").write_bytes(gzip.compress(b"abc"))
-        with streams.open_gzip(str(tmp_path / "x.gz")) as file, pytest.raises(io.UnsupportedOperation):
-            file.seek(0, 2)
 
 
 def test_gzip_or_not_the_dataset_is_the_same(x, tmp_path):

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from pipelines import contract
 from pipelines.errors import PipelineError, first_line
-from pipelines.files import Found
-from pipelines.statistics import finite_rows
+from pipelines.formats.arrays import finite_rows
+from pipelines.formats.files import Found
 
 _FLOATS = (pa.float32(), pa.float64())
 _KEY_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_binary)
@@ -48,7 +48,7 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
         PipelineError: A file is no Parquet, or lacks a column; they disagree; there are no rows.
 
     Example:
-        >>> from pipelines.files import find_files
+        >>> from pipelines.formats.files import find_files
         >>> pq.write_table(pa.table({"key": ["a", "b"]}), "rows.parquet")
         >>> open_columns("rows.parquet", find_files("rows.parquet", (".parquet",)), lambda schema: ["key"]).groups
         {'rows.parquet': (2,)}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipelines import records
 from pipelines.errors import RowError
+from pipelines.formats import tfrecords
 
 
 def random_example(rng):
@@ -58,7 +58,7 @@ def test_random_examples_are_read_as_tensorflow_reads_them():
     rng = np.random.default_rng(0)
     for _ in range(300):
         data = random_example(rng).SerializeToString()
-        assert_same(records.parse_example(data), as_tensorflow_reads(data))
+        assert_same(tfrecords.parse_example(data), as_tensorflow_reads(data))
 
 
 def test_what_is_taken_of_mutated_bytes_is_what_tensorflow_takes():
@@ -76,7 +76,7 @@ def test_what_is_taken_of_mutated_bytes_is_what_tensorflow_takes():
             if data:
                 data[rng.integers(0, len(data))] = rng.integers(0, 256)
         try:
-            ours = records.parse_example(bytes(data))
+            ours = tfrecords.parse_example(bytes(data))
         except RowError:
             refused += 1
             continue
@@ -105,14 +105,14 @@ def test_numbers_outside_of_a_packed_list():
         (integers + integers, [7, 8, -1, 7, 8, -1]),
     ):
         data = field(1, 2, field(1, 2, field(1, 2, b"x") + field(2, 2, feature)))
-        found = records.parse_example(data)
+        found = tfrecords.parse_example(data)
         assert_same(found, as_tensorflow_reads(data))
         np.testing.assert_array_equal(found["x"], expected)
 
 
 def test_features_that_are_not_wanted_are_passed_over():
-    data = records.example("a", b"xyz", 3)
-    assert records.parse_example(data, ["x", "absent"]) == {"x": [b"xyz"]}
+    data = tfrecords.example("a", b"xyz", 3)
+    assert tfrecords.parse_example(data, ["x", "absent"]) == {"x": [b"xyz"]}
 
 
 @pytest.mark.parametrize(
@@ -127,19 +127,19 @@ def test_features_that_are_not_wanted_are_passed_over():
 )
 def test_hostile_lengths(data):
     with pytest.raises(RowError, match="not a tf"):
-        records.parse_example(data)
+        tfrecords.parse_example(data)
 
 
 def test_more_values_than_are_taken_are_not_spelt_out(monkeypatch):
-    monkeypatch.setattr(records, "_MAX_VALUES", 100)
+    monkeypatch.setattr(tfrecords, "_MAX_VALUES", 100)
     import tensorflow as tf
 
     for count, taken in ((100, True), (101, False)):
         feature = tf.train.Feature(int64_list=tf.train.Int64List(value=[1] * count))
         data = tf.train.Example(features=tf.train.Features(feature={"x": feature})).SerializeToString()
         if taken:
-            assert records.parse_example(data) == {"x": [1] * count}
+            assert tfrecords.parse_example(data) == {"x": [1] * count}
         else:
             with pytest.raises(RowError, match="more than 100 values"):
-                records.parse_example(data)
-        assert records.parse_example(data, ["y"]) == {}
+                tfrecords.parse_example(data)
+        assert tfrecords.parse_example(data, ["y"]) == {}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
 from pipelines.errors import PipelineError, RowError, first_line
-from pipelines.sources.streams import open_gzip
+from pipelines.formats.seekable_gzip import open_gzip
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 _MAX_HEADER = 1 << 20  # bytes of a tar header with its extensions; names and times take a few hundred

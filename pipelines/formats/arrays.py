@@ -1,0 +1,65 @@
+"""NumPy arrays as rows: what they must hold, how bytes are grey images, and ``.npy`` files mapped and not read."""
+
+import numpy as np
+
+from pipelines.errors import PipelineError
+
+
+def load_npy(path: str) -> np.ndarray:
+    """An array mapped from its file, so that a row costs a row."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError) as error:
+        raise PipelineError(f"{path} cannot be read as an .npy array: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise PipelineError(f"{path} is an archive, expected one array: use --source npz")
+    return array
+
+
+def check_rows(array: np.ndarray, name: str) -> np.ndarray:
+    """An array that can be rows: `[N, ...]` of uint8, float32 or float64.
+
+    Raises:
+        PipelineError: It cannot; ``name`` is what the error calls it.
+    """
+    if array.dtype != np.uint8 and array.dtype.newbyteorder("=") not in (np.float32, np.float64):
+        raise PipelineError(f"{name} holds {array.dtype}, expected uint8, float32 or float64: convert it with .astype")
+    if array.ndim < 2 or array.size == 0:
+        raise PipelineError(
+            f"{name} has shape {list(array.shape)}, expected [N, ...] with at least one row and one value"
+        )
+    return array
+
+
+def check_labels(labels: np.ndarray, rows: int, name: str) -> np.ndarray:
+    """Labels of so many rows: integers `[N]`.
+
+    Raises:
+        PipelineError: See ``check_rows``.
+    """
+    if labels.dtype.kind not in "iu" or labels.shape != (rows,) or labels.min() < 0:
+        raise PipelineError(
+            f"{name} holds {labels.dtype} {list(labels.shape)}, expected integers from 0 up, shape [{rows}]"
+        )
+    return labels
+
+
+def layout_of(array: np.ndarray) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of the rows of an array.
+
+    Example:
+        >>> layout_of(np.zeros([10, 28, 28], np.uint8))
+        ((28, 28, 1), 'uint8')
+    """
+    dtype = "uint8" if array.dtype == np.uint8 else "float32"
+    return grey(array.shape[1:], dtype), dtype
+
+
+def grey(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
+    """The shape of rows of such arrays: bytes `[H, W]` are grey images `[H, W, 1]`."""
+    return (*shape, 1) if dtype == "uint8" and len(shape) == 2 else shape
+
+
+def finite_rows(x: np.ndarray) -> np.ndarray:
+    """Which rows of floats hold nothing but finite values, bool `[N]`."""
+    return np.isfinite(x).reshape(len(x), -1).all(axis=1)
