@@ -17,11 +17,12 @@ the class to ``SOURCES``.
 
 from pipelines.errors import PipelineError
 from pipelines.sources.archived_images import ArchivedImages
-from pipelines.sources.arrays import Digits, Npy
 from pipelines.sources.base import MAX_PIXELS, Batch, Fields, Input, Plan, Row, Schema, Source
 from pipelines.sources.csv import Csv
+from pipelines.sources.digits import Digits
 from pipelines.sources.idx import Idx
 from pipelines.sources.images import Images
+from pipelines.sources.npy import Npy
 from pipelines.sources.npz import Npz
 from pipelines.sources.parquet import Parquet
 from pipelines.sources.tensorflow_datasets import Tfds

@@ -11,7 +11,7 @@ from pipelines.formats.files import find_files, root_of
 from pipelines.formats.images import encoded_limit, image_shape, pixels
 from pipelines.sources.base import Opened, Plan, Schema, Source, describe
 from pipelines.sources.images import SUFFIXES, schema_of
-from pipelines.sources.tables import ClassIndex, TableRows
+from pipelines.sources.table_rows import ClassIndex, TableRows
 
 
 class ArchivedImages(Source):

@@ -11,7 +11,7 @@ from pipelines import contract
 from pipelines.errors import PipelineError, RowError
 from pipelines.formats.files import find_files, root_of
 from pipelines.sources.base import MAX_CLASSES, Opened, Plan, Schema, Source, class_names, describe
-from pipelines.sources.tables import Classes, ClassIndex, TableRows
+from pipelines.sources.table_rows import Classes, ClassIndex, TableRows
 
 _MAX_ROW_BYTES = 16 << 20
 _BOM = b"\xef\xbb\xbf"

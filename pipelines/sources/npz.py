@@ -14,7 +14,7 @@ from pipelines.formats.archives import open_zip, zip_refusal
 from pipelines.formats.arrays import check_labels, check_rows, layout_of
 from pipelines.formats.files import find_files, root_of
 from pipelines.sources.base import ArraySource, Plan, Schema, class_names, describe, numbered
-from pipelines.sources.tables import TableRows
+from pipelines.sources.table_rows import TableRows
 
 _SPLITS = contract.SPLITS
 _MAX_RATIO = 500  # of unpacked to packed bytes: measurements and even drawings stay below, nothing but zeros do not

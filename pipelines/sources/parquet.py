@@ -16,7 +16,7 @@ from pipelines.formats.files import Found, find_files, root_of
 from pipelines.formats.images import image_shape, pixels
 from pipelines.formats.parquet import check_columns, one_array, open_columns, tensors, text_keys
 from pipelines.sources.base import Batch, BlockSource, Plan, Schema, describe
-from pipelines.sources.tables import Classes, ClassIndex, TableRows, raw_layout
+from pipelines.sources.table_rows import Classes, ClassIndex, TableRows, raw_layout
 
 _READ_BYTES = 16 << 20  # of observations that are decoded at once
 _MAX_IMAGE_CHUNK = 1 << 30  # of encoded images in one row group, all of which Arrow holds

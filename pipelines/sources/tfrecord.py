@@ -13,7 +13,7 @@ from pipelines.formats.files import Found, find_files, root_of
 from pipelines.formats.images import encoded_limit, image_shape, pixels
 from pipelines.formats.seekable_gzip import open_gzip
 from pipelines.sources.base import Input, Opened, Plan, Schema, Source, describe
-from pipelines.sources.tables import Classes, ClassIndex, TableRows, raw_layout
+from pipelines.sources.table_rows import Classes, ClassIndex, TableRows, raw_layout
 
 _GZIP = b"\x1f\x8b"
 _SUFFIXES = tuple(f".{stem}{gz}" for stem in ("tfrecord", "tfrecords", "tfrec") for gz in ("", ".gz"))

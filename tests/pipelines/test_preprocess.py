@@ -156,7 +156,7 @@ def test_a_row_keeps_its_split_when_others_come(tmp_path):
 
 
 def test_duplicate_keys_are_rejected(tmp_path, monkeypatch):
-    from pipelines.sources.arrays import Digits
+    from pipelines.sources.digits import Digits
 
     plan = Digits.plan
 
@@ -337,7 +337,7 @@ class TestAgain:
 
 class TestStops:
     def test_a_worker_that_fails_says_why_and_leaves_no_manifest(self, tmp_path, monkeypatch):
-        from pipelines.sources.arrays import Digits
+        from pipelines.sources.digits import Digits
 
         def broken(self, file):
             raise PipelineError("the disk caught fire: buy another")
@@ -363,7 +363,7 @@ class TestStops:
             preprocess.run("digits", None, str(tmp_path / "out"))
 
     def test_a_worker_that_loses_a_row(self, tmp_path, monkeypatch):
-        from pipelines.sources.arrays import Digits
+        from pipelines.sources.digits import Digits
 
         read = Digits.read_batch
 

@@ -9,7 +9,7 @@ from pipelines import preprocess
 from pipelines.errors import PipelineError
 from pipelines.sources import Fields, Row, make_source
 
-from .conftest import FORMS, fixed_binary, flat, png, read_all, read_dataset, rejections
+from ..conftest import FORMS, fixed_binary, flat, png, read_all, read_dataset, rejections
 
 ROWS = 50
 KEYS = [f"Zeile/{i:03d}é" for i in range(ROWS)]

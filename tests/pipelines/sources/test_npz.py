@@ -12,7 +12,7 @@ from pipelines import preprocess
 from pipelines.errors import PipelineError
 from pipelines.sources import Row, make_source
 
-from .conftest import artifacts, read_all, read_dataset
+from ..conftest import artifacts, read_all, read_dataset
 
 
 @pytest.fixture

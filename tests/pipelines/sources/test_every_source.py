@@ -15,7 +15,7 @@ from pipelines import preprocess
 from pipelines.formats import tfrecords
 from pipelines.sources import SOURCES
 
-from .conftest import artifacts, png, read_dataset, rejections, write_idx
+from ..conftest import artifacts, png, read_dataset, rejections, write_idx
 
 ROWS = 60
 

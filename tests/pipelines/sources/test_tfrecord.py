@@ -10,7 +10,7 @@ from pipelines.errors import PipelineError
 from pipelines.formats import seekable_gzip
 from pipelines.sources import Fields, make_source
 
-from .conftest import artifacts, flat, png, read_all, read_dataset, rejections
+from ..conftest import artifacts, flat, png, read_all, read_dataset, rejections
 
 ROWS = 30
 KEYS = [f"Zeile {i:02d}é" for i in range(ROWS)]

@@ -1,7 +1,5 @@
-"""Arrays: NumPy files, and the digits that come with scikit-learn."""
+"""NumPy's own files: one array, or a folder of splits."""
 
-import functools
-import hashlib
 import os
 
 import numpy as np
@@ -9,33 +7,7 @@ import numpy as np
 from pipelines import contract
 from pipelines.errors import PipelineError
 from pipelines.formats.arrays import check_labels, check_rows, layout_of, load_npy
-from pipelines.sources.base import ArraySource, Input, Plan, Schema, class_names, concatenated, describe
-
-
-class Digits(ArraySource):
-    """scikit-learn's 1,797 digits, 8x8: no file needed. 0..16 becomes 0..255 by round(v * 255 / 16), one to
-    one."""
-
-    needs_input = False
-
-    def plan(self) -> Plan:
-        x, y = _digits()
-        raw = x.tobytes() + y.tobytes()
-        inputs = [Input("scikit-learn/digits", len(raw), hashlib.sha256(raw).hexdigest())]
-        schema = Schema(x.shape[1:], "uint8", class_names([y]))
-        return concatenated(schema, [("scikit-learn/digits", "digits", None, len(x))], inputs)
-
-    def arrays(self, file: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """See ``ArraySource.arrays``."""
-        return _digits()
-
-
-@functools.lru_cache(maxsize=1)
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    return np.round(data.images * (255 / 16)).astype(np.uint8)[..., None], data.target.astype(np.uint8)
+from pipelines.sources.base import ArraySource, Plan, Schema, class_names, concatenated, describe
 
 
 class Npy(ArraySource):

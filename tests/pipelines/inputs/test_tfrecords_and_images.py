@@ -9,9 +9,9 @@ from pipelines import embed
 from pipelines.errors import PipelineError
 from pipelines.inputs import tfrecords
 
-from .conftest import command, read_dataset, rejections, write_png
-from .test_embed import assert_equals_numpy
-from .test_inputs import ROWS, Decoding, flat, keys, png, run, truth
+from ..conftest import command, read_dataset, rejections, write_png
+from ..test_embed import assert_equals_numpy
+from .test_parquet import ROWS, Decoding, flat, keys, png, run, truth
 
 
 @pytest.fixture(scope="module")

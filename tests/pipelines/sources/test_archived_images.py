@@ -13,7 +13,7 @@ from pipelines.errors import PipelineError
 from pipelines.formats import archives
 from pipelines.sources import Row, make_source
 
-from .conftest import artifacts, png, read_all, rejections
+from ..conftest import artifacts, png, read_all, rejections
 
 SUFFIXES = ["tar", "tar.gz", "tgz", "zip"]
 

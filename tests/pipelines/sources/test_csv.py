@@ -10,7 +10,7 @@ from pipelines import preprocess
 from pipelines.errors import PipelineError
 from pipelines.sources import Fields, Row, make_source
 
-from .conftest import read_all, read_dataset, rejections
+from ..conftest import read_all, read_dataset, rejections
 
 
 def source(path, **fields):

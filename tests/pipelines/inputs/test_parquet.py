@@ -10,8 +10,8 @@ import pytest
 from pipelines import duplicates, embed
 from pipelines.errors import PipelineError
 
-from .conftest import FORMS, Linear, command, fixed_binary, flat, png, rejections
-from .test_embed import assert_equals_numpy, read_parts
+from ..conftest import FORMS, Linear, command, fixed_binary, flat, png, rejections
+from ..test_embed import assert_equals_numpy, read_parts
 
 ROWS = 50
 
