@@ -4,7 +4,7 @@ Units of work of their own read the rows, in runs of the plan, and record 32 byt
 shape and bytes of ``x``, for an image those of its decoded pixels. The driver then knows, before a shard is written,
 which row of equal ones is the first of the plan; the others are rejected by the unit that would have written them. So
 the result follows from the plan and the rows alone, whatever runner did what when; and the units are committed like all
-others (see ``pipelines.commits``), so that a killed job does not hash again what it has hashed.
+others (see ``pipelines.jobs.commits``), so that a killed job does not hash again what it has hashed.
 
 It costs a second pass over the data, each row being read and decoded twice, and 32 bytes a row on the disk and on the
 driver. No observation crosses the runner.
@@ -17,7 +17,7 @@ import apache_beam as beam
 import numpy as np
 
 from pipelines import jobs, storage
-from pipelines.commits import Output, Unit
+from pipelines.jobs.commits import Output, Unit
 from pipelines.references import read_references, write_references
 from pipelines.sources import Batch, Plan, Schema, Source
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import contract
-from pipelines.commits import Output, Unit
 from pipelines.errors import Rejection
+from pipelines.jobs.commits import Output, Unit
 from pipelines.parts import parquet_writer
 
 _HASHES = 1 << 22  # that are sorted in memory together

@@ -1,7 +1,7 @@
 """Rows to Parquet embeddings with a SavedModel, by blocks, on any Beam runner.
 
 A unit of work is a run of rows of one file: they are read in blocks, run through the model in sub-batches,
-written as one Parquet part and committed (see ``pipelines.commits``). Only the names of units cross the
+written as one Parquet part and committed (see ``pipelines.jobs.commits``). Only the names of units cross the
 runner; reading, RunInference and writing are one fused stage. A row on which the model fails is found by
 bisection and rejected; the others of its block are kept. When all units are done, a key that came twice
 keeps its first row. This module needs TensorFlow, Beam and PyArrow in a worker, and neither the package
@@ -23,11 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.ml.inference.base import RunInference
 
-from pipelines import contract, duplicates, jobs, metrics, options, storage
-from pipelines.commits import Output, Unit
+from pipelines import contract, duplicates, jobs, storage
 from pipelines.errors import PipelineError
 from pipelines.inputs import open_input
 from pipelines.inputs.base import Block, BlockReference, Rows
+from pipelines.jobs import metrics, options
+from pipelines.jobs.commits import Output, Unit
 from pipelines.parts import Part
 from pipelines.saved_models import (
     Embedded,
@@ -181,7 +182,7 @@ def run(
         score: Also write ``score``, the ELBO in nats, from so many samples of z; each row's noise comes from its key.
         overwrite: Replace what another job, or this one, wrote to ``output``.
         beam_args: Beam's own command-line options.
-        progress: Called with a ``pipelines.progress.State`` while the job runs.
+        progress: Called with a ``pipelines.jobs.progress.State`` while the job runs.
 
     Raises:
         PipelineError: The model or the input is absent, broken or does not fit the other, or the output is

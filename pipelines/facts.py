@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import samples
-from pipelines.commits import Unit
+from pipelines.jobs.commits import Unit
 from pipelines.sources import Batch, Schema
 from pipelines.statistics import Columns, Moments, combine, has_columns
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import contract
-from pipelines.commits import Output, Unit
 from pipelines.errors import PipelineError, Rejection
+from pipelines.jobs.commits import Output, Unit
 from pipelines.saved_models import Embedded
 
 

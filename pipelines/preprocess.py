@@ -3,7 +3,7 @@
 The driver plans: it asks the source for the rows, hashes each key, and by that hash alone decides the split
 (where the source has none), the shard and the place within it. Each shard is a unit of work whose list of
 references is written to a small file; a worker reads it, decodes those rows, writes the shard and commits
-it (see ``pipelines.commits``). At the end the driver holds counts and checksums against the plan and writes
+it (see ``pipelines.jobs.commits``). At the end the driver holds counts and checksums against the plan and writes
 the metadata that ``tfds.builder_from_directory`` reads, ``statistics.json``, ``report.html`` and the manifest.
 
     python -m pipelines.preprocess --source idx --input data/mnist --output prepared/mnist
@@ -21,10 +21,11 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from pipelines import content, contract, facts, jobs, metrics, options, report, samples, storage
-from pipelines.commits import Output, Unit
+from pipelines import content, contract, facts, jobs, report, samples, storage
 from pipelines.errors import PipelineError, Rejection
 from pipelines.formats import tfrecords
+from pipelines.jobs import metrics, options
+from pipelines.jobs.commits import Output, Unit
 from pipelines.references import read_references, write_references
 from pipelines.sources import KINDS, MAX_PIXELS, Fields, Plan, Schema, Source, make_source
 
@@ -227,7 +228,7 @@ def run(
             split. Every row is read twice for it; see ``pipelines.content``.
         overwrite: Replace what another job, or this one, wrote to ``output``.
         beam_args: Beam's own command-line options.
-        progress: Called with a ``pipelines.progress.State`` while the job runs.
+        progress: Called with a ``pipelines.jobs.progress.State`` while the job runs.
 
     Raises:
         PipelineError: An input is broken as a whole, an option makes no sense, or the output is not ours.

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import storage
-from pipelines.commits import Output, Unit
 from pipelines.errors import Rejection
+from pipelines.jobs.commits import Output, Unit
 from pipelines.sources import Batch, Plan, Schema, Source
 
 

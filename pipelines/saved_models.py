@@ -16,10 +16,11 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
-from pipelines import contract, metrics, storage
+from pipelines import contract, storage
 from pipelines.errors import PipelineError, first_line
 from pipelines.formats.arrays import finite_rows
 from pipelines.inputs.base import Block, Rows, bisect
+from pipelines.jobs import metrics
 from pipelines.noise import standard_normal
 
 _OUTPUTS = contract.OUTPUTS[contract.EMBED]

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.commits import Unit
 from pipelines.errors import PipelineError, Rejection
 from pipelines.formats.files import Found
+from pipelines.jobs.commits import Unit
 
 BLOCK_BYTES = 32 << 20  # of observations; a block and its embeddings are what a worker holds in memory
 BLOCK_ROWS = 65536

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipelines import contract, storage
-from pipelines.commits import MANIFEST
 from pipelines.errors import PipelineError
 from pipelines.formats import tfrecords
 from pipelines.inputs.base import Block, BlockReference, Rows, block_rows, unknown_split
 from pipelines.inputs.examples import Features, parse
+from pipelines.jobs.commits import MANIFEST
 
 
 @dataclasses.dataclass(frozen=True)

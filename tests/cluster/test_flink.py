@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from pipelines import embed, preprocess
-from pipelines.commits import Output
 from pipelines.errors import PipelineError
-from pipelines.progress import State
+from pipelines.jobs.commits import Output
+from pipelines.jobs.progress import State
 from tests.cluster.flink import SLOTS, Flink
 from tests.pipelines.conftest import Linear, artifacts, read_dataset
 

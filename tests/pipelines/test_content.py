@@ -84,7 +84,7 @@ def test_the_same_bytes_for_any_workers_and_order(tmp_path, twice, monkeypatch):
     run(twice[0], tmp_path / "a")
     run(twice[0], tmp_path / "b", beam_args=["--direct_num_workers", "2"])
     create = preprocess.beam.Create
-    monkeypatch.setattr(preprocess.jobs.beam, "Create", lambda units: create(list(reversed(units))))
+    monkeypatch.setattr(preprocess.beam, "Create", lambda units: create(list(reversed(units))))
     run(twice[0], tmp_path / "c")
     first = artifacts(tmp_path / "a")
     assert len([name for name in first if "_work/content/" in name]) == 9

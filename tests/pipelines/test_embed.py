@@ -208,9 +208,9 @@ class TestAgain:
         """A runner that lost a worker starts the whole job anew."""
         from pipelines.inputs.prepared import Prepared
 
-        read, create, blocks = Prepared.read, embed.jobs.beam.Create, []
+        read, create, blocks = Prepared.read, embed.beam.Create, []
         monkeypatch.setattr(Prepared, "read", lambda self, block: blocks.append(block) or read(self, block))
-        monkeypatch.setattr(embed.jobs.beam, "Create", lambda units: create([*units, *units]))
+        monkeypatch.setattr(embed.beam, "Create", lambda units: create([*units, *units]))
         summary = embed.run(linear_digits.path, prepared_digits, str(tmp_path / "out"), split="train")
         assert len(blocks) == len(set(blocks)) == summary.units == 6
         assert_equals_numpy(tmp_path / "out", linear_digits, observations(prepared_digits, "train"))
@@ -356,8 +356,8 @@ def test_metrics_have_their_fixed_names(doctored, linear_digits, tmp_path, monke
     from pipelines import jobs
 
     results = []
-    run = jobs.beam.Pipeline.run
-    monkeypatch.setattr(jobs.beam.Pipeline, "run", lambda self: results.append(run(self)) or results[-1])
+    run = jobs.execution.beam.Pipeline.run
+    monkeypatch.setattr(jobs.execution.beam.Pipeline, "run", lambda self: results.append(run(self)) or results[-1])
     embed.run(linear_digits.path, doctored[0], str(tmp_path / "out"), split="train")
     told = results[0].metrics().query(MetricsFilter().with_namespace("pipelines"))
     found = {counter.key.metric.name: counter.committed for counter in told["counters"]}

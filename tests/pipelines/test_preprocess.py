@@ -81,7 +81,7 @@ def test_the_same_bytes_for_any_workers_and_order(tmp_path, folder_of_images, mo
     workers = ["--direct_num_workers", "2"]
     preprocess.run("images", str(folder), str(tmp_path / "b"), **arguments, beam_args=workers)
     # Another order of arrival: one unit at a time, the last one first, and the input listed backwards.
-    monkeypatch.setattr(preprocess.jobs.beam, "Create", lambda units: _Create(list(reversed(units))))
+    monkeypatch.setattr(preprocess.beam, "Create", lambda units: _Create(list(reversed(units))))
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: _Backwards(scandir(path)))
     preprocess.run("images", str(folder), str(tmp_path / "c"), **arguments)
@@ -263,7 +263,7 @@ class TestAgain:
         monkeypatch.setattr(
             preprocess.WriteShard, "_write", lambda self, unit: written.append(unit.name) or write(self, unit)
         )
-        monkeypatch.setattr(preprocess.jobs.beam, "Create", lambda units: _Create([*units, *units]))
+        monkeypatch.setattr(preprocess.beam, "Create", lambda units: _Create([*units, *units]))
         summary = preprocess.run("digits", None, str(tmp_path / "out"), rows_per_shard=300)
         assert len(written) == len(set(written)) == summary.units
         assert artifacts(tmp_path / "out") == artifacts(tmp_path / "fresh")
@@ -305,7 +305,7 @@ class TestAgain:
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
     def test_two_jobs_at_once(self, tmp_path):
-        from pipelines.commits import Output
+        from pipelines.jobs.commits import Output
 
         with (
             Output(str(tmp_path / "out")).lock(),
@@ -353,12 +353,12 @@ class TestStops:
         def give_up(self):
             raise RuntimeError("a long report\n\nwith its reason last\n")
 
-        monkeypatch.setattr(preprocess.jobs.beam.Pipeline, "run", give_up)
+        monkeypatch.setattr(preprocess.beam.Pipeline, "run", give_up)
         with pytest.raises(PipelineError, match=r"^with its reason last: run the same command again"):
             preprocess.run("digits", None, str(tmp_path / "out"))
 
     def test_a_runner_that_loses_a_unit(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(preprocess.jobs.beam, "Create", lambda units: _Create(units[:-1]))
+        monkeypatch.setattr(preprocess.beam, "Create", lambda units: _Create(units[:-1]))
         with pytest.raises(PipelineError, match="1 of 2 units left no commit record"):
             preprocess.run("digits", None, str(tmp_path / "out"))
 

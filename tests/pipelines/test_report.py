@@ -16,8 +16,8 @@ import PIL.Image
 import pytest
 
 from pipelines import facts, markup, preprocess, report, samples
-from pipelines.commits import Unit
 from pipelines.errors import Rejection
+from pipelines.jobs.commits import Unit
 from pipelines.sources import Batch, Schema
 
 from .conftest import ROOT, read_dataset, rejections, write_png

@@ -112,7 +112,7 @@ def test_the_same_bytes_for_any_workers_and_order(name, tmp_path, monkeypatch):
     preprocess.run(**arguments, output=str(tmp_path / "a"))
     preprocess.run(**arguments, output=str(tmp_path / "b"), beam_args=["--direct_num_workers", "2"])
     create = preprocess.beam.Create
-    monkeypatch.setattr(preprocess.jobs.beam, "Create", lambda units: create(list(reversed(units))))
+    monkeypatch.setattr(preprocess.beam, "Create", lambda units: create(list(reversed(units))))
     monkeypatch.setattr(SOURCES[arguments["source"]], "block_bytes", 400)  # a few rows at a time
     preprocess.run(**arguments, output=str(tmp_path / "c"))
     first = artifacts(tmp_path / "a")

@@ -17,10 +17,10 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines import metrics, options
-from pipelines.commits import MANIFEST, Output, Unit
 from pipelines.errors import PipelineError, Rejection
-from pipelines.progress import Progress, State, progress_bar
+from pipelines.jobs import metrics, options
+from pipelines.jobs.commits import MANIFEST, Output, Unit
+from pipelines.jobs.progress import Progress, State, progress_bar
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_REJECTED = 0, 1, 3
 _POLL_SECONDS = 0.5

@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from pipelines.progress import State, progress_bar
+from pipelines.jobs.progress import State, progress_bar
 
 
 class Clock:

@@ -10,10 +10,10 @@ import pytest
 from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc, endpoints_pb2
 from google.protobuf import struct_pb2, text_format
 
-from pipelines import worker
 from pipelines.errors import PipelineError
+from pipelines.jobs import worker
 
-from .conftest import ROOT
+from ..conftest import ROOT
 
 
 class Provision(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
@@ -64,7 +64,7 @@ def test_no_runner(monkeypatch):
 
 
 def test_a_person_is_told_in_one_line():
-    done = subprocess.run([sys.executable, "-m", "pipelines.worker"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pipelines.jobs.worker"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     *_, last = done.stderr.strip().splitlines()
     assert last.startswith("error: the following arguments are required: --id") and "Traceback" not in done.stderr

@@ -6,9 +6,10 @@ import types
 import numpy as np
 import pytest
 
-from pipelines import embed, jobs, metrics, preprocess
+from pipelines import embed, jobs, preprocess
+from pipelines.jobs import metrics
 
-from .conftest import read_dataset
+from ..conftest import read_dataset
 
 
 @pytest.fixture
@@ -45,13 +46,13 @@ def test_calls_of_the_model_are_in_the_summary(prepared_digits, linear_digits, t
 
 
 def test_a_runner_without_metrics_changes_nothing_else(prepared_digits, linear_digits, tmp_path, monkeypatch):
-    run = jobs.beam.Pipeline.run
+    run = jobs.execution.beam.Pipeline.run
 
     def without(self):
         result = run(self)
         return types.SimpleNamespace(wait_until_finish=result.wait_until_finish)
 
-    monkeypatch.setattr(jobs.beam.Pipeline, "run", without)
+    monkeypatch.setattr(jobs.execution.beam.Pipeline, "run", without)
     summary = embed.run(linear_digits.path, prepared_digits, str(tmp_path / "out"))
     assert summary.complete and summary.latency is None and "model calls" not in summary.table()
     assert summary.rows_written == len(read_dataset(prepared_digits, "test"))
