@@ -15,7 +15,8 @@ import time
 import numpy as np
 import pytest
 
-from pipelines import preprocess
+from pipelines import jobs, preprocess
+from pipelines.dataset import shards
 from pipelines.errors import PipelineError
 
 from .conftest import ROOT, artifacts, command, read_dataset, rejections, write_idx, write_png
@@ -178,8 +179,8 @@ def test_rows_lie_in_the_order_of_their_keys_hashes(prepared_digits):
     import tensorflow as tf
 
     for split in ("train", "test"):
-        shards = sorted(pathlib.Path(prepared_digits).glob(f"digits-{split}.tfrecord-*"))
-        dataset = tf.data.TFRecordDataset([str(shard) for shard in shards])
+        files = sorted(pathlib.Path(prepared_digits).glob(f"digits-{split}.tfrecord-*"))
+        dataset = tf.data.TFRecordDataset([str(file) for file in files])
         found = [tf.train.Example.FromString(data.numpy()) for data in dataset]
         keys = [example.features.feature["key"].bytes_list.value[0] for example in found]
         assert keys == sorted(keys, key=lambda key: hashlib.sha256(key).digest())
@@ -244,24 +245,24 @@ class TestAgain:
 
     def test_a_try_that_the_runner_repeats_is_no_failure(self, tmp_path, monkeypatch):
         """Flink and Dataflow repeat a bundle that raised; here the second try is made by hand."""
-        process, failed = preprocess.WriteShard.process, []
+        process, failed = shards.WriteShard.process, []
 
         def flaky(self, unit):
             if not failed:
                 failed.append(unit.name)
-                with pytest.raises(OSError), preprocess.jobs.reporting(self._output, unit):
+                with pytest.raises(OSError), jobs.reporting(self._output, unit):
                     raise OSError("the network was gone")
             yield from process(self, unit)
 
-        monkeypatch.setattr(preprocess.WriteShard, "process", flaky)
+        monkeypatch.setattr(shards.WriteShard, "process", flaky)
         assert preprocess.run("digits", None, str(tmp_path / "out")).complete and failed
 
     def test_a_unit_that_is_committed_is_not_done_again(self, tmp_path, monkeypatch):
         """A runner that lost a worker starts the whole job anew."""
         preprocess.run("digits", None, str(tmp_path / "fresh"), rows_per_shard=300)
-        write, written = preprocess.WriteShard._write, []
+        write, written = shards.WriteShard._write, []
         monkeypatch.setattr(
-            preprocess.WriteShard, "_write", lambda self, unit: written.append(unit.name) or write(self, unit)
+            shards.WriteShard, "_write", lambda self, unit: written.append(unit.name) or write(self, unit)
         )
         monkeypatch.setattr(preprocess.beam, "Create", lambda units: _Create([*units, *units]))
         summary = preprocess.run("digits", None, str(tmp_path / "out"), rows_per_shard=300)
@@ -270,13 +271,13 @@ class TestAgain:
 
     def test_a_failure_of_a_unit_that_another_try_committed_is_none(self, tmp_path, monkeypatch):
         """As of a worker that the runner had given up and that did not know it yet."""
-        process = preprocess.WriteShard.process
+        process = shards.WriteShard.process
 
         def late(self, unit):
             yield from process(self, unit)
             self._output.fail(unit, OSError("the channel is closed"))
 
-        monkeypatch.setattr(preprocess.WriteShard, "process", late)
+        monkeypatch.setattr(shards.WriteShard, "process", late)
         assert preprocess.run("digits", None, str(tmp_path / "out")).complete
 
     def test_a_changed_option_or_input_is_refused_unless_overwritten(self, tmp_path):

@@ -6,7 +6,7 @@ import operator
 import numpy as np
 import pytest
 
-from pipelines.statistics import Columns, Moments, combine
+from pipelines.dataset.moments import Columns, Moments, combine
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

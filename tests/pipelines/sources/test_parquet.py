@@ -7,7 +7,7 @@ import pytest
 
 from pipelines import preprocess
 from pipelines.errors import PipelineError
-from pipelines.sources import Fields, Row, make_source
+from pipelines.sources import Fields, Row, Schema, make_source
 
 from ..conftest import FORMS, fixed_binary, flat, png, read_all, read_dataset, rejections
 
@@ -131,7 +131,7 @@ def test_one_large_image_that_stands_for_many_rows_is_not_multiplied(tmp_path):
     assert (tmp_path / "bomb.parquet").stat().st_size < 20_000
     reader = source(tmp_path / "bomb.parquet")
     before = pa.default_memory_pool().max_memory()
-    batch = reader.gather("bomb.parquet", np.array([5, 99_999]), preprocess.Schema((8, 8, 1), "uint8", None))
+    batch = reader.gather("bomb.parquet", np.array([5, 99_999]), Schema((8, 8, 1), "uint8", None))
     assert batch.x.shape == (2, 8, 8, 1) and pa.default_memory_pool().max_memory() - before < 100 << 20
 
 

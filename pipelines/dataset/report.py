@@ -2,7 +2,7 @@
 
 Counts, values, the first rows and the rejected ones, on one page that needs nothing else. It is made of
 ``statistics.json``, the commit records and the rejections alone and names neither times nor places, so that it is the
-same byte for byte on any runner. See ``pipelines.markup`` for how strings from data are kept from doing harm.
+same byte for byte on any runner. See ``pipelines.dataset.html`` for how strings from data are kept from doing harm.
 """
 
 import collections
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import markup, samples
+from pipelines.dataset import html, thumbnails
+from pipelines.dataset.html import Html, element
 from pipelines.errors import Rejection
-from pipelines.markup import Html, element
 
 _FULL_REJECTIONS, _REASONS = 50, 100
 _IMAGE_PIXELS = 64  # on the screen; a smaller image is enlarged by a whole factor
@@ -64,7 +64,7 @@ def render(
         *_pictures(splits, pictures),
         *_rejected(rejections),
     ]
-    return markup.page(f"{name}: prepared dataset", _STYLE, body)
+    return html.page(f"{name}: prepared dataset", _STYLE, body)
 
 
 def _rows(splits: dict[str, Any]) -> list[Html]:
@@ -75,13 +75,13 @@ def _rows(splits: dict[str, Any]) -> list[Html]:
     largest = [max(counts.values(), default=0) for counts in labelled]
     lines += [[label, *_counts([counts[label] for counts in labelled], largest)] for label in labelled[0]]
     head = ["label", *(cell for split in splits for cell in (split, ""))]
-    return [element("h2", "Rows"), markup.table(head, lines)]
+    return [element("h2", "Rows"), html.table(head, lines)]
 
 
 def _counts(counts: Sequence[int], largest: Sequence[int]) -> list[Any]:
     """Two cells for each split: a number and its bar."""
     pairs = zip(counts, largest, strict=True)
-    return [cell for count, most in pairs for cell in (count, markup.bar(count, most))]
+    return [cell for count, most in pairs for cell in (count, html.bar(count, most))]
 
 
 def _values(splits: dict[str, Any], row_values: int) -> list[Html]:
@@ -92,16 +92,16 @@ def _values(splits: dict[str, Any], row_values: int) -> list[Html]:
         element("figure", element("figcaption", f"values in {name}, 0 to 255, height by logarithm"), chart)
         for name, split in splits.items()
         if "histogram" in split["x"]
-        for chart in [markup.histogram(split["x"]["histogram"])]
+        for chart in [html.histogram(split["x"]["histogram"])]
     ]
-    return [element("h2", "Values"), markup.table(["split", "values", *moments], lines), *charts]
+    return [element("h2", "Values"), html.table(["split", "values", *moments], lines), *charts]
 
 
 def _columns(splits: dict[str, Any]) -> list[Html]:
     """The moments of each column, folded away, where they were gathered."""
     found = {name: split["columns"] for name, split in splits.items() if "columns" in split}
     folded = [
-        element("details", element("summary", f"columns in {name}"), markup.table(["column", *columns], lines))
+        element("details", element("summary", f"columns in {name}"), html.table(["column", *columns], lines))
         for name, columns in found.items()
         for lines in [((i, *moments) for i, moments in enumerate(zip(*columns.values(), strict=True)))]
     ]
@@ -115,11 +115,13 @@ def _pictures(splits: dict[str, Any], pictures: dict[str, np.ndarray]) -> list[H
 
 def _figure(split: str, moments: dict[str, Any], x: np.ndarray) -> Html:
     """A sheet of images; floats are stretched between black and white by the range of their split."""
-    black, white = (0, 255) if x.dtype == np.uint8 else samples.scale(moments["min"], moments["max"])
-    page = samples.sheet(samples.to_bytes(x, black, white))
+    black, white = (0, 255) if x.dtype == np.uint8 else thumbnails.scale(moments["min"], moments["max"])
+    page = thumbnails.sheet(thumbnails.to_bytes(x, black, white))
     width = page.shape[1] * max(1, _IMAGE_PIXELS // x.shape[2])
     caption = f"{len(x)} rows of {split}; black is {black:.6g}, white is {white:.6g}"
-    return element("figure", element("figcaption", caption), markup.image(samples.png(page), width, f"rows of {split}"))
+    return element(
+        "figure", element("figcaption", caption), html.image(thumbnails.png(page), width, f"rows of {split}")
+    )
 
 
 def _rejected(rejections: Iterable[Rejection]) -> list[Html]:
@@ -139,7 +141,7 @@ def _rejected(rejections: Iterable[Rejection]) -> list[Html]:
     return [
         element("h2", "Rejected rows"),
         element("p", f"{total:,} rows were rejected; all of them are in the folder rejected."),
-        markup.table(["rows", "reason"], lines),
+        html.table(["rows", "reason"], lines),
         element("h3", f"The first {len(first)}"),
-        markup.table(["key", "source", "position", "reason"], ([r.key, r.source, r.position, r.reason] for r in first)),
+        html.table(["key", "source", "position", "reason"], ([r.key, r.source, r.position, r.reason] for r in first)),
     ]

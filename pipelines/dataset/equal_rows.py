@@ -17,8 +17,8 @@ import apache_beam as beam
 import numpy as np
 
 from pipelines import jobs, storage
+from pipelines.dataset.work_lists import read_references, write_references
 from pipelines.jobs.commits import Output, Unit
-from pipelines.references import read_references, write_references
 from pipelines.sources import Batch, Plan, Schema, Source
 
 FOLDER = "content"  # below _work

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import samples
+from pipelines.dataset import thumbnails
+from pipelines.dataset.moments import Columns, Moments, combine, has_columns
 from pipelines.jobs.commits import Unit
 from pipelines.sources import Batch, Schema
-from pipelines.statistics import Columns, Moments, combine, has_columns
 
 VERSION = 2  # of the facts: a shard whose record tells less is written again
 
@@ -51,7 +51,7 @@ class Tally:
             own = Columns.of(batch.x)
             self._columns = [self._columns[0] + own] if self._columns else [own]
         if rows[0] < self._shown:
-            self._pictures.append(samples.thumbnails(batch.x[rows[batch.good] < self._shown]))
+            self._pictures.append(thumbnails.thumbnails(batch.x[rows[batch.good] < self._shown]))
         if batch.labels is not None:
             for label, count in zip(*np.unique(batch.labels, return_counts=True), strict=True):
                 self._labels[int(label)] = self._labels.get(int(label), 0) + int(count)
@@ -62,7 +62,7 @@ class Tally:
             "labels": {str(label): count for label, count in self._labels.items()},
             "moments": self._moments.to_json(),
             "columns": [columns.to_json() for columns in self._columns],
-            "pictures": [samples.to_json(x) for x in self._pictures],
+            "pictures": [thumbnails.to_json(x) for x in self._pictures],
         }
 
 
@@ -88,5 +88,5 @@ def pictures(schema: Schema, units: Sequence[Unit], commits: Sequence[dict[str, 
     parts: dict[str, list[np.ndarray]] = {}
     for unit, commit in zip(units, commits, strict=True):
         for value in commit["facts"]["pictures"]:
-            parts.setdefault(unit.task["split"], []).append(samples.from_json(value, schema.dtype))
+            parts.setdefault(unit.task["split"], []).append(thumbnails.from_json(value, schema.dtype))
     return {split: np.concatenate(found) for split, found in parts.items()}

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import html.parser
 import io
 import itertools
 import json
@@ -10,17 +9,19 @@ import pathlib
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from pipelines import facts, markup, preprocess, report, samples
+from pipelines import preprocess
+from pipelines.dataset import html, report, shard_summary, thumbnails
 from pipelines.errors import Rejection
 from pipelines.jobs.commits import Unit
 from pipelines.sources import Batch, Schema
 
-from .conftest import ROOT, read_dataset, rejections, write_png
+from ..conftest import ROOT, read_dataset, rejections, write_png
 
 _TAGS = {
     *("html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "table", "thead", "tbody"),
@@ -28,7 +29,7 @@ _TAGS = {
 }
 
 
-class Page(html.parser.HTMLParser):
+class Page(HTMLParser):
     """A page as a browser sees it: its tags with attributes, the cells of its tables, the titles of its bars."""
 
     def __init__(self, text: str):
@@ -156,10 +157,10 @@ def test_float_images_are_stretched_by_the_range_of_their_split(tmp_path, low, h
 
 def test_large_images_are_thinned_and_few(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (60, 130, 300, 3), dtype=np.uint8)
-    assert samples.limit(x.shape[1:], "uint8") == 64 and samples.limit(x.shape[1:], "float32") == 39
-    np.testing.assert_array_equal(samples.thumbnails(x), x[:, ::3, ::3])
-    assert samples.limit((128, 128, 3), "uint8") == 42 and samples.limit((1, 1, 1), "float32") == 64
-    assert not any(samples.limit(shape, "uint8") for shape in ((784,), (4, 4, 5), (2, 2, 2, 1), (0, 2, 1), ()))
+    assert thumbnails.limit(x.shape[1:], "uint8") == 64 and thumbnails.limit(x.shape[1:], "float32") == 39
+    np.testing.assert_array_equal(thumbnails.thumbnails(x), x[:, ::3, ::3])
+    assert thumbnails.limit((128, 128, 3), "uint8") == 42 and thumbnails.limit((1, 1, 1), "float32") == 64
+    assert not any(thumbnails.limit(shape, "uint8") for shape in ((784,), (4, 4, 5), (2, 2, 2, 1), (0, 2, 1), ()))
 
 
 def test_bad_rows_leave_no_gap_in_the_sheet(tmp_path):
@@ -176,12 +177,12 @@ def test_bad_rows_leave_no_gap_in_the_sheet(tmp_path):
 def test_first_rows_that_are_all_bad_make_an_empty_picture():
     schema = Schema((2, 2, 1), "float32", None)
     x = np.ones((3, 2, 2, 1), np.float32)
-    tally = facts.Tally(schema, shown=4)
+    tally = shard_summary.Tally(schema, shown=4)
     tally.add(Batch(np.array([4, 5, 6]), x, None, dict.fromkeys(range(4), "bad")), np.arange(7))
     tally.add(Batch(np.array([0]), x[:1], None, {}), np.array([7]))
     told = json.loads(json.dumps(tally.facts()))
     unit = Unit("a", 8, ("a",), "", {"split": "train"})
-    assert facts.pictures(schema, [unit], [{"facts": told}])["train"].shape == (0, 2, 2, 1) and tally.rows == 4
+    assert shard_summary.pictures(schema, [unit], [{"facts": told}])["train"].shape == (0, 2, 2, 1) and tally.rows == 4
 
 
 def test_columns_of_float_vectors(tmp_path):
@@ -256,9 +257,9 @@ def test_rejected_rows_are_counted_by_reason_and_the_first_shown():
 
 
 def test_what_cannot_be_seen_is_spelt_out_and_what_is_long_is_cut():
-    assert Page(markup.element("p", "a\u202eb\0c\udcff\x85é🦉")).words == "a\\u202eb\\x00c\\udcff\\x85é🦉"
-    assert Page(markup.text("<" * 10**6)).words == "<" * 2000 + "… (1,000,000 characters)"
-    assert [len(Page(markup.element("i", title=character)).tags[0][1]) for character in "\"'<>& "] == [1] * 6
+    assert Page(html.element("p", "a\u202eb\0c\udcff\x85é🦉")).words == "a\\u202eb\\x00c\\udcff\\x85é🦉"
+    assert Page(html.text("<" * 10**6)).words == "<" * 2000 + "… (1,000,000 characters)"
+    assert [len(Page(html.element("i", title=character)).tags[0][1]) for character in "\"'<>& "] == [1] * 6
 
 
 def test_the_same_page_for_any_workers(tmp_path):

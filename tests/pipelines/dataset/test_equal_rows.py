@@ -9,11 +9,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pipelines import content, preprocess
+from pipelines import preprocess
+from pipelines.dataset import equal_rows
 from pipelines.errors import PipelineError
 from pipelines.sources import Batch
 
-from .conftest import ROOT, artifacts, read_dataset, rejections, write_png
+from ..conftest import ROOT, artifacts, read_dataset, rejections, write_png
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_again(tmp_path, twice):
 
 def test_a_worker_that_fails_while_hashing(tmp_path, twice, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(content, "content_hashes", lambda *_: 1 / 0)
+        patch.setattr(equal_rows, "content_hashes", lambda *_: 1 / 0)
         with pytest.raises(PipelineError, match=r"^ZeroDivisionError"):
             run(twice[0], tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -147,7 +148,7 @@ def test_killed_in_either_phase_then_resumed(tmp_path, phase):
 
 def test_hashes_know_dtype_and_shape():
     def hashes(x):
-        return content.content_hashes(Batch(np.arange(len(x)), x, None, {}), len(x))
+        return equal_rows.content_hashes(Batch(np.arange(len(x)), x, None, {}), len(x))
 
     zeros = np.zeros((1, 4), np.uint8)
     made = {hashes(x) for x in (zeros, zeros.reshape(1, 2, 2), zeros.view(np.float32), np.zeros((1, 4), np.float32))}
@@ -160,7 +161,7 @@ def test_first_of_equals_against_a_dictionary():
         hashes = rng.integers(0, 4, (size, 4), dtype=np.uint64)
         first = {}
         expected = [first.setdefault(row.tobytes(), i) if row.any() else i for i, row in enumerate(hashes)]
-        np.testing.assert_array_equal(content.first_of_equals(hashes), expected)
+        np.testing.assert_array_equal(equal_rows.first_of_equals(hashes), expected)
 
 
 def test_the_command(tmp_path, twice, capsys):

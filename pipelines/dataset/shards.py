@@ -1,0 +1,162 @@
+"""The shards of a prepared dataset: which rows make one, and how a worker writes it.
+
+By the hash of its key alone a row gets its split (where the source has none), its shard and its place in it, so that
+the dataset is the same whoever writes which shard when, and a row stays where it is when others come.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+from pipelines import contract, storage
+from pipelines.dataset import shard_summary, thumbnails
+from pipelines.dataset.work_lists import read_references
+from pipelines.errors import PipelineError, Rejection
+from pipelines.formats import tfrecords
+from pipelines.jobs import metrics, reporting
+from pipelines.jobs.commits import Output, Unit
+from pipelines.sources import Plan, Schema, Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Which rows make one shard of one split.
+
+    Attributes:
+        split: Name of the split.
+        index: Number of the shard within its split, from 0.
+        count: How many shards the split has.
+        first: How many rows of the split lie in the shards before.
+        rows: Indices into the source's plan, `[N]`.
+    """
+
+    split: str
+    index: int
+    count: int
+    first: int
+    rows: np.ndarray
+
+
+def without_repeated_keys(plan: Plan) -> Plan:
+    """The first row of each key; the later ones are rejected."""
+    first: dict[str, int] = {}
+    twice = [row for row, key in enumerate(plan.keys) if first.setdefault(key, row) != row]
+    if not twice:
+        return plan
+    rejected = [
+        Rejection(key, plan.files[row], plan.positions[row], f"duplicate key, first at {plan.place(first[key])}")
+        for row in twice
+        for key in [plan.keys[row]]
+    ]
+    kept = sorted(set(range(len(plan.keys))) - set(twice))
+    columns = {name: [getattr(plan, name)[row] for row in kept] for name in ("keys", "splits", "files", "positions")}
+    return dataclasses.replace(plan, **columns, rejected=plan.rejected + rejected)  # type: ignore[arg-type]
+
+
+def plan_shards(plan: Plan, test_fraction: float, validation_fraction: float, rows_per_shard: int) -> list[Shard]:
+    """The shards of all splits, in the order in which they are listed.
+
+    Args:
+        plan: The rows, each key once.
+        test_fraction: Share of the rows for the test split, where the source has none of its own.
+        validation_fraction: The same for the validation split.
+        rows_per_shard: Most rows in one shard.
+
+    Raises:
+        PipelineError: A split would be empty.
+
+    Example:
+        >>> from pipelines.sources import make_source
+        >>> shards = plan_shards(make_source("digits", None).plan(), 0.1, 0.0, 1000)
+        >>> [(shard.split, shard.index, len(shard.rows)) for shard in shards]
+        [('train', 0, 804), ('train', 1, 803), ('test', 0, 190)]
+    """
+    order, draws = _hashes(plan.keys)
+    splits = _splits(plan, draws, test_fraction, validation_fraction)
+    shards = []
+    for split in sorted(set(splits.tolist()), key=lambda name: ((*contract.SPLITS, name).index(name), name)):
+        members = np.flatnonzero(splits == split)
+        members = members[np.lexsort((draws[members], order[members]))]  # 128 bits: no two keys tie
+        count = -(-len(members) // rows_per_shard)
+        first = 0
+        for index, rows in enumerate(np.array_split(members, count)):
+            shards.append(Shard(split, index, count, first, rows))
+            first += len(rows)
+    return shards
+
+
+def _hashes(keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Two independent 64-bit hashes of each key, `[N]`: one orders the rows, the other draws the split."""
+    digests = b"".join(hashlib.sha256(key.encode()).digest()[:16] for key in keys)
+    words = np.frombuffer(digests, ">u8").reshape(-1, 2)
+    return words[:, 0], words[:, 1]
+
+
+def _splits(plan: Plan, draws: np.ndarray, test_fraction: float, validation_fraction: float) -> np.ndarray:
+    """The split of each row, `[N]`: the source's own, and by hash what the source does not have."""
+    own = np.array([split or contract.TRAIN for split in plan.splits])
+    u = draws / 2.0**64
+    test = 0.0 if (own == contract.TEST).any() else test_fraction
+    validation = 0.0 if (own == contract.VALIDATION).any() else validation_fraction
+    drawn = np.where(u < test + validation, contract.VALIDATION, contract.TRAIN)
+    drawn = np.where(u < test, contract.TEST, drawn)
+    wanted = [name for name, fraction in ((contract.TEST, test), (contract.VALIDATION, validation)) if fraction > 0]
+    splits = np.where(own == contract.TRAIN, drawn, own)
+    for split in [contract.TRAIN, *wanted]:
+        if (own == contract.TRAIN).any() and not (splits == split).any():
+            raise PipelineError(
+                f"split {split!r} would get none of the {len(own)} rows: change --test-fraction "
+                f"{test_fraction} or --validation-fraction {validation_fraction}, or give more rows"
+            )
+    return splits
+
+
+def shard_unit(source: Source, plan: Plan, shard: Shard, job_fingerprint: str) -> Unit:
+    """The unit of work that writes a shard; its ``task`` holds the split and how many first rows are shown."""
+    shown = thumbnails.limit(plan.schema.shape, plan.schema.dtype) - shard.first
+    return Unit(
+        name=f"{shard.split}-{shard.index:05d}-of-{shard.count:05d}",
+        rows=len(shard.rows),
+        files=(f"{source.name}-{shard.split}.tfrecord-{shard.index:05d}-of-{shard.count:05d}",),
+        fingerprint=storage.fingerprint(
+            [shard_summary.VERSION, job_fingerprint, [plan.keys[row] for row in shard.rows]]
+        ),
+        task={"split": shard.split, "shown": max(0, shown)},
+    )
+
+
+class WriteShard(beam.DoFn):
+    """Decodes the rows of one unit, writes its shard and commits it. Yields the unit's name."""
+
+    def __init__(self, output: Output, source: Source, schema: Schema):
+        self._output, self._source, self._schema = output, source, schema
+        self._read, self._written, self._rejected = map(metrics.counter, ("rows_read", "rows_written", "rows_rejected"))
+
+    def process(self, unit: Unit) -> Iterator[str]:
+        """Does one unit; see the class. One that is done stays."""
+        if self._output.is_done(unit):
+            yield unit.name
+            return
+        with reporting(self._output, unit):
+            rows, rejected, told = self._write(unit)
+            self._output.commit(unit, rows, rejected, told)
+        self._read.inc(unit.rows)
+        self._written.inc(rows)
+        self._rejected.inc(len(rejected))
+        yield unit.name
+
+    def _write(self, unit: Unit) -> tuple[int, list[Rejection], dict[str, Any]]:
+        references = read_references(self._output, unit)
+        tally = shard_summary.Tally(self._schema, unit.task["shown"])
+        reasons = {row: reason for row, reason in enumerate(references.reasons) if reason is not None}
+        with self._output.writing(unit.files[0]) as shard:
+            for rows, batch in references.read(self._source, self._schema):
+                tally.add(batch, rows)
+                shard.write(tfrecords.framed([references.keys[row] for row in rows[batch.good]], batch.x, batch.labels))
+                reasons |= {int(rows[i]): reason for i, reason in batch.reasons.items()}
+        rejected = [references.rejection(row, reason) for row, reason in sorted(reasons.items())]
+        return tally.rows, rejected, tally.facts()
