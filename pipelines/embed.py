@@ -23,22 +23,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.ml.inference.base import RunInference
 
-from pipelines import contract, duplicates, jobs, storage
+from pipelines import contract, jobs, storage
+from pipelines.embedding import repeated_keys
+from pipelines.embedding.handler import Embedded, SavedModelHandler
+from pipelines.embedding.parquet_parts import Part
+from pipelines.embedding.saved_models import ModelVersion, Signature, choose_score, choose_signature, find_model
 from pipelines.errors import PipelineError
 from pipelines.inputs import open_input
 from pipelines.inputs.base import Block, BlockReference, Rows
 from pipelines.jobs import metrics, options
 from pipelines.jobs.commits import Output, Unit
-from pipelines.parts import Part
-from pipelines.saved_models import (
-    Embedded,
-    ModelVersion,
-    SavedModelHandler,
-    Signature,
-    choose_score,
-    choose_signature,
-    find_model,
-)
 
 KIND = "embeddings"
 BATCH_SIZE = 4096
@@ -116,7 +110,7 @@ def read_embeddings(output: str) -> pa.Table:
         PipelineError: The output is not complete.
 
     Example:
-        >>> from pipelines.parts import part_table
+        >>> from pipelines.embedding.parquet_parts import part_table
         >>> output = Output("embeddings/tiny")  # by hand, what ``run`` does
         >>> with output.writing("part.parquet") as file:
         ...     pq.write_table(part_table(["a"], {"embedding": np.ones([1, 2], np.float32)}), file)
@@ -228,7 +222,7 @@ def run(
         fingerprint=fingerprint,
         units=units,
         steps=_Embed(target, dataset, handler),
-        settle=functools.partial(duplicates.reject, target, units),
+        settle=functools.partial(repeated_keys.reject, target, units),
         conclude=functools.partial(_conclude, version, chosen, checksums, settings),
         started=started,
     )

@@ -69,7 +69,7 @@ PIPELINES: dict[str, set[str]] = {
     "storage": {"errors"},
     "formats": {"contract", "errors", "storage"},
     "jobs": {"contract", "errors", "storage"},
-    "sources": {"contract", "errors", "storage", "formats", "jobs"},
+    "sources": {"contract", "errors", "storage", "formats"},
     "inputs": {"contract", "errors", "storage", "formats", "jobs"},
     "dataset": {"contract", "errors", "storage", "formats", "jobs", "sources"},
     "embedding": {"contract", "errors", "storage", "formats", "jobs", "inputs"},
@@ -84,12 +84,7 @@ BESIDE = {
         "evaluation": ("posterior_sampling",),
         "experiments": ("optimizers",),
     },
-    "pipelines": {
-        "formats": ("columns", "files", "records", "statistics"),
-        "jobs": ("commits", "metrics", "options", "progress", "worker"),
-        "dataset": ("content", "facts", "markup", "references", "report", "samples"),
-        "embedding": ("duplicates", "noise", "parts", "saved_models"),
-    },
+    "pipelines": {},
 }
 ROOM_OF = {f"{package}.{file}": room for package, rooms in BESIDE.items() for room in rooms for file in rooms[room]}
 

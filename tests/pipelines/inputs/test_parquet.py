@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import duplicates, embed
+from pipelines import embed
+from pipelines.embedding import repeated_keys
 from pipelines.errors import PipelineError
 
 from ..conftest import FORMS, Linear, command, fixed_binary, flat, png, rejections
@@ -175,7 +176,7 @@ def test_blocks_and_row_groups_do_not_matter(block_rows, row_group_size, x, line
 @pytest.mark.parametrize("hashes", [1 << 22, 1, 7])
 def test_a_key_that_comes_twice_keeps_its_first_good_row(hashes, x, linear_digits, tmp_path, monkeypatch):
     """Across files and units; the first row of one of the keys is itself bad, so that its second stays."""
-    monkeypatch.setattr(duplicates, "_HASHES", hashes)  # that are sorted together: all, one or few
+    monkeypatch.setattr(repeated_keys, "_HASHES", hashes)  # that are sorted together: all, one or few
     (tmp_path / "in").mkdir()
     x = x.copy()
     x[2] = 255  # the model raises

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import contract
+from pipelines.embedding.handler import Embedded
 from pipelines.errors import PipelineError, Rejection
 from pipelines.jobs.commits import Output, Unit
-from pipelines.saved_models import Embedded
 
 
 class Part:

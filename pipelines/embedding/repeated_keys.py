@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import contract
+from pipelines.embedding.parquet_parts import parquet_writer
 from pipelines.errors import Rejection
 from pipelines.jobs.commits import Output, Unit
-from pipelines.parts import parquet_writer
 
 _HASHES = 1 << 22  # that are sorted in memory together
 _MOST_FILES = 256

@@ -8,10 +8,10 @@ import scipy.stats
 import tensorflow as tf
 
 from pipelines import embed
+from pipelines.embedding.keyed_noise import standard_normal
 from pipelines.errors import PipelineError
-from pipelines.noise import standard_normal
 
-from .conftest import Linear, command
+from ..conftest import Linear, command
 
 ROWS, SAMPLES = 40, 5
 KEYS = [f"Zeile {i}é" for i in range(ROWS)]

@@ -1,0 +1,175 @@
+"""A SavedModel: found by name, checked before the job starts, loaded once a process."""
+
+import dataclasses
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines import contract, storage
+from pipelines.errors import PipelineError, first_line
+from pipelines.inputs.base import Rows
+
+OUTPUTS = contract.OUTPUTS[contract.EMBED]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelVersion:
+    """One version of a model: its folder, its name, its number (None where the folder has none), its
+    checksum."""
+
+    path: str
+    name: str
+    version: int | None
+    sha256: str
+
+    def manifest(self) -> dict[str, Any]:
+        """What a manifest says of the model; no path, because it would differ from machine to machine."""
+        return {"name": self.name, "version": self.version, "sha256": self.sha256}
+
+
+def find_model(path: str) -> ModelVersion:
+    """The model version that a path names; for a base folder the one with the largest number.
+
+    Raises:
+        PipelineError: There is no SavedModel.
+
+    Example:
+        >>> tf.saved_model.save(tf.Module(), "saved_models/empty/2")
+        >>> tf.saved_model.save(tf.Module(), "saved_models/empty/10")
+        >>> find_model("saved_models/empty").version
+        10
+    """
+    folder = os.path.abspath(path)
+    file = contract.SAVED_MODEL
+    if not storage.exists(os.path.join(folder, file)):
+        versions = {name: contract.version_number(name) or 0 for name in storage.names(folder)}
+        numbered = [name for name in versions if contract.version_number(name) is not None]
+        if not numbered:
+            raise PipelineError(f"{path} holds no SavedModel: expected {path}/{file} or a numbered version below it")
+        folder = os.path.join(folder, max(numbered, key=versions.__getitem__))
+        if not storage.exists(os.path.join(folder, file)):
+            raise PipelineError(f"{folder} is the newest version but holds no {file}: export it again or remove it")
+    base, name = os.path.split(folder)
+    version = contract.version_number(name)
+    return ModelVersion(folder, name if version is None else os.path.basename(base), version, _checksum(folder))
+
+
+def _checksum(folder: str) -> str:
+    """Of every file of the SavedModel, with its name."""
+    files = [os.path.join(where, name) for where, _, names in os.walk(folder) for name in names]
+    return storage.fingerprint(sorted([os.path.relpath(file, folder), storage.sha256(file)] for file in files))
+
+
+_loaded: dict[tuple[str, str], Any] = {}
+_loading = threading.Lock()
+
+
+def load(model: ModelVersion) -> Any:
+    """The model, loaded once in this process however many threads and stages ask; the last one is kept.
+
+    Raises:
+        PipelineError: TensorFlow cannot load it.
+    """
+    import tensorflow as tf
+
+    with _loading:
+        known = (model.path, model.sha256)
+        if known not in _loaded:
+            try:
+                loaded = tf.saved_model.load(model.path)
+            except Exception as error:  # TensorFlow raises many kinds for a damaged SavedModel
+                raise PipelineError(f"{model.path} cannot be loaded: {first_line(error)}") from error
+            _loaded.clear()
+            _loaded[known] = loaded
+        return _loaded[known]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """A signature: its name, the name, shape and dtype of its input, and the length D of an embedding."""
+
+    name: str
+    input: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    dimension: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A signature that gives a row's ELBO from noise: its name, the name of its observations, the length of z, and how
+    many samples of z to take."""
+
+    name: str
+    input: str
+    dimension: int
+    num_samples: int
+
+
+def choose_score(model: ModelVersion, signature: Signature, num_samples: int) -> Score | None:
+    """The signature that scores what ``signature`` embeds; None for no samples.
+
+    Raises:
+        PipelineError: The model has no such signature, or it is not of the contract's form.
+    """
+    if num_samples == 0:
+        return None
+    signatures, name = load(model).signatures, contract.score_for(signature.name) or ""
+    if name not in signatures:
+        raise PipelineError(
+            f"{model.path} has no signature {name or contract.SCORE!r} to score what {signature.name!r} embeds, it has "
+            f"{sorted(signatures)}: export the model again, or leave --score out"
+        )
+    inputs = signatures[name].structured_input_signature[1]
+    others = [key for key in inputs if key != contract.NOISE]
+    noise, outputs = inputs.get(contract.NOISE), signatures[name].structured_outputs
+    if (
+        len(others) != 1
+        or noise is None
+        or noise.shape.rank != 3
+        or noise.shape[2] is None
+        or contract.ELBO not in outputs
+    ):
+        raise PipelineError(
+            f"signature {name} of {model.path} takes {sorted(inputs)} and returns {sorted(outputs)}, "
+            "expected an observation and noise [B, K, D] with D known, and elbo"
+        )
+    return Score(name, others[0], int(noise.shape[2]), num_samples)
+
+
+def choose_signature(model: ModelVersion, rows: Rows, name: str | None, stddev: bool) -> Signature:
+    """The signature that is for such rows, or the one of that name.
+
+    Bytes are never scaled here to fit ``embed``: only the model knows how it was trained.
+
+    Raises:
+        PipelineError: The model has no such signature, or it gives no embedding.
+    """
+    signatures = load(model).signatures
+    wanted = name or rows.signature
+    if wanted not in signatures:
+        raise PipelineError(
+            f"{model.path} has no signature {wanted!r} for {rows.dtype} rows, it has {sorted(signatures)}: "
+            "export it with that signature, or name another with --signature"
+        )
+    function = signatures[wanted]
+    inputs, outputs = function.structured_input_signature[1], function.structured_outputs
+    (input_name, spec), *others = inputs.items()
+    if others or spec.shape.rank is None or spec.shape.rank < 1:
+        found = {key: f"{value.dtype.name} {value.shape}" for key, value in sorted(inputs.items())}
+        raise PipelineError(f"signature {wanted} of {model.path} takes {found}, expected one input with a batch axis")
+    dimension = _dimension(outputs, wanted, model, OUTPUTS if stddev else OUTPUTS[:1])
+    return Signature(wanted, input_name, tuple(spec.shape[1:]), spec.dtype.name, dimension)
+
+
+def _dimension(outputs: dict[str, Any], signature: str, model: ModelVersion, needed: Sequence[str]) -> int:
+    for name in needed:
+        spec = outputs.get(name)
+        if spec is None or spec.dtype.name != "float32" or spec.shape.rank != 2 or spec.shape[1] is None:
+            found = {key: f"{value.dtype.name} {value.shape}" for key, value in sorted(outputs.items())}
+            raise PipelineError(
+                f"signature {signature} of {model.path} returns {found}, "
+                f"expected {name}: float32 [None, D] with D known"
+            )
+    return int(outputs[contract.EMBEDDING].shape[1])
