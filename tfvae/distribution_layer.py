@@ -17,50 +17,7 @@ from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from tfvae import families
-
-# A preferred parameter steps aside when its other spelling is fixed: Gamma(rate=1.) leaves no log_rate to learn.
-_OTHER_SPELLING = {"probs": "logits", "rate": "log_rate"}
-
-
-def _above_low(raw: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    return parameters["low"] + tf.nn.softplus(raw)
-
-
-def _between_low_and_high(raw: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    return parameters["low"] + (parameters["high"] - parameters["low"]) * tf.sigmoid(raw)
-
-
-def _unit_vector(raw: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    return tf.math.l2_normalize(raw, axis=-1)
-
-
-# Parameters whose range depends on others, so that TFP cannot constrain them alone; each follows what it depends on.
-# A TruncatedNormal could lie anywhere, but far outside of [low, high] float32 has no digits for what is left of it.
-_DEPENDENT: dict[str, dict[str, Callable[[tf.Tensor, Mapping[str, tf.Tensor]], tf.Tensor]]] = {
-    "Uniform": {"high": _above_low},
-    "Triangular": {"high": _above_low, "peak": _between_low_and_high},
-    "TruncatedNormal": {"high": _above_low, "loc": _between_low_and_high},
-    "VonMisesFisher": {"mean_direction": _unit_vector},
-    "Reciprocal": {"high": _above_low},
-}
-
-# What must be fixed with a fixed parameter, for no free one could be kept on the right side of it.
-_NEEDED = {"high": ["low"], "peak": ["low", "high"]}
-
-# Below these values a float32 draw leaves the open support (a Beta rounds to 1, a Gamma to 0, a Pareto overflows) or
-# its pathwise gradient does, often enough to poison a training run. A fixed parameter is not held to them: whoever
-# fixes it, chose it.
-_LOWEST: dict[str, dict[str, float]] = {
-    "StudentT": {"df": 1.0},
-    "Pareto": {"concentration": 1.0},
-    "Beta": {"concentration1": 1.0, "concentration0": 1.0},
-    "Kumaraswamy": {"concentration1": 1.0, "concentration0": 1.0},
-    "Gamma": {"concentration": 0.3},
-    "Dirichlet": {"concentration": 0.3},
-    "Weibull": {"concentration": 0.25},
-    "F": {"df1": 1.0, "df2": 2.0},
-}
-
+from tfvae.families.facts import FACTS, REAL, Facts
 
 # By name, for a likelihood or posterior that is to be parameterised as a paper has it: "log_variance" is log σ² -> σ.
 _CONSTRAINTS: dict[str, Callable[[], Any]] = {
@@ -72,14 +29,20 @@ _CONSTRAINTS: dict[str, Callable[[], Any]] = {
 }
 
 
+def _facts(family: type[tfd.Distribution]) -> Facts:
+    """Those of the family; without any, none of its parameters needs special care."""
+    return FACTS.get(family.__name__, Facts(REAL))
+
+
 class _Parameter:
     """One parameter of a family: its shape for an event, and the map from the real line to its support."""
 
     def __init__(self, family: type[tfd.Distribution], name: str, properties: Any, event_shape: Sequence[int]):
         self.name = name
         self.shape = tuple(int(size) for size in properties.shape_fn(list(event_shape)))
-        self._dependent = _DEPENDENT.get(family.__name__, {}).get(name)
-        self._lowest = _LOWEST.get(family.__name__, {}).get(name, 0.0)
+        facts = _facts(family)
+        self._dependent = facts.dependent.get(name)
+        self._lowest = facts.lowest.get(name, 0.0)
         self._bijector: Any = None if self._dependent else properties.default_constraining_bijector_fn()
         self.raw_shape = (
             tuple(self._bijector.inverse_event_shape(tf.TensorShape(self.shape)).as_list())
@@ -126,7 +89,7 @@ def _parameters(family: type[tfd.Distribution], event_shape: Sequence[int]) -> d
         for name, value in family.parameter_properties(dtype=tf.float32).items()
         if value.is_tensor and not (name == "probs" and issubclass(family, tfd.OneHotCategorical))
     }
-    dependent = list(_DEPENDENT.get(family.__name__, {}))
+    dependent = list(_facts(family).dependent)
     names = [name for name in properties if name not in dependent] + dependent
     return {name: _Parameter(family, name, properties[name], event_shape) for name in names}
 
@@ -191,7 +154,7 @@ class DistributionLayer(keras.layers.Layer):
             raise ValueError(
                 f"{self.family.__name__} has no parameter {', '.join(unknown)}; it accepts {', '.join(parameters)}."
             )
-        for name, others in _NEEDED.items():
+        for name, others in _facts(self.family).needs.items():
             missing = [other for other in others if name in fixed and other in parameters and other not in fixed]
             if missing:
                 raise ValueError(
@@ -202,7 +165,7 @@ class DistributionLayer(keras.layers.Layer):
         low, high = self._constants.get("low"), self._constants.get("high")
         if low is not None and high is not None and not np.all(low < high):
             raise ValueError(f"{self.family.__name__} needs low < high, received low={low} and high={high}.")
-        replaced = {_OTHER_SPELLING.get(name, name) for name in fixed}
+        replaced = {_facts(self.family).other_spelling.get(name, name) for name in fixed}
         preferred = self.family.parameter_properties(dtype=tf.float32)
         self._free = [p for name, p in parameters.items() if preferred[name].is_preferred and name not in replaced]
         free = {parameter.name: parameter for parameter in self._free}
@@ -212,6 +175,11 @@ class DistributionLayer(keras.layers.Layer):
                     f"{self.family.__name__} has no free parameter {name} to constrain; free: {', '.join(free)}."
                 )
             free[name].constrain_by(constraint)
+
+    @property
+    def facts(self) -> Facts | None:
+        """What is known of the family; None of one that was registered without facts."""
+        return FACTS.get(self.family.__name__)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         spatial = self.event_shape[:-1]

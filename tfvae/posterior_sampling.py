@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfvae import posteriors, xla
+from tfvae.families import facts
 from tfvae.vae import VAE
 
 _JITTER = 0.2  # a transition's steps are 0.8 to 1.2 times the step size
@@ -215,7 +216,8 @@ def _with_step_size(results: Any, step_size: tf.Tensor) -> Any:
 
 def _bijector(vae: VAE) -> tfp.bijectors.Bijector:
     """f, from the space without bounds to the prior's support."""
-    if isinstance(vae.prior, tfp.distributions.Dirichlet):
+    known = facts.of(vae.prior)
+    if known is not None and known.support is facts.SIMPLEX:
         return tfp.bijectors.IteratedSigmoidCentered()  # TFP's default for it fails under NumPy 2.4
     bijector = vae.prior.experimental_default_event_space_bijector()
     if bijector is None:

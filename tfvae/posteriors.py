@@ -9,12 +9,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfvae import replicas
 from tfvae.distribution_layer import DistributionLayer
-
-# Open supports: a draw that rounds to their end has an infinite density.
-_UNIT_INTERVAL = (tfd.Beta, tfd.Kumaraswamy)
-_POSITIVE = (tfd.Dirichlet, tfd.Gamma, tfd.LogNormal, tfd.Weibull)
-_TINY = 1.17549435e-38  # the smallest normal float32
-_BELOW_ONE = 0.99999994  # the largest float32 below 1
+from tfvae.families import facts
 
 
 def diagonal_normal(latent_dim: int) -> DistributionLayer:
@@ -57,10 +52,8 @@ def draw(posterior: tfd.Distribution, num_samples: int, seed: tf.Tensor) -> tf.T
     A draw that float32 rounds to 0 or 1, the end of an open support, is moved to the nearest number inside.
     """
     z = replicas.sample(posterior, seed, before=[num_samples])
-    family = posterior.distribution if isinstance(posterior, tfd.Independent) else posterior
-    if isinstance(family, _UNIT_INTERVAL):
-        return tf.clip_by_value(z, _TINY, _BELOW_ONE)
-    return tf.clip_by_value(z, _TINY, z.dtype.max) if isinstance(family, _POSITIVE) else z
+    known = facts.of(posterior)
+    return z if known is None else known.support.inside(z)
 
 
 def from_noise(distribution: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
@@ -92,7 +85,8 @@ def mean(posterior: tfd.Distribution) -> tf.Tensor:
 
 def stddev(posterior: tfd.Distribution) -> tf.Tensor:
     """The standard deviation of q(z|x), ``[B, D]``; infinite where it does not exist."""
-    if isinstance(posterior, tfd.VonMisesFisher):
+    known = facts.of(posterior)
+    if known is not None and known.support is facts.SPHERE:
         return tf.sqrt(tf.linalg.diag_part(posterior.covariance()))
     value = posterior.stddev()
     return tf.where(tf.math.is_nan(value), float("inf"), value)

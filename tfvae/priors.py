@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae.distribution_layer import DistributionLayer
+from tfvae.families import facts
 
 
 @keras.saving.register_keras_serializable("tfvae")
@@ -148,9 +149,6 @@ def check_prior(prior: tfd.Distribution, posterior: tfd.Distribution, family: st
         )
 
 
-# The families whose draws fill a set of one dimension less than their event: the simplex and the sphere.
-_CONSTRAINED = (tfd.Dirichlet, tfd.VonMisesFisher)
-
-
 def _degrees_of_freedom(distribution: tfd.Distribution) -> int:
-    return distribution.event_shape[-1] - isinstance(distribution, _CONSTRAINED)
+    known = facts.of(distribution)
+    return distribution.event_shape[-1] - (known.support.lost_dimensions if known else 0)

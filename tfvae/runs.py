@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfvae import data, evaluation, likelihoods, plots
+from tfvae import data, evaluation, families, observations, plots
 from tfvae.callbacks import ProgressBar
 from tfvae.experiments import EXPERIMENTS
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
@@ -216,10 +216,11 @@ def evaluate(
 def _observation_kind(vae: VAE, x: np.ndarray) -> str:
     """How x is scored: bounds on binarised and on greyscale images must never be compared."""
     family = vae.likelihood.family.__name__
-    if family != "Bernoulli":
-        return f"{family}, real values" if likelihoods.scales_bytes(vae.likelihood) else family
+    facts = vae.likelihood.facts
+    if facts is None or facts.support is not families.facts.BINARY:
+        return f"{family}, real values" if observations.is_picture(vae.likelihood) else family
     high = 255 if x.dtype == np.uint8 else 1
-    return "Bernoulli, binarised" if np.isin(x, (0, high)).all() else "Bernoulli, greyscale (not binarised)"
+    return f"{family}, binarised" if np.isin(x, (0, high)).all() else f"{family}, greyscale (not binarised)"
 
 
 def plot(run: PathLike, output: PathLike, data_directory: PathLike | None = None, split: str = "test") -> list[str]:

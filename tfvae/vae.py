@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import batches, families, likelihoods, objectives, posteriors, priors, replicas, training, xla
+from tfvae import batches, families, objectives, observations, posteriors, priors, replicas, training, xla
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.objectives import Estimate, Terms
 
@@ -76,7 +76,7 @@ class VAE(training.UnsupervisedModel):
     ):
         super().__init__(seed, name)
         _check_num_samples(num_samples)
-        if binarize and likelihood.family.__name__ != "Bernoulli":
+        if binarize and (likelihood.facts is None or likelihood.facts.support is not families.facts.BINARY):
             raise ValueError(
                 f"binarize=True makes pixels of 0 and 1, which a {likelihood.family.__name__} likelihood does not "
                 "score: use likelihoods.bernoulli, or leave x as it is."
@@ -201,13 +201,13 @@ class VAE(training.UnsupervisedModel):
         return x if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
 
     def check_observations(self, x: tf.Tensor) -> None:
-        """See ``likelihoods.check_observations``."""
-        likelihoods.check_observations(self.likelihood, x)
+        """See ``observations.check``."""
+        observations.check(self.likelihood, x)
 
     def _floats(self, x: tf.Tensor) -> tf.Tensor:
         if x.dtype != tf.uint8:
             return x
-        return tf.cast(x, tf.float32) / (255.0 if likelihoods.scales_bytes(self.likelihood) else 1.0)
+        return tf.cast(x, tf.float32) / observations.byte_scale(self.likelihood)
 
     def drawn_observations(self, x: tf.Tensor, seeds: Callable[[], tf.Tensor]) -> tf.Tensor:
         """What is learned from x: pixels of 0 and 1 where the VAE binarises, x itself where it does not."""

@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import tfvae
 from tests.exporting.test_saved_model import image_model
-from tfvae import cli, data, likelihoods, networks, runs
+from tfvae import cli, data, networks, observations, runs
 from tfvae.exporting import provenance
 
 SHA = "0123456789abcdef" * 4
@@ -190,4 +190,4 @@ def test_a_record_behind_a_link_is_not_followed(tmp_path):
 
 def test_every_scale_is_said():
     for family, words in (("Bernoulli", "[0, 1]"), ("Poisson", "counts"), ("OneHotCategorical", "indicators")):
-        assert words in likelihoods.scale(tfvae.DistributionLayer(family, [4]))
+        assert words in observations.scale(tfvae.DistributionLayer(family, [4]))

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from pipelines import contract
-from tfvae import __version__, likelihoods, tables
+from tfvae import __version__, observations, tables
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.exporting.provenance import Provenance
 from tfvae.vae import VAE
@@ -90,7 +90,7 @@ def _scale(vae: VAE, spec: tf.TensorSpec) -> str:
         return f"a PNG or JPEG file of shape {list(vae.event_shape)}, 0 to 255, divided by 255 in the graph"
     if spec.dtype == tf.uint8:
         return "0 to 255, divided by 255 in the graph"
-    return _SCALES[spec.name] if spec.name in _SCALES else likelihoods.scale(vae.likelihood)
+    return _SCALES[spec.name] if spec.name in _SCALES else observations.scale(vae.likelihood)
 
 
 def write(folder: pathlib.Path, description: Mapping[str, Any]) -> None:

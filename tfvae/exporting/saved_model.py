@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipelines import contract
-from tfvae import likelihoods, objectives, posteriors
+from tfvae import objectives, observations, posteriors
 from tfvae.exporting import card, versions
 from tfvae.exporting.provenance import Provenance
 from tfvae.vae import VAE
@@ -118,7 +118,7 @@ def _signatures(vae: VAE) -> Iterator[tuple[str, Signature]]:
     scored = _takes_noise(vae.encode(tf.zeros([1, *event])))
     if scored:
         yield "score", _concrete(lambda x, noise: _score(vae, _checked(x, event), noise), x, draws)
-    if len(event) == 3 and likelihoods.scales_bytes(vae.likelihood):
+    if len(event) == 3 and observations.is_picture(vae.likelihood):
         pixels = tf.TensorSpec([None, *event], tf.uint8, "x")
         yield "embed_uint8", _concrete(lambda x: embed(_checked(x, event)), pixels)
         if scored:

@@ -1,8 +1,8 @@
-"""Families that TFP lacks, or has in a form that does not suit a VAE, each with an exact log-density.
+"""Densities of real numbers that TFP lacks, each exact and each drawn pathwise.
 
 The paper's section 2.4 names 22 families that can be sampled as z = g(ε, x) with ε free of parameters: by (i) an
 inverse CDF, (ii) a location and a scale, or (iii) a composition of others. TFP has 17 of them; Rayleigh, Reciprocal,
-Gompertz, Erlang and F are here, and ``DistributionLayer`` takes them by name as it takes those of TFP.
+Gompertz, Erlang and F are here.
 """
 
 import math
@@ -11,90 +11,10 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
-from tensorflow_probability import random as tfp_random
 from tensorflow_probability import util as tfp_util
-
-from tfvae import xla
 
 _Properties = tfp_util.ParameterProperties
 _LOWEST_SCALE = 1e-6
-_PHILOX = 1  # tf.random.Algorithm.PHILOX as the raw operations number it
-
-
-def standard_normal(shape: Any, seed: Any, dtype: Any = tf.float32) -> tf.Tensor:
-    """ε ~ N(0, I), fixed by its seed and by the number of draws: Φ⁻¹((1 + u) / 2), u ~ U(-1, 1).
-
-    TensorFlow runs a seed through Philox to make the key of another Philox. XLA repeats the first for every number
-    drawn, which took a fifth of a training step at batch 100 and a third at 2048. A generator's key may be any number,
-    so the seed is the key. TensorFlow's normals are Box and Muller's, whose sines take XLA four times as long as Φ⁻¹,
-    and which it pairs by the shape of the draw, so that they are other numbers than in eager mode.
-
-    Example:
-        >>> standard_normal([2], seed=(1, 2)).shape
-        TensorShape([2])
-    """
-    precision = tf.float64 if dtype == tf.float64 else tf.float32
-    spare = 0 if precision == tf.float64 else 8  # bits that u would round away
-    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(**_keyed(shape, seed), dtype=tf.int32)
-    u = (tf.cast(tf.bitwise.right_shift(bits, spare), precision) + 0.5) * 2.0 ** (spare - 31)  # never 0, 1 or -1
-    return tf.cast(-tf.sign(u) * tf.math.ndtri(0.5 - 0.5 * tf.abs(u)), dtype)  # either tail to its last bit
-
-
-def standard_uniform(shape: Any, seed: Any, dtype: Any = tf.float32) -> tf.Tensor:
-    """Uniform numbers in [0, 1); see ``standard_normal``.
-
-    Example:
-        >>> standard_uniform([2], seed=(1, 2)).shape
-        TensorShape([2])
-    """
-    return tf.raw_ops.StatelessRandomUniformV2(**_keyed(shape, seed), dtype=dtype)
-
-
-def _keyed(shape: Any, seed: Any) -> dict[str, Any]:
-    key = tf.bitcast(tf.cast(tfp_random.sanitize_seed(seed), tf.int32), tf.uint64)[tf.newaxis]
-    return {"shape": tf.cast(shape, tf.int32), "key": key, "counter": tf.zeros([2], tf.uint64), "alg": _PHILOX}
-
-
-class Normal(tfd.Normal):
-    """TFP's Normal, drawn by ``standard_normal``.
-
-    Example:
-        >>> bool(Normal(1.0, 2.0).sample(seed=(1, 2)) == 1.0 + 2.0 * standard_normal([], seed=(1, 2)))
-        True
-    """
-
-    def _sample_n(self, n: Any, seed: Any = None) -> tf.Tensor:
-        loc, scale = tf.convert_to_tensor(self.loc), tf.convert_to_tensor(self.scale)
-        shape = tf.concat([[n], tf.broadcast_dynamic_shape(tf.shape(loc), tf.shape(scale))], axis=0)
-        return loc + scale * standard_normal(shape, seed, self.dtype)
-
-
-class Bernoulli(tfd.Bernoulli):
-    """TFP's Bernoulli with float32 events and one softplus for log p(x) where TFP takes two: x logit - softplus(logit).
-
-    A grey value x in [0, 1] scores x log p + (1 - x) log(1 - p).
-
-    Example:
-        >>> round(float(Bernoulli(logits=0.0).log_prob(0.3)), 4)  # log 0.5
-        -0.6931
-    """
-
-    def __init__(self, logits: Any = None, probs: Any = None, dtype: Any = tf.float32, name: str = "Bernoulli"):
-        super().__init__(logits=logits, probs=probs, dtype=dtype, name=name)
-        self._parameters = {"logits": logits, "probs": probs, "dtype": dtype, "name": name}
-
-    @classmethod
-    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
-        return tfd.Bernoulli._parameter_properties(dtype, num_classes)
-
-    def _log_prob(self, event: tf.Tensor) -> tf.Tensor:
-        logits = self._logits_parameter_no_checks()
-        return tf.cast(event, logits.dtype) * logits - xla.softplus(logits)
-
-    def _sample_n(self, n: Any, seed: Any = None) -> tf.Tensor:
-        probs = self._probs_parameter_no_checks()
-        draws = standard_uniform(tf.concat([[n], tf.shape(probs)], axis=0), seed, probs.dtype)
-        return tf.cast(draws < probs, self.dtype)
 
 
 def _positive() -> Any:
@@ -276,75 +196,3 @@ class F(tfd.Distribution):
 
     def _default_event_space_bijector(self) -> Any:
         return tfb.Softplus()
-
-
-class OneHotCategorical(tfd.OneHotCategorical):
-    """TFP's OneHotCategorical with float32 events and the mean that TFP leaves out.
-
-    Example:
-        >>> OneHotCategorical(logits=[0.0, 0.0]).mean().numpy().tolist()
-        [0.5, 0.5]
-    """
-
-    def __init__(self, logits: Any = None, probs: Any = None, dtype: Any = tf.float32, name: str = "OneHotCategorical"):
-        super().__init__(logits=logits, probs=probs, dtype=dtype, name=name)
-        self._parameters = {"logits": logits, "probs": probs, "dtype": dtype, "name": name}
-
-    @classmethod
-    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
-        return tfd.OneHotCategorical._parameter_properties(dtype, num_classes)
-
-    def _mean(self) -> tf.Tensor:
-        return self.probs_parameter()
-
-
-FAMILIES: dict[str, type[tfd.Distribution]] = {
-    family.__name__: family
-    for family in (Bernoulli, Normal, OneHotCategorical, Rayleigh, Reciprocal, Gompertz, Erlang, F)
-}
-
-
-def register(family: type[tfd.Distribution]) -> type[tfd.Distribution]:
-    """Make a family of your own known to ``DistributionLayer`` and to saved models, by its class name; a decorator.
-
-    The class states its parameters in ``_parameter_properties``. A program that loads a saved model must have
-    registered the family too.
-
-    Raises:
-        ValueError: If the class is no distribution, or its name is taken.
-
-    Example:
-        >>> @register
-        ... class HalfUnit(tfd.HalfNormal):
-        ...     pass
-        >>> find("HalfUnit") is HalfUnit
-        True
-    """
-    if not (isinstance(family, type) and issubclass(family, tfd.Distribution)):
-        raise ValueError(f"{family!r} is no class of distributions: derive it from tfp.distributions.Distribution.")
-    if family.__name__ in FAMILIES or hasattr(tfd, family.__name__):
-        raise ValueError(f"There is a family {family.__name__} already: choose another name.")
-    FAMILIES[family.__name__] = family
-    return family
-
-
-def find(family: str | type) -> Any:
-    """The class of a family, from its name or itself.
-
-    Raises:
-        ValueError: For one that is neither here, in TFP, nor registered.
-
-    Example:
-        >>> find("Rayleigh") is Rayleigh, find(tfd.Gamma) is tfd.Gamma
-        (True, True)
-    """
-    name = family if isinstance(family, str) else getattr(family, "__name__", "")
-    in_tfp = getattr(tfd, name, None)
-    found = FAMILIES.get(name, in_tfp)
-    is_known = isinstance(found, type) and issubclass(found, tfd.Distribution)
-    if not is_known or (isinstance(family, type) and family not in (found, in_tfp)):
-        raise ValueError(
-            f"Unknown distribution {family!r}. Expected a class of tensorflow_probability.distributions or its name, "
-            "such as 'Normal'; a class of your own must be registered first, with tfvae.families.register."
-        )
-    return found

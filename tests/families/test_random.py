@@ -1,0 +1,45 @@
+"""Normal and uniform noise: its law, its tails, its seeds."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from tfvae import families
+
+N = 100_000
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_seed_fixes_the_normals(jit_compile):
+    draw = tf.function(lambda seed: families.standard_normal([N], seed), jit_compile=jit_compile)
+    first = draw(tf.constant([7, 8])).numpy()
+    np.testing.assert_array_equal(draw(tf.constant([7, 8])), first)
+    assert stats.kstest(first, stats.norm.cdf).pvalue > 1e-3
+    assert families.standard_normal([2], 3, tf.float64).dtype == tf.float64
+
+
+@pytest.mark.parametrize("shape", [[7], [2, 300, 20]])
+def test_the_normals_are_the_same_in_eager_mode_in_xla_and_in_any_shape(shape):
+    eager = families.standard_normal(shape, (7, 8))
+    compiled = tf.function(lambda: families.standard_normal(shape, (7, 8)), jit_compile=True)()
+    np.testing.assert_allclose(compiled, eager, rtol=1e-5)
+    np.testing.assert_array_equal(families.standard_normal([tf.size(eager)], (7, 8)), np.ravel(eager))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_normals_have_the_tails_of_a_normal(jit_compile):
+    draw = tf.function(lambda: families.standard_normal([50 * N], (1, 2)), jit_compile=jit_compile)
+    z = np.sort(draw())
+    for tail in (z[z < -4], -z[z > 4]):
+        expected = 50 * N * stats.norm.cdf(-4)
+        assert abs(len(tail) - expected) < 4 * np.sqrt(expected)
+        assert stats.kstest(tail, lambda t: stats.norm.cdf(t) / stats.norm.cdf(-4)).pvalue > 1e-3
+    assert np.isfinite(z).all() and len(np.unique(z[:100])) > 80  # of about 270 values below -4
+
+
+def test_streams_of_neighbouring_seeds_are_independent():
+    draws = np.stack([families.standard_normal([N], [1, step]) for step in range(20)])
+    assert np.abs(np.corrcoef(draws) - np.eye(20)).max() < 5 / np.sqrt(N)
+    first = np.ravel([families.standard_normal([1], [a, b]) for a in range(30) for b in range(30)])
+    assert stats.kstest(first, stats.norm.cdf).pvalue > 1e-3

@@ -1,0 +1,148 @@
+"""What observations mean and which of them a likelihood scores, by the facts of its family alone."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+import tfvae
+from tfvae import DistributionLayer, families, networks, observations
+
+COUNT_FAMILIES = ["Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial", "Skellam"]
+
+
+def vae_of(family: str, size: int, **fixed) -> tfvae.VAE:
+    parts = networks.mlp([8]), networks.mlp([8]), DistributionLayer("Normal", [2])
+    return tfvae.VAE(*parts, DistributionLayer(family, [size], **fixed), seed=0)
+
+
+@pytest.mark.parametrize("family", COUNT_FAMILIES)
+def test_uint8_counts_are_the_same_counts_as_floats(family):
+    x = np.random.default_rng(0).poisson(4, size=[40, 6]).astype(np.uint8)
+    vae, seed = vae_of(family, 6), tf.constant([0, 1])
+    np.testing.assert_array_equal(vae.elbo(x, seed=seed), vae.elbo(x.astype(np.float32), seed=seed))
+    assert np.max(vae.elbo(x, seed=seed)) < -5  # six counts about 4 cannot cost less than a nat each
+
+
+def test_a_zero_inflated_count_model_trains_alike_on_bytes_and_floats():
+    x = np.random.default_rng(0).poisson(4, size=[400, 6]).astype(np.uint8)
+    elbos = []
+    for kind in ("uint8", "float32"):
+        keras.utils.set_random_seed(0)
+        vae = vae_of("ZeroInflatedNegativeBinomial", 6)
+        vae.compile()
+        elbos.append(vae.fit(x.astype(kind), epochs=2, verbose=0).history["elbo"])
+    np.testing.assert_array_equal(*elbos)
+
+
+def test_pictures_are_divided_by_255():
+    x = np.arange(16, dtype=np.uint8).reshape(2, 8) * 17
+    vae, seed = vae_of("Bernoulli", 8), tf.constant([0, 1])
+    np.testing.assert_allclose(vae.elbo(x, seed=seed), vae.elbo(x / np.float32(255), seed=seed), rtol=1e-6)
+
+
+def test_a_family_without_facts_takes_no_bytes():
+    @families.register
+    class Unheard(tfd.Normal):
+        pass
+
+    try:
+        vae = vae_of("Unheard", 3)
+        assert np.isfinite(vae.elbo(np.ones([2, 3], np.float32))).all()
+        with pytest.raises(ValueError, match=r"nothing says whether a Unheard likelihood takes pixels or counts"):
+            vae.elbo(np.ones([2, 3], np.uint8))
+        families.facts.FACTS["Unheard"] = families.Facts(families.facts.COUNTS)
+        assert observations.byte_scale(vae.likelihood) == 1.0
+    finally:
+        families.facts.FACTS.pop("Unheard", None), families.FAMILIES.pop("Unheard")
+
+
+OUTSIDE = [
+    ("Bernoulli", [0.0, 128.0], "ranges from 0 to 128, but a Bernoulli likelihood scores values in"),
+    ("Bernoulli", [0.0, np.nan], "NaN or infinite"),
+    ("Normal", [0.0, np.inf], "NaN or infinite"),
+    ("Poisson", [-1.0, 2.0], "ranges from -1 to 2, but a Poisson likelihood scores counts 0, 1, 2, ... Undo"),
+    ("ZeroInflatedNegativeBinomial", [0.5, 2.0], "holds other than whole numbers, but a Zero"),
+    ("Zipf", [0.0, 2.0], "scores counts 1, 2, 3"),
+    ("Skellam", [-1.5, 2.0], "scores whole numbers"),
+    ("Beta", [0.0, 0.5], "values above 0 and below 1.*take ContinuousBernoulli or Bernoulli"),
+    ("Beta", [0.5, 1.0], "values above 0 and below 1"),
+    ("Gamma", [0.0, 0.5], "values above 0. Add a small constant"),
+    ("Exponential", [-0.1, 0.5], "values of 0 and more"),
+    ("OneHotCategorical", [0.5, 0.5], "holds other than whole numbers.*to_categorical"),
+    ("OneHotCategorical", [1.0, 1.0], "is off by 1"),
+    ("Dirichlet", [0.5, 0.6], "is off by 0.1.*Divide each row by its sum"),
+    ("VonMisesFisher", [0.5, 0.5], "is off by 0.29.*vectors of length 1"),
+]
+INSIDE = [
+    ("Bernoulli", [0.0, 1.0]),
+    ("Bernoulli", [0.25, 0.5]),
+    ("Normal", [-1e30, 300.0]),
+    ("Poisson", [0.0, 1e6]),
+    ("Skellam", [-3.0, 2.0]),
+    ("Beta", [1e-6, 1 - 1e-6]),
+    ("ContinuousBernoulli", [0.0, 1.0]),
+    ("Exponential", [0.0, 3.0]),
+    ("Gamma", [1e-6, 300.0]),
+    ("OneHotCategorical", [0.0, 1.0]),
+    ("Dirichlet", [0.3, 0.7]),
+    ("VonMisesFisher", [0.6, 0.8]),
+]
+GOOD = dict(INSIDE) | {"ZeroInflatedNegativeBinomial": [0.0, 2.0], "Zipf": [1.0, 5.0]}
+
+
+@pytest.mark.parametrize(("family", "x", "message"), OUTSIDE)
+def test_what_lies_outside_is_refused_and_mended(family, x, message):
+    layer = DistributionLayer(family, [2])
+    with pytest.raises(ValueError, match=message):
+        observations.check(layer, tf.constant([x, x], tf.float32))
+
+
+@pytest.mark.parametrize(("family", "x"), INSIDE)
+def test_what_lies_inside_passes(family, x):
+    layer = DistributionLayer(family, [2])
+    observations.check(layer, tf.constant([x, x[::-1]], tf.float32))
+    observations.check(layer, tf.zeros([0, 2]))
+
+
+def test_bytes_are_judged_as_the_model_scales_them():
+    pixels = np.array([[0, 255], [7, 9]], np.uint8)
+    observations.check(DistributionLayer("Bernoulli", [2]), tf.constant(pixels))
+    observations.check(DistributionLayer("Poisson", [2]), tf.constant(pixels))
+    with pytest.raises(ValueError, match="ranges from 0 to 1, but a Beta likelihood"):
+        observations.check(DistributionLayer("Beta", [2]), tf.constant(pixels))
+    observations.check(DistributionLayer("Beta", [2]), tf.constant(np.clip(pixels, 1, 254)))
+
+
+def test_bytes_of_0_and_1_are_asked_about():
+    pixels = tf.constant(np.array([[0, 1], [1, 1]], np.uint8))
+    with pytest.raises(ValueError, match=r"nothing but 0 and 1.*astype\('float32'\)"):
+        observations.check(DistributionLayer("Bernoulli", [2]), pixels)
+    observations.check(DistributionLayer("Poisson", [2]), pixels)
+    observations.check(DistributionLayer("Bernoulli", [2]), tf.zeros_like(pixels))
+
+
+@pytest.mark.parametrize(("family", "x", "message"), [OUTSIDE[k] for k in (1, 4, 7, 12)])
+def test_a_program_finds_what_memory_shows(family, x, message):
+    """Measured batch by batch inside a program, judged once from the elementwise maximum."""
+    layer, good = DistributionLayer(family, [2]), GOOD[family]
+    measured = tf.function(lambda x: observations.extent(layer, x), jit_compile=True)
+    extents = np.stack([measured(tf.constant([row], tf.float32)) for row in (good, x, good)])
+    assert observations.complaint(layer, extents[0]) is None
+    assert re.search(message, observations.complaint(layer, np.max(extents, axis=0)))
+
+
+def test_binarising_needs_a_family_of_0_and_1():
+    with pytest.raises(ValueError, match="which a Beta likelihood does not score"):
+        tfvae.VAE(
+            networks.mlp([4]), networks.mlp([4]), DistributionLayer("Normal", [2]), DistributionLayer("Beta", [3]),
+            binarize=True,
+        )  # fmt: skip
+
+
+def test_every_family_of_the_table_exists():
+    for name in families.facts.FACTS:
+        assert families.find(name).__name__ == name

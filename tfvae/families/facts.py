@@ -1,0 +1,250 @@
+"""What a VAE must know of a family, one line each; TFP says the rest.
+
+Where do its numbers lie, so that observations can be checked and draws kept inside? Is a uint8 number a picture's
+pixel, to be divided by 255, or a count? Which of its parameters depend on others, and how small may each become?
+Every module asks this table, and nothing else keeps a list of families.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+Constraint = Callable[[tf.Tensor, Mapping[str, tf.Tensor]], tf.Tensor]
+
+_TINY = float(np.finfo(np.float32).tiny)
+_BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Support:
+    """Where the numbers of a family lie.
+
+    Attributes:
+        words: What they are, to end the sentence "x holds ...".
+        low, high: The least and the greatest of them.
+        is_open: Whether the density is 0 or infinite at finite ends, so that these are outside.
+        is_whole: Whether they are whole numbers.
+        is_picture: Whether uint8 numbers are pixels, to be divided by 255, and not taken as they are.
+        total: What the numbers along the last axis sum to.
+        is_unit: Whether they are a vector of length 1.
+        lost_dimensions: By how many dimensions the support is smaller than its event.
+        instead: What to do about numbers that lie outside.
+
+    Example:
+        >>> COUNTS.is_picture, UNIT.inside(tf.constant([0.0, 0.5, 1.0])).numpy().tolist()
+        (False, [1.1754943508222875e-38, 0.5, 0.9999999403953552])
+    """
+
+    words: str
+    low: float = -math.inf
+    high: float = math.inf
+    is_open: bool = False
+    is_whole: bool = False
+    is_picture: bool = True
+    total: float | None = None
+    is_unit: bool = False
+    lost_dimensions: int = 0
+    instead: str = "Choose a likelihood for the values that x holds."
+
+    def holds(self, low: float, high: float) -> bool:
+        """Whether numbers between ``low`` and ``high`` lie inside."""
+        if self.is_open:
+            return self.low < low and high < self.high
+        return self.low <= low and high <= self.high
+
+    def inside(self, z: tf.Tensor) -> tf.Tensor:
+        """Draws z, those that float32 rounds to an open end of the support moved to the nearest number inside."""
+        if not self.is_open:
+            return z
+        return tf.clip_by_value(z, _TINY, z.dtype.max if math.isinf(self.high) else _BELOW_ONE)
+
+
+_SCALE = (
+    "Pass uint8 images as they are (the model scales them), divide by the maximum, or choose a likelihood of real "
+    "values."
+)
+_ENDS = (
+    "At 0 and 1 its density is 0 or infinite: take ContinuousBernoulli or Bernoulli, which score 0 and 1 too, or move "
+    "x inside, as (254 x + 1) / 256."
+)
+
+REAL = Support("real values, on the scale of the training data (uint8 pictures were divided by 255)")
+POSITIVE = Support(
+    "values above 0",
+    low=0.0,
+    is_open=True,
+    instead="Add a small constant to zeros, or take Exponential or HalfNormal, which score 0 too.",
+)
+NONNEGATIVE = Support("values of 0 and more", low=0.0, instead="Choose a likelihood of real values.")
+UNIT = Support("values above 0 and below 1", low=0.0, high=1.0, is_open=True, instead=_ENDS)
+CLOSED_UNIT = Support("values in [0, 1]", low=0.0, high=1.0, instead=_SCALE)
+BINARY = dataclasses.replace(CLOSED_UNIT, instead=_SCALE + " Grey values are scored as probabilities of a 1.")
+COUNTS = Support(
+    "counts 0, 1, 2, ...",
+    low=0.0,
+    is_whole=True,
+    is_picture=False,
+    instead="Undo a scaling or a logarithm, or choose a likelihood of real values.",
+)
+POSITIVE_COUNTS = dataclasses.replace(COUNTS, words="counts 1, 2, 3, ...", low=1.0)
+INTEGERS = dataclasses.replace(COUNTS, words="whole numbers", low=-math.inf)
+ONE_HOT = Support(
+    "indicators: a single 1 among zeros",
+    low=0.0,
+    high=1.0,
+    is_whole=True,
+    is_picture=False,
+    total=1.0,
+    instead="Encode classes with keras.utils.to_categorical.",
+)
+SIMPLEX = Support(
+    "proportions above 0 that sum to 1 along the last axis",
+    low=0.0,
+    is_open=True,
+    is_picture=False,
+    total=1.0,
+    lost_dimensions=1,
+    instead="Divide each row by its sum, and replace zeros by a small share.",
+)
+SPHERE = Support(
+    "vectors of length 1",
+    low=-1.0,
+    high=1.0,
+    is_picture=False,
+    is_unit=True,
+    lost_dimensions=1,
+    instead="Divide each row by its length.",
+)
+
+
+def _above_low(raw: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    return parameters["low"] + tf.nn.softplus(raw)
+
+
+def _between_low_and_high(raw: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    return parameters["low"] + (parameters["high"] - parameters["low"]) * tf.sigmoid(raw)
+
+
+def _unit_vector(raw: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    return tf.math.l2_normalize(raw, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """One family.
+
+    Attributes:
+        support: Where its numbers lie.
+        lowest: Below these values of a parameter a float32 draw leaves the open support (a Beta rounds to 1, a Gamma
+            to 0, a Pareto overflows) or its pathwise gradient does, often enough to poison a training run. A fixed
+            parameter is not held to them: whoever fixes it, chose it.
+        dependent: Parameters whose range depends on others, so that TFP cannot constrain them alone, each with its map
+            from the real line and after what it depends on.
+        needs: What must be fixed with a fixed parameter, for no free one could be kept on the right side of it.
+        other_spelling: The preferred parameter that steps aside when another is fixed: Gamma(rate=1.) leaves no
+            log_rate to learn.
+    """
+
+    support: Support
+    lowest: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    dependent: Mapping[str, Constraint] = dataclasses.field(default_factory=dict)
+    needs: Mapping[str, Sequence[str]] = dataclasses.field(
+        default_factory=lambda: {"high": ["low"], "peak": ["low", "high"]}
+    )
+    other_spelling: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: {"probs": "logits", "rate": "log_rate"}
+    )
+
+
+_REAL, _POSITIVE, _COUNTS = Facts(REAL), Facts(POSITIVE), Facts(COUNTS)
+_BETA = {"concentration1": 1.0, "concentration0": 1.0}
+
+FACTS: dict[str, Facts] = {
+    # Real numbers
+    "Normal": _REAL,
+    "Laplace": _REAL,
+    "Logistic": _REAL,
+    "Cauchy": _REAL,
+    "Gumbel": _REAL,
+    "StudentT": Facts(REAL, lowest={"df": 1.0}),
+    "Moyal": _REAL,
+    "JohnsonSU": _REAL,
+    "SinhArcsinh": _REAL,
+    "LambertWNormal": _REAL,
+    "GeneralizedNormal": _REAL,
+    "GeneralizedExtremeValue": _REAL,
+    "GeneralizedPareto": _REAL,
+    "DoublesidedMaxwell": _REAL,
+    "ExponentiallyModifiedGaussian": _REAL,
+    "ExpGamma": _REAL,
+    "ExpInverseGamma": _REAL,
+    "Horseshoe": _REAL,
+    "HalfCauchy": _REAL,
+    "HalfStudentT": _REAL,
+    "SigmoidBeta": _REAL,
+    "TwoPieceNormal": _REAL,
+    "TwoPieceStudentT": _REAL,
+    "VonMises": _REAL,
+    "Uniform": Facts(REAL, dependent={"high": _above_low}),
+    "Triangular": Facts(REAL, dependent={"high": _above_low, "peak": _between_low_and_high}),
+    # It could lie anywhere, but far outside of [low, high] float32 has no digits for what is left of it.
+    "TruncatedNormal": Facts(REAL, dependent={"high": _above_low, "loc": _between_low_and_high}),
+    "MultivariateNormalDiag": _REAL,
+    "MultivariateNormalTriL": _REAL,
+    "MultivariateNormalFullCovariance": _REAL,
+    # Positive numbers
+    "Exponential": Facts(NONNEGATIVE),
+    "HalfNormal": Facts(NONNEGATIVE),
+    "Gamma": Facts(POSITIVE, lowest={"concentration": 0.3}),
+    "Weibull": Facts(POSITIVE, lowest={"concentration": 0.25}),
+    "Pareto": Facts(POSITIVE, lowest={"concentration": 1.0}),
+    "F": Facts(POSITIVE, lowest={"df1": 1.0, "df2": 2.0}),
+    "Reciprocal": Facts(POSITIVE, dependent={"high": _above_low}),
+    "LogNormal": _POSITIVE,
+    "LogLogistic": _POSITIVE,
+    "Chi": _POSITIVE,
+    "Chi2": _POSITIVE,
+    "NoncentralChi2": _POSITIVE,
+    "InverseGamma": _POSITIVE,
+    "InverseGaussian": _POSITIVE,
+    "GammaGamma": _POSITIVE,
+    "BetaQuotient": _POSITIVE,
+    "Rayleigh": _POSITIVE,
+    "Gompertz": _POSITIVE,
+    "Erlang": _POSITIVE,
+    # Numbers between 0 and 1
+    "Beta": Facts(UNIT, lowest=_BETA),
+    "Kumaraswamy": Facts(UNIT, lowest=_BETA),
+    "LogitNormal": Facts(UNIT),
+    "RelaxedBernoulli": Facts(UNIT),
+    "ContinuousBernoulli": Facts(CLOSED_UNIT),
+    "Bernoulli": Facts(BINARY),
+    "ProbitBernoulli": Facts(BINARY),
+    # Whole numbers
+    "Poisson": _COUNTS,
+    "NegativeBinomial": _COUNTS,
+    "ZeroInflatedNegativeBinomial": _COUNTS,
+    "Zipf": Facts(POSITIVE_COUNTS),
+    "Skellam": Facts(INTEGERS),
+    # Vectors
+    "OneHotCategorical": Facts(ONE_HOT),
+    "Dirichlet": Facts(SIMPLEX, lowest={"concentration": 0.3}),
+    "VonMisesFisher": Facts(SPHERE, dependent={"mean_direction": _unit_vector}),
+}
+
+
+def of(distribution: Any) -> Facts | None:
+    """The facts of a distribution, or None for one that is in no table.
+
+    Example:
+        >>> of(tfd.Independent(tfd.Gamma([1.0], 1.0), 1)).support.words
+        'values above 0'
+    """
+    while isinstance(distribution, tfd.Independent | tfd.BatchBroadcast):
+        distribution = distribution.distribution
+    return FACTS.get(type(distribution).__name__)

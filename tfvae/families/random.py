@@ -1,0 +1,42 @@
+"""Noise that is fixed by its seed: the same numbers in eager mode, in a graph and in an XLA program."""
+
+from typing import Any
+
+import tensorflow as tf
+from tensorflow_probability import random as tfp_random
+
+_PHILOX = 1  # tf.random.Algorithm.PHILOX as the raw operations number it
+
+
+def standard_normal(shape: Any, seed: Any, dtype: Any = tf.float32) -> tf.Tensor:
+    """ε ~ N(0, I), fixed by its seed and by the number of draws: Φ⁻¹((1 + u) / 2), u ~ U(-1, 1).
+
+    TensorFlow runs a seed through Philox to make the key of another Philox. XLA repeats the first for every number
+    drawn, which took a fifth of a training step at batch 100 and a third at 2048. A generator's key may be any number,
+    so the seed is the key. TensorFlow's normals are Box and Muller's, whose sines take XLA four times as long as Φ⁻¹,
+    and which it pairs by the shape of the draw, so that they are other numbers than in eager mode.
+
+    Example:
+        >>> standard_normal([2], seed=(1, 2)).shape
+        TensorShape([2])
+    """
+    precision = tf.float64 if dtype == tf.float64 else tf.float32
+    spare = 0 if precision == tf.float64 else 8  # bits that u would round away
+    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(**_keyed(shape, seed), dtype=tf.int32)
+    u = (tf.cast(tf.bitwise.right_shift(bits, spare), precision) + 0.5) * 2.0 ** (spare - 31)  # never 0, 1 or -1
+    return tf.cast(-tf.sign(u) * tf.math.ndtri(0.5 - 0.5 * tf.abs(u)), dtype)  # either tail to its last bit
+
+
+def standard_uniform(shape: Any, seed: Any, dtype: Any = tf.float32) -> tf.Tensor:
+    """Uniform numbers in [0, 1); see ``standard_normal``.
+
+    Example:
+        >>> standard_uniform([2], seed=(1, 2)).shape
+        TensorShape([2])
+    """
+    return tf.raw_ops.StatelessRandomUniformV2(**_keyed(shape, seed), dtype=dtype)
+
+
+def _keyed(shape: Any, seed: Any) -> dict[str, Any]:
+    key = tf.bitcast(tf.cast(tfp_random.sanitize_seed(seed), tf.int32), tf.uint64)[tf.newaxis]
+    return {"shape": tf.cast(shape, tf.int32), "key": key, "counter": tf.zeros([2], tf.uint64), "alg": _PHILOX}

@@ -1,0 +1,67 @@
+"""How a family is found: by its name, here first, then in TFP; and how a new one is made known."""
+
+from typing import Any
+
+from tensorflow_probability import distributions as tfd
+
+from tfvae.families.continuous import Erlang, F, Gompertz, Rayleigh, Reciprocal
+from tfvae.families.discrete import Bernoulli, OneHotCategorical
+from tfvae.families.facts import FACTS, Facts
+from tfvae.families.normal import Normal
+
+FAMILIES: dict[str, type[tfd.Distribution]] = {
+    family.__name__: family
+    for family in (Bernoulli, Normal, OneHotCategorical, Rayleigh, Reciprocal, Gompertz, Erlang, F)
+}
+
+
+def register(family: type[tfd.Distribution], facts: Facts | None = None) -> type[tfd.Distribution]:
+    """Make a family of your own known to ``DistributionLayer`` and to saved models, by its class name; a decorator.
+
+    The class states its parameters in ``_parameter_properties``. A program that loads a saved model must have
+    registered the family too.
+
+    Args:
+        family: The class.
+        facts: Where its numbers lie, and what else TFP does not say. Without facts a likelihood of the family checks
+            no observations and refuses uint8, for nobody knows whether they are pixels or counts.
+
+    Raises:
+        ValueError: If the class is no distribution, or its name is taken.
+
+    Example:
+        >>> class HalfUnit(tfd.HalfNormal):
+        ...     pass
+        >>> register(HalfUnit, Facts(NONNEGATIVE)) is find("HalfUnit") is HalfUnit
+        True
+    """
+    if not (isinstance(family, type) and issubclass(family, tfd.Distribution)):
+        raise ValueError(f"{family!r} is no class of distributions: derive it from tfp.distributions.Distribution.")
+    if family.__name__ in FAMILIES or hasattr(tfd, family.__name__):
+        raise ValueError(f"There is a family {family.__name__} already: choose another name.")
+    FAMILIES[family.__name__] = family
+    if facts is not None:
+        FACTS[family.__name__] = facts
+    return family
+
+
+def find(family: str | type) -> Any:
+    """The class of a family, from its name or itself.
+
+    Raises:
+        ValueError: For one that is neither here, in TFP, nor registered.
+
+    Example:
+        >>> find("Rayleigh") is Rayleigh, find(tfd.Gamma) is tfd.Gamma
+        (True, True)
+    """
+    name = family if isinstance(family, str) else getattr(family, "__name__", "")
+    in_tfp = getattr(tfd, name, None)
+    found = FAMILIES.get(name, in_tfp)
+    is_known = isinstance(found, type) and issubclass(found, tfd.Distribution)
+    if not is_known or (isinstance(family, type) and family not in (found, in_tfp)):
+        raise ValueError(
+            f"Unknown distribution {family!r}. Expected a class of tensorflow_probability.distributions or its name, "
+            "such as 'Normal'; a class of your own must be registered first, with tfvae.families.register."
+        )
+    return found

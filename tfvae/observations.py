@@ -1,0 +1,137 @@
+"""x before the model sees it: what its numbers mean and whether the likelihood can score them.
+
+All of it follows from the facts of the likelihood's family. The numbers are measured in one pass, in memory or inside
+a program, and judged from four numbers afterwards, so that a stream costs no more than an array.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfvae.distribution_layer import DistributionLayer
+
+_TOLERANCE = 1e-3  # for sums and lengths that were made in float32
+
+
+def is_picture(layer: DistributionLayer) -> bool:
+    """Whether a uint8 observation holds pixels, to be divided by 255, and not counts, classes or indicators.
+
+    Example:
+        >>> is_picture(DistributionLayer("Bernoulli", [8])), is_picture(DistributionLayer("Poisson", [8]))
+        (True, False)
+    """
+    return layer.facts is not None and layer.facts.support.is_picture
+
+
+def byte_scale(layer: DistributionLayer) -> float:
+    """What a uint8 observation is divided by.
+
+    Raises:
+        ValueError: For a family of whose numbers nothing is known.
+
+    Example:
+        >>> byte_scale(DistributionLayer("Normal", [8]))
+        255.0
+    """
+    if layer.facts is None:
+        raise ValueError(
+            f"x is uint8, and nothing says whether a {layer.family.__name__} likelihood takes pixels or counts. Pass "
+            "x as float32 on the scale that the family has, or register the family with its facts: "
+            "families.register(family, families.Facts(families.facts.REAL))."
+        )
+    return 255.0 if is_picture(layer) else 1.0
+
+
+def scale(layer: DistributionLayer) -> str:
+    """What numbers an observation that is given as floats holds, in words.
+
+    Example:
+        >>> scale(DistributionLayer("Bernoulli", [8]))
+        'values in [0, 1]'
+    """
+    if layer.facts is None:
+        return f"values of the support of {layer.family.__name__}"
+    return layer.facts.support.words
+
+
+def extent(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
+    """What there is to know of the values of x ``[N, *event]``: float32 ``[-lowest, highest, broken, off]``.
+
+    Of several batches it is the elementwise maximum. The first two are infinite where x holds a NaN. Bytes are scaled
+    as the model scales them. ``broken`` is 1 where the support has whole numbers and x has others; ``off`` is how far
+    the sums or lengths of x are from those that the support has.
+
+    Example:
+        >>> extent(DistributionLayer("Poisson", [2]), tf.constant([[3.0, 0.0], [7.5, 1.0]])).numpy().tolist()
+        [-0.0, 7.5, 1.0, 0.0]
+    """
+    low, high = (tf.cast(reduce(x), tf.float32) for reduce in (tf.reduce_min, tf.reduce_max))
+    if x.dtype.is_floating:
+        finite = tf.reduce_all(tf.math.is_finite(x))
+        low, high = tf.where(finite, low, -float("inf")), tf.where(finite, high, float("inf"))
+    elif x.dtype == tf.uint8 and is_picture(layer):
+        low, high = low / 255.0, high / 255.0
+    return tf.stack([-low, high, _broken(layer, x), _off(layer, x)])
+
+
+def _broken(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
+    if layer.facts is None or not layer.facts.support.is_whole or not x.dtype.is_floating:
+        return tf.constant(0.0)
+    return tf.cast(tf.reduce_any(x != tf.round(x)), tf.float32)
+
+
+def _off(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
+    if layer.facts is None or (layer.facts.support.total is None and not layer.facts.support.is_unit):
+        return tf.constant(0.0)
+    x = tf.cast(x, tf.float32)
+    if layer.facts.support.is_unit:
+        return tf.reduce_max(tf.abs(tf.norm(x, axis=-1) - 1.0))
+    return tf.reduce_max(tf.abs(tf.reduce_sum(x, axis=-1) - layer.facts.support.total))
+
+
+def complaint(layer: DistributionLayer, extent: Sequence[float]) -> str | None:
+    """What is wrong with observations of an ``extent``, and how to mend it; None if nothing is.
+
+    Example:
+        >>> complaint(DistributionLayer("Poisson", [2]), [2.0, 7.0, 0.0, 0.0])[:65]
+        'x ranges from -2 to 7, but a Poisson likelihood scores counts 0, '
+    """
+    low, high, broken, off = -float(extent[0]), float(extent[1]), extent[2], extent[3]
+    if low > high:  # no observations
+        return None
+    if not np.isfinite([low, high]).all():
+        return "x holds NaN or infinite values: remove or repair those rows."
+    if layer.facts is None:
+        return None
+    support = layer.facts.support
+    how = ""
+    if support.holds(low, high):
+        if not broken and off <= _TOLERANCE:
+            return None
+        how = " and holds other than whole numbers" if broken else f" and is off by {off:g}"
+    family = layer.family.__name__
+    words = support.words if support.words.endswith(".") else support.words + "."
+    return f"x ranges from {low:g} to {high:g}{how}, but a {family} likelihood scores {words} {support.instead}"
+
+
+def check(layer: DistributionLayer, x: tf.Tensor) -> None:
+    """Raise ValueError if in-memory observations ``[N, *event]`` lie outside the likelihood's support.
+
+    Looks at the data once: a NaN or a 0..255 picture given as float would otherwise train to nonsense in silence.
+
+    Example:
+        >>> check(DistributionLayer("Bernoulli", [2]), tf.constant([[0.0, 0.5]]))
+    """
+    if tf.size(x) == 0:
+        return
+    with tf.device("CPU:0"):  # where an array of any size has room
+        found = extent(layer, x).numpy()
+    problem = complaint(layer, found)
+    if problem is None and x.dtype == tf.uint8 and is_picture(layer) and found[1] == np.float32(1 / 255):
+        problem = (
+            "x is uint8 and holds nothing but 0 and 1, of which a picture's white is 255. Pass x.astype('float32') if "
+            "1 is white, or x as float32 divided by 255 if it is the darkest grey."
+        )
+    if problem is not None:
+        raise ValueError(problem)
