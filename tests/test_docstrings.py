@@ -43,8 +43,6 @@ NO_EXAMPLE = {
     "training.UnsupervisedModel",
     "batches.single",
     "posteriors.check_posterior",  # what the model asks of its parts
-    "posteriors.draw",
-    "posteriors.mean",
     "posteriors.stddev",
     "priors.check_prior",
 }

@@ -111,8 +111,8 @@ def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[
         q = vae.encode(x)
 
         def body(i, peak, total, square):
-            z = posteriors.draw(q, chunk, tf.random.experimental.stateless_fold_in(seed, i))
-            log_weight = vae.terms_at(x, q, z).log_weight
+            z, log_q = posteriors.draw(q, chunk, tf.random.experimental.stateless_fold_in(seed, i))
+            log_weight = vae.terms_at(x, q, z, log_posterior=log_q).log_weight
             counts = i * chunk + tf.range(chunk) < num_samples  # the last chunk may overshoot
             log_weight = tf.where(counts[:, None], log_weight, -np.inf)
             higher = tf.maximum(peak, tf.reduce_max(log_weight, axis=0))

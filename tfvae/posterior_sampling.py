@@ -117,7 +117,7 @@ def new_chain(
     """What ``sample_posterior`` compiles, for use inside another program; ``seed`` is an int32 tensor ``[2]``."""
     first, second, rest = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
     bijector = _bijector(vae)
-    draws = bijector.inverse(posteriors.draw(vae.encode(x), _START_DRAWS, first))
+    draws = bijector.inverse(posteriors.draw(vae.encode(x), _START_DRAWS, first)[0])
     step_size = tf.reduce_mean(tf.math.reduce_std(draws, axis=0), axis=-1, keepdims=True)
     start = _likeliest(vae, x, bijector, draws, second)
     kernel = tfp.mcmc.DualAveragingStepSizeAdaptation(

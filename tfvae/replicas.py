@@ -67,6 +67,25 @@ def sample(
     return tf.gather(draws, part.index, axis=len(before))
 
 
+def sample_and_log_prob(
+    distribution: tfd.Distribution, seed: tf.Tensor, before: Sequence[int] = ()
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws as ``sample`` has them and their log-density ``[*before, *batch]``, nats, found in the same pass.
+
+    A flow knows the density of what it has just drawn; of a copy it would have to find the noise first.
+
+    Example:
+        >>> z, log_prob = sample_and_log_prob(tfd.Normal(tf.zeros([3]), 1.0), tf.constant([0, 1]), before=[2])
+        >>> z.shape, bool(tf.reduce_all(log_prob == tfd.Normal(0.0, 1.0).log_prob(z)))
+        (TensorShape([2, 3]), True)
+    """
+    part = _part.get()
+    if part is None:
+        return distribution.experimental_sample_and_log_prob([*before], seed=seed)
+    draws, log_prob = distribution.experimental_sample_and_log_prob([*before, part.count], seed=seed)
+    return tf.gather(draws, part.index, axis=len(before)), tf.gather(log_prob, part.index, axis=len(before))
+
+
 def divided(rows: np.ndarray, count: int) -> np.ndarray:
     """Row numbers ``[K, B]`` of whole batches, filled with more of them until ``count`` replicas divide B.
 

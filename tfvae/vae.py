@@ -140,13 +140,26 @@ class VAE(training.UnsupervisedModel):
         _check_num_samples(num_samples)
         seed = self.next_seed(training) if seed is None else seed
         q = self.encode(x, training)
-        z = posteriors.draw(q, num_samples, seed)
-        return self.terms_at(x, q, z if getattr(self.objective, "pathwise", True) else tf.stop_gradient(z), training)
+        z, log_posterior = posteriors.draw(q, num_samples, seed)
+        if not getattr(self.objective, "pathwise", True):
+            return self.terms_at(x, q, tf.stop_gradient(z), training)
+        return self.terms_at(x, q, z, training, log_posterior)
 
-    def terms_at(self, x: Any, posterior: tfd.Distribution, z: tf.Tensor, training: bool = False) -> Terms:
-        """The terms of the bound at given samples z ``[K, B, D]`` of the given q(z|x); see ``objectives.Terms``."""
+    def terms_at(
+        self,
+        x: Any,
+        posterior: tfd.Distribution,
+        z: tf.Tensor,
+        training: bool = False,
+        log_posterior: tf.Tensor | None = None,
+    ) -> Terms:
+        """The terms of the bound at given samples z ``[K, B, D]`` of the given q(z|x); see ``objectives.Terms``.
+
+        ``log_posterior`` is log q(z|x) where it came with the draw.
+        """
         log_likelihood = self.decode(z, training).log_prob(self._floats(self.observations(x)))
-        log_prior, log_posterior = self.prior.log_prob(z), posterior.log_prob(z)
+        log_prior = self.prior.log_prob(z)
+        log_posterior = posterior.log_prob(z) if log_posterior is None else log_posterior
         kl = priors.closed_form_kl(posterior, self.prior)
         return Terms(
             z=z,

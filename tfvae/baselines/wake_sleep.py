@@ -49,8 +49,8 @@ class WakeSleep(Trainer):
 
     def _wake(self, x: tf.Tensor, training: bool) -> objectives.Terms:
         q = self.vae.encode(x, training)
-        z = tf.stop_gradient(posteriors.draw(q, self.vae.num_samples, self.next_seed(training)))
-        return self.vae.terms_at(x, q, z, training)
+        z, log_posterior = posteriors.draw(q, self.vae.num_samples, self.next_seed(training))
+        return self.vae.terms_at(x, q, tf.stop_gradient(z), training, tf.stop_gradient(log_posterior))
 
     def _sleep(self, num_rows: tf.Tensor) -> tf.Tensor:
         """log q(z|x) of dreams z ~ p(z), x ~ p(x|z), as many as rows in the batch, ``[B]``, nats."""

@@ -238,6 +238,10 @@ FACTS: dict[str, Facts] = {
 }
 
 
+# TFP makes an object of the base class where a part is no composite tensor, as a flow's network is not.
+_WRAPPERS = tuple(kind.__bases__[0] for kind in (tfd.Independent, tfd.BatchBroadcast))
+
+
 def of(distribution: Any) -> Facts | None:
     """The facts of a distribution, or None for one that is in no table.
 
@@ -245,6 +249,6 @@ def of(distribution: Any) -> Facts | None:
         >>> of(tfd.Independent(tfd.Gamma([1.0], 1.0), 1)).support.words
         'values above 0'
     """
-    while isinstance(distribution, tfd.Independent | tfd.BatchBroadcast):
+    while isinstance(distribution, _WRAPPERS):
         distribution = distribution.distribution
     return FACTS.get(type(distribution).__name__)
