@@ -11,11 +11,11 @@ import argparse
 from benchmarks import models, report, training
 from benchmarks.sizes import HIDDEN, LATENT, PIXELS
 from tfvae import likelihoods
-from tfvae.experiments import aevb, figure2
+from tfvae.experiments.aevb import figure2, settings
 
 
 def method_side(x, method: str, losses: list[float]):
-    data = aevb.Data(
+    data = settings.Data(
         x,
         x[:1],
         hidden=HIDDEN,
@@ -24,8 +24,8 @@ def method_side(x, method: str, losses: list[float]):
         likelihood=lambda init: likelihoods.bernoulli([PIXELS], init),
         image_shape=(28, 28),
     )
-    model = aevb.build(data, LATENT, method)
-    return training.timed(training.fitted(model, x, aevb.BATCH_SIZE), losses)
+    model = settings.build(data, LATENT, method)
+    return training.timed(training.fitted(model, x, settings.BATCH_SIZE), losses)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     x = training.images()
     losses: dict[str, list[float]] = {name: [] for name in ("fit", *figure2.METHODS)}
-    sides = {"fit": training.timed(training.fitted(models.vae("mlp"), x, aevb.BATCH_SIZE), losses["fit"])}
+    sides = {"fit": training.timed(training.fitted(models.vae("mlp"), x, settings.BATCH_SIZE), losses["fit"])}
     sides |= {method: method_side(x, method, losses[method]) for method in figure2.METHODS}
     for run in sides.values():
         run()  # traces and compiles
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         [name, report.spread(rates[name]), f"{report.ratio(rates, name, 'fit'):.2f}", f"{losses[name][-1]:.2f}"]
         for name in sides
     ]
-    title = f"The paper's methods, 784-{HIDDEN}-{LATENT}, batch {aevb.BATCH_SIZE}, float32"
+    title = f"The paper's methods, 784-{HIDDEN}-{LATENT}, batch {settings.BATCH_SIZE}, float32"
     header = ["method", "examples/s", "ratio to fit", "last loss (nats)"]
     report.keep("methods", title, header, rows, {"examples_per_second": rates, "losses": losses})
 

@@ -11,9 +11,17 @@ that trained the model nor Keras.
     --split test
 """
 
+if __name__ == "__main__":
+    # Before anything heavy, so that --help answers at once; and the module is then imported under its own name, so that
+    # workers find the classes where they are and not in __main__.
+    import sys
+
+    from pipelines import command_line
+
+    sys.exit(command_line.main("embed"))
+
 import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.ml.inference.base import RunInference
 
-from pipelines import contract, jobs, storage
+from pipelines import command_line, contract, jobs, storage
 from pipelines.embedding import repeated_keys
 from pipelines.embedding.handler import Embedded, SavedModelHandler
 from pipelines.embedding.parquet_parts import Part
@@ -31,7 +39,7 @@ from pipelines.embedding.saved_models import ModelVersion, Signature, choose_sco
 from pipelines.errors import PipelineError
 from pipelines.inputs import open_input
 from pipelines.inputs.base import Block, BlockReference, Rows
-from pipelines.jobs import metrics, options
+from pipelines.jobs import metrics
 from pipelines.jobs.commits import Output, Unit
 
 KIND = "embeddings"
@@ -167,7 +175,8 @@ def run(
         input: A prepared dataset; or Parquet, TFRecord (of ``tf.Example``) or image files: one, a folder or a pattern.
         output: Folder to make. A complete one for the same model, input and options is left as it is.
         split: Which rows of a prepared dataset, ``"all"`` for every split; by default ``"test"``.
-        key, column: The columns of Parquet, or features of TFRecord files, with the key and with the observation.
+        key: Column of Parquet, or feature of TFRecord files, with the key of a row.
+        column: Column of Parquet, or feature of TFRecord files, with the observation.
         keep: Columns or features that the output takes over; of a prepared dataset its ``label``.
         batch_size: Most rows in one call of the model. The result does not depend on it beyond rounding.
         signature: Which signature; by default ``embed_uint8`` for bytes, ``embed`` for floats and
@@ -261,31 +270,6 @@ def _conclude(
     return entries, []
 
 
-def parser() -> options.Parser:
-    """The command line's own options."""
-    own = options.Parser(
-        prog="python -m pipelines.embed",
-        description="Embed the rows of a prepared dataset, or of Parquet, TFRecord or image files, with a SavedModel.",
-        epilog="example: python -m pipelines.embed --model saved_models/mnist --input prepared/mnist "
-        "--output embeddings/mnist --split test. " + options.BEAM_HELP,
-    )
-    own.add_argument("--model", required=True, help="folder of a SavedModel, or of its numbered versions")
-    own.add_argument("--input", required=True, help="a prepared dataset, or a file, folder or pattern of others")
-    own.add_argument("--output", required=True, help="folder to make")
-    own.add_argument("--split", help="split of a prepared dataset, or all; without it, test")
-    own.add_argument("--key", default=contract.KEY, help="column or feature with the key of a row")
-    own.add_argument("--column", default=contract.X, help="column or feature with the observations")
-    own.add_argument("--keep", nargs="+", default=(), help="columns or features that the output takes over")
-    own.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="most rows in one call of the model")
-    own.add_argument("--signature", help="signature to call, by default the one for the dtype of the rows")
-    own.add_argument("--stddev", action="store_true", help="also write embedding_stddev")
-    own.add_argument(
-        "--score", type=int, default=0, metavar="K", help="also write the ELBO (nats), from K samples of z"
-    )
-    own.add_argument("--overwrite", action="store_true", help="replace what an earlier job wrote")
-    return own
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 complete, 3 complete with rejected rows, 1 an error.
 
@@ -295,11 +279,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         The reason, that there is no such model, is one line on standard error.
     """
-    return jobs.main(parser(), run, "embed", sys.argv[1:] if argv is None else argv)
-
-
-if __name__ == "__main__":
-    # Under its own name, so that workers find the classes where they are and not in __main__.
-    from pipelines.embed import main as _main
-
-    sys.exit(_main())
+    return command_line.main("embed", argv)

@@ -9,25 +9,32 @@ the metadata that ``tfds.builder_from_directory`` reads, ``statistics.json``, ``
     python -m pipelines.preprocess --source idx --input data/mnist --output prepared/mnist
 """
 
+if __name__ == "__main__":
+    # Before anything heavy, so that --help answers at once; and the module is then imported under its own name, so that
+    # workers find the classes where they are and not in __main__.
+    import sys
+
+    from pipelines import command_line
+
+    sys.exit(command_line.main("prepare"))
+
 import dataclasses
 import functools
 import itertools
-import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import apache_beam as beam
 
-from pipelines import contract, jobs, storage
+from pipelines import command_line, contract, jobs, storage
 from pipelines.dataset import equal_rows, report, shard_summary
 from pipelines.dataset.shards import WriteShard, plan_shards, shard_unit, without_repeated_keys
 from pipelines.dataset.tfds_metadata import write_tfds_metadata
 from pipelines.dataset.work_lists import write_references
 from pipelines.errors import PipelineError
-from pipelines.jobs import options
 from pipelines.jobs.commits import Output, Unit
-from pipelines.sources import KINDS, MAX_PIXELS, Fields, Plan, make_source
+from pipelines.sources import MAX_PIXELS, Fields, Plan, make_source
 
 KIND = "prepared"
 
@@ -45,7 +52,7 @@ def run(
     column: str | None = None,
     label: str | None = None,
     shape: Sequence[int] | None = None,
-    dtype: str | None = None,
+    dtype: Literal["uint8", "float32"] | None = None,
     deduplicate: bool = False,
     overwrite: bool = False,
     beam_args: Sequence[str] = (),
@@ -54,15 +61,18 @@ def run(
     """Prepares a dataset, or what is missing of it.
 
     Args:
-        source: Kind of the input: a name in ``pipelines.sources.SOURCES``, or ``tfds:NAME``.
+        source: Kind of the input: idx, digits, npy, npz, images, csv, parquet, tfrecord or tfds:NAME.
         input: File, folder or pattern; None for a source that needs none.
         output: Folder to make. A complete one for the same input and options is left as it is.
         test_fraction: Share of the rows for the test split, where the source has none of its own.
         validation_fraction: Share of the rows for a validation split, where the source has none of its own.
         rows_per_shard: Most rows in one shard, which is also the unit of work.
-        max_pixels: Images with more pixels are rejected before they are decoded.
-        key, column, label: Of sources with named fields, those with the key, the observation and the class.
-        shape, dtype: Of an observation that is stored as raw bytes or as a list.
+        max_pixels: Images with more pixels, by default 2^26, are rejected before they are decoded.
+        key: Column or feature with the key of a row; by default ``key``, where there is one.
+        column: Column or feature with the observation; by default ``x``.
+        label: Column or feature with the class; by default ``label``, where there is one.
+        shape: Shape of an observation that is stored as raw bytes or as a list.
+        dtype: Type of an observation that is stored as raw bytes; by default uint8.
         deduplicate: Of rows with equal observations keep the first in the order of the source, whatever its key and its
             split. Every row is read twice for it; see ``pipelines.dataset.equal_rows``.
         overwrite: Replace what another job, or this one, wrote to ``output``.
@@ -157,31 +167,6 @@ def _conclude(
     return {"options": settings, "inputs": inputs}, [*files, contract.STATISTICS, contract.REPORT, contract.INPUTS]
 
 
-def parser() -> options.Parser:
-    """The command line's own options."""
-    own = options.Parser(
-        prog="python -m pipelines.preprocess",
-        description="Prepare a dataset: raw files to a TFDS directory.",
-        epilog="example: python -m pipelines.preprocess --source idx --input data/mnist "
-        "--output prepared/mnist. " + options.BEAM_HELP,
-    )
-    own.add_argument("--source", required=True, help=KINDS)
-    own.add_argument("--input", help="file, folder or pattern")
-    own.add_argument("--output", required=True, help="folder to make")
-    own.add_argument("--test-fraction", type=float, default=0.1, help="test rows, where the source has no such split")
-    own.add_argument("--validation-fraction", type=float, default=0.0, help="the same for validation")
-    own.add_argument("--rows-per-shard", type=int, default=8192, help="most rows in a shard")
-    own.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="larger images are rejected undecoded")
-    own.add_argument("--key", help="column or feature with the key of a row; without it, key where there is one")
-    own.add_argument("--column", help="the one with the observation; without it, x")
-    own.add_argument("--label", help="the one with the class; without it, label where there is one")
-    own.add_argument("--shape", type=int, nargs="+", help="of an observation: what raw bytes and lists hold")
-    own.add_argument("--dtype", choices=("uint8", "float32"), help="of raw bytes; without it, uint8")
-    own.add_argument("--deduplicate", action="store_true", help="keep one of equal observations: reads the data twice")
-    own.add_argument("--overwrite", action="store_true", help="replace what an earlier job wrote")
-    return own
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 complete, 3 complete with rejected rows, 1 an error.
 
@@ -196,11 +181,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         manifest         .../prepared/digits/manifest.json
         0
     """
-    return jobs.main(parser(), run, "prepare", sys.argv[1:] if argv is None else argv)
-
-
-if __name__ == "__main__":
-    # Under its own name, so that workers find the classes where they are and not in __main__.
-    from pipelines.preprocess import main as _main
-
-    sys.exit(_main())
+    return command_line.main("prepare", argv)

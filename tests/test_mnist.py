@@ -6,7 +6,7 @@ import pytest
 
 from pipelines import preprocess
 from tfvae import data
-from tfvae.experiments import EXPERIMENTS
+from tfvae.presets import EXPERIMENTS
 
 
 @pytest.fixture(scope="module")

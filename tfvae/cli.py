@@ -1,6 +1,6 @@
 """The ``tfvae`` command: thin, each sub-command a call to the library or a pipeline.
 
-Heavy imports stay inside the commands, so that ``tfvae --help`` answers at once.
+Heavy imports stay inside the commands, so that ``--help`` answers at once.
 """
 
 import contextlib
@@ -13,12 +13,10 @@ from typing import Any
 
 import click
 
+from pipelines import command_line
 from tfvae import tables
+from tfvae.experiments import reproduce
 
-_PIPELINE: dict[str, Any] = {
-    "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-    "add_help_option": False,
-}
 _SHOWN: dict[str, Any] = {"context_settings": {"show_default": True, "max_content_width": 100}}
 
 
@@ -64,35 +62,14 @@ def _clear_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def _run_pipeline(run: Callable[[list[str]], int], arguments: list[str]) -> None:
-    code = run(arguments)
-    if code:
-        sys.exit(code)
-
-
-@main.command(**_PIPELINE)
-@click.pass_context
-def prepare(context: click.Context) -> None:
-    """Raw files to a prepared dataset (a TFDS directory), with Beam."""
-    from pipelines import preprocess
-
-    _run_pipeline(preprocess.main, context.args)
-
-
-@main.command(**_PIPELINE)
-@click.pass_context
-def embed(context: click.Context) -> None:
-    """Rows to Parquet embeddings with an exported model, with Beam."""
-    _load_tensorflow()
-    from pipelines import embed as embedding
-
-    _run_pipeline(embedding.main, context.args)
+main.add_command(command_line.pipeline("prepare"))
+main.add_command(command_line.pipeline("embed", first=_load_tensorflow))
 
 
 @main.command(**_SHOWN)
 @click.option("--data", "data_directory", required=True, metavar="DIR", help="A prepared dataset.")
 @click.option("--output", required=True, metavar="DIR", help="The run to write, such as runs/NAME.")
-@click.option("--experiment", default="mlp", help="mlp, gaussian-mlp or conv: see tfvae/experiments.")
+@click.option("--experiment", default="mlp", help="mlp, gaussian-mlp or conv: see tfvae/presets.py.")
 @click.option("--epochs", type=click.IntRange(1), show_default="the experiment's", help="Passes over the data.")
 @click.option("--batch-size", type=click.IntRange(1), show_default="the experiment's", help="Rows in a batch.")
 @click.option("--latent-dim", type=click.IntRange(1), show_default="the experiment's", help="Length of z.")
@@ -193,14 +170,7 @@ def plot(run: str, output: str, data_directory: str | None, split: str) -> None:
             click.echo(path)
 
 
-@main.command(**_PIPELINE)
-@click.pass_context
-def reproduce(context: click.Context) -> None:
-    """Train what a figure of the paper shows, and draw it beside the paper's own curves."""
-    with _clear_errors():
-        from tfvae.experiments import figures
-
-        _run_pipeline(figures.main, context.args)
+main.add_command(reproduce.group(_clear_errors))
 
 
 @main.command(**_SHOWN)
@@ -248,7 +218,3 @@ def evaluation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("active units", f"{result['active_units']}"),
         ("time", f"{result['seconds']:.1f} s"),
     ]
-
-
-if __name__ == "__main__":
-    main()

@@ -52,9 +52,11 @@ def _stage(main: click.Group, *arguments: str) -> float:
     click.secho(f"\n$ tfvae {shlex.join(arguments)}", bold=True)
     started = time.perf_counter()
     try:
-        main.main(list(arguments), standalone_mode=False)
+        code = main.main(list(arguments), standalone_mode=False)
     except SystemExit as stopped:
-        raise ValueError(f"tfvae {arguments[0]} ended with exit code {stopped.code}.") from None
+        code = stopped.code
+    if code:
+        raise ValueError(f"tfvae {arguments[0]} ended with exit code {code}.")
     return time.perf_counter() - started
 
 

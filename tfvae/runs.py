@@ -22,8 +22,8 @@ import numpy as np
 
 from tfvae import data, evaluation, families, observations, plots
 from tfvae.callbacks import ProgressBar
-from tfvae.experiments import EXPERIMENTS
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
+from tfvae.presets import EXPERIMENTS
 from tfvae.vae import VAE
 
 PathLike = str | os.PathLike[str]

@@ -8,8 +8,6 @@ runner.
 import contextlib
 import dataclasses
 import importlib.metadata
-import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +18,7 @@ import apache_beam as beam
 from pipelines.errors import PipelineError, Rejection
 from pipelines.jobs import metrics, options
 from pipelines.jobs.commits import MANIFEST, Output, Unit
-from pipelines.jobs.progress import Progress, State, progress_bar
+from pipelines.jobs.progress import Progress, State
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_REJECTED = 0, 1, 3
 _POLL_SECONDS = 0.5
@@ -264,26 +262,6 @@ def _watching(output: Output, units: Sequence[Unit], progress: Progress | None) 
         ended.set()
         watcher.join()
         report()
-
-
-def main(parser: Any, run: Callable[..., Summary], title: str, argv: Sequence[str]) -> int:
-    """A pipeline's command line: its own options become arguments of ``run``, the rest is Beam's.
-
-    Returns:
-        The exit code. An error is one line on the terminal and no traceback.
-    """
-    try:
-        own, beam_args = options.split_arguments(parser, argv)
-        options.beam_options(beam_args)  # a misspelt flag should not wait for a model to load
-        with progress_bar(title) as progress:
-            summary = run(**vars(own), beam_args=beam_args, progress=progress)
-    except Exception as error:
-        logging.getLogger(__name__).debug("the job failed", exc_info=True)
-        name = "" if isinstance(error, PipelineError) else f"{type(error).__name__}: "
-        print(f"error: {name}{' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_ERROR
-    print(summary.table())
-    return summary.exit_code
 
 
 @contextlib.contextmanager

@@ -1,8 +1,7 @@
-"""Command-line options: ours, and Beam's own, with nothing in between.
+"""Beam's own options, of which each must be one that Beam knows.
 
-Each pipeline declares its flags on an ``argparse`` parser; everything else must be an option that Beam
-knows, and is handed on. A flag that neither knows is an error: Beam itself would only log a warning and run
-without it.
+What ``pipelines.command_line`` does not know is handed on to here. A flag that Beam does not know either is an error:
+Beam itself would only log a warning and run without it.
 """
 
 import argparse
@@ -28,10 +27,6 @@ _JOB_SERVER_OPTIONS = (
     "--flink_conf_dir",
 )
 
-BEAM_HELP = """Every other option is one of Beam's own, for example --runner FlinkRunner,
---direct_num_workers 2, --setup_file ./setup.py. The default runner is Beam's in-process one with one
-worker."""
-
 
 class Parser(argparse.ArgumentParser):
     """An argument parser without abbreviations whose errors are ``PipelineError``: one line, exit code 1."""
@@ -42,20 +37,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         raise PipelineError(f"{message} (see {self.prog} --help)")
-
-
-def split_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Our options, and the arguments left for Beam; a lone ``--`` between the two is allowed.
-
-    Example:
-        >>> parser = Parser(prog="prepare")
-        >>> _ = parser.add_argument("--output")
-        >>> own, beam_args = split_arguments(parser, ["--output", "out", "--", "--direct_num_workers", "2"])
-        >>> own.output, beam_args
-        ('out', ['--direct_num_workers', '2'])
-    """
-    own, rest = parser.parse_known_args([argument for argument in argv if argument != "--"])
-    return own, rest
 
 
 def _beam_parser() -> argparse.ArgumentParser:

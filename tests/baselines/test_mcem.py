@@ -8,7 +8,7 @@ from scipy import stats
 
 from tfvae import VAE, DistributionLayer, likelihoods, networks, posteriors
 from tfvae.baselines import MonteCarloEM
-from tfvae.optimizers import WarmAdagrad
+from tfvae.experiments.aevb.adagrad import WarmAdagrad
 from tfvae.priors import Prior, WeightPrior
 
 ROWS, SIZE = 11, 5

@@ -5,15 +5,15 @@ import pytest
 
 from tfvae import training
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.experiments import aevb
+from tfvae.experiments.aevb import settings
 
 
 @pytest.fixture(scope="session")
-def data() -> aevb.Data:
+def data() -> settings.Data:
     """300 binary rows whose first principal component is strong."""
     rng = np.random.default_rng(0)
     x = (rng.normal(size=[300, 1]) * np.linspace(-2, 2, 6) + rng.normal(size=[300, 6]) > 0).astype(np.float32)
-    return aevb.Data(
+    return settings.Data(
         x[:250],
         x[250:],
         hidden=5,
@@ -33,7 +33,7 @@ def quick():
 
 
 @pytest.fixture
-def tiny(data, quick, monkeypatch) -> aevb.Data:
+def tiny(data, quick, monkeypatch) -> settings.Data:
     """Both datasets replaced by a tiny one."""
-    monkeypatch.setattr(aevb, "DATASETS", {name: (name, lambda path: data) for name in ("mnist", "frey")})
+    monkeypatch.setattr(settings, "DATASETS", {name: (name, lambda path: data) for name in ("mnist", "frey")})
     return data

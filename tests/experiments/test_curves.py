@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tfvae import baselines
-from tfvae.experiments import aevb, checkpoints, curves
+from tfvae.experiments import checkpoints, curves
+from tfvae.experiments.aevb import settings
 
 POINTS = [1000, 12_000, 15_000, 20_000]  # the first moves nothing: it ends before the hundredth step
 METHODS = ("AEVB", "WS")
@@ -18,7 +19,7 @@ def short(quick):
         yield
 
 
-def run(data: aevb.Data, method: str, samples: float = 2e4, checkpoint=None, **more) -> list[checkpoints.Point]:
+def run(data: settings.Data, method: str, samples: float = 2e4, checkpoint=None, **more) -> list[checkpoints.Point]:
     return list(curves.curve(data, 2, method, int(samples), checkpoint, **more))
 
 
@@ -84,7 +85,7 @@ def test_a_kill_in_the_middle_of_saving_costs_one_stretch(data, straight, killed
 
 def test_the_training_bound_is_the_mean_since_the_point_before(data, straight):
     """Against steps taken one at a time, with the rows in the engine's own order."""
-    model = aevb.build(data, 2, "AEVB")
+    model = settings.build(data, 2, "AEVB")
     seen: list[float] = []
 
     class Bounds(keras.callbacks.Callback):

@@ -426,7 +426,10 @@ class TestCommand:
             (["--source", "idx", "--input", "/nowhere"], "/nowhere is not a folder"),
             (["--source", "digits", "--rows-per-shrad", "3"], "unknown argument '--rows-per-shrad'"),
             (["--source", "digits", "--direct_num_worker", "3"], "did you mean --direct_num_workers"),
-            (["--source", "digits", "--rows-per-shard", "many"], "invalid int value"),
+            (
+                ["--source", "digits", "--rows-per-shard", "many"],
+                "expected a whole number such as 1000 or 1e7, received many",
+            ),
             (["--source", "digits", "stray"], "unknown argument 'stray'"),
         ],
     )

@@ -1,5 +1,5 @@
-"""Experiments as code: one file a paper, each with its models, its command and the numbers to expect."""
+"""Experiments as code: a room a paper, each with its models, its command and the numbers to expect.
 
-from tfvae.experiments.presets import EXPERIMENTS, Experiment
-
-__all__ = ["EXPERIMENTS", "Experiment"]
+``tfvae reproduce`` is their command line. What they share lies here: learning curves that survive a stop, and figures
+of ours over a paper's own.
+"""

@@ -11,17 +11,18 @@ encoder is never trained, and 4 less for AEVB's test images (1000 training image
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from tfvae import evaluation
-from tfvae.experiments import aevb, curves
+from tfvae.experiments import curves
+from tfvae.experiments.aevb import settings
 from tfvae.experiments.paper_figure import SPLITS, Curves, PaperFigure, check_names
 from tfvae.training import UnsupervisedModel
 
 FIGURE = PaperFigure("aevb_figure3", ("train_size",), "marginal_log_likelihood", "{:,} training images")
-METHODS = ("AEVB", "MCEM", "WS")
+METHODS: Final = ("AEVB", "MCEM", "WS")
 HIDDEN, LATENT_DIM = 100, 3
 NUM_DRAWS = 50  # the paper's; 0.1 nat above 5000 importance samples at most, where these have a say
 # The paper took Adagrad's step from 0.01, 0.02 and 0.1 and does not say which. On 1000 images AEVB comes nearest to its
@@ -33,9 +34,9 @@ POINTS = [point for point in curves.POINTS if point >= 1_000_000]  # the paper's
 
 
 def figure3(
-    output: str,
-    data_directory: str,
-    methods: Sequence[str] = METHODS,
+    output: str = "runs/aevb",
+    data_dir: str = "data",
+    methods: Sequence[Literal["AEVB", "MCEM", "WS"]] = METHODS,
     train_sizes: Sequence[int] = (1000, 50_000),
     samples: int = 10_000_000,
     marginal_rows: int = 1000,
@@ -48,7 +49,7 @@ def figure3(
 
     Args:
         output: The folder to write.
-        data_directory: Holds ``mnist/`` with the four IDX files.
+        data_dir: Holds ``mnist/`` with the four IDX files.
         methods: Of ``AEVB``, ``MCEM`` and ``WS``.
         train_sizes: How many images to train on, the first of MNIST; a panel for each.
         samples: Samples evaluated at which each curve ends. Monte Carlo EM evaluates an image in each weight update.
@@ -64,7 +65,7 @@ def figure3(
         ValueError: For an unknown method, more images than there are, or fewer samples than the paper's first point.
     """
     check_names(methods, METHODS)
-    mnist = aevb.load("mnist", data_directory)
+    mnist = settings.load("mnist", data_dir)
     _check_counts(mnist, train_sizes, marginal_rows)
     if learning_rate is not None and learning_rate <= 0:
         raise ValueError(f"learning_rate must be positive, received {learning_rate:g}: the paper's are 0.01 to 0.1.")
@@ -88,7 +89,7 @@ def figure3(
 def marginals(rows: int) -> curves.Measure:
     """Measures log p(x) of the first ``rows`` images of either split by HMC, the mean over those with an estimate."""
 
-    def measure(model: UnsupervisedModel, data: aevb.Data, history: dict[str, list[float]]) -> curves.Measured:
+    def measure(model: UnsupervisedModel, data: settings.Data, history: dict[str, list[float]]) -> curves.Measured:
         vae = curves.vae_of(model)
         train, test = (
             evaluation.hmc_log_marginal(vae, x[:rows], NUM_DRAWS, num_leapfrog_steps=4).log_marginal
@@ -104,7 +105,7 @@ def _finite_mean(values: np.ndarray) -> float:
     return float(np.mean(values[np.isfinite(values)]))
 
 
-def _check_counts(mnist: aevb.Data, train_sizes: Sequence[int], marginal_rows: int) -> None:
+def _check_counts(mnist: settings.Data, train_sizes: Sequence[int], marginal_rows: int) -> None:
     for name, counts, most in (
         ("train_sizes", train_sizes, len(mnist.train)),
         ("marginal_rows", [marginal_rows], min([len(mnist.test), *train_sizes])),

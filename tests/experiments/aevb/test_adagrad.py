@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfvae import VAE, DistributionLayer, networks
-from tfvae.optimizers import WarmAdagrad
+from tfvae.experiments.aevb.adagrad import WarmAdagrad
 
 
 def reference(weights: np.ndarray, gradients: np.ndarray, step: float, warmup: int, scale: float) -> list[np.ndarray]:

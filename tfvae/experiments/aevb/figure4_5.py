@@ -6,13 +6,15 @@
 They show AEVB's models of Figure 2, and share their checkpoints: what has been trained as far already is drawn at once.
 """
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from tfvae import plots
-from tfvae.experiments import aevb, checkpoints, curves, figure2
+from tfvae.experiments import checkpoints, curves
+from tfvae.experiments.aevb import figure2, settings
 from tfvae.experiments.paper_figure import check_names
 
 _MANIFOLDS = {"mnist": (20, 20), "frey": (10, 10)}  # rows and columns
@@ -21,9 +23,9 @@ Draw = Callable[[Any, Any], None]  # a VAE, the file to write
 
 
 def figure4(
-    output: str,
-    data_directory: str,
-    datasets: Sequence[str] = tuple(_MANIFOLDS),
+    output: str = "runs/aevb",
+    data_dir: str = "data",
+    datasets: Sequence[Literal["mnist", "frey"]] = ("mnist", "frey"),
     samples: int = 10_000_000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
@@ -33,7 +35,7 @@ def figure4(
 
     Args:
         output: The folder to write; models are taken from, or else trained and kept under, ``output/checkpoints``.
-        data_directory: Holds ``mnist/`` with the four IDX files and ``freyface/frey_faces.npy``.
+        data_dir: Holds ``mnist/`` with the four IDX files and ``freyface/frey_faces.npy``.
         datasets: Of ``mnist`` and ``frey``.
         samples: Samples evaluated to which a model is trained, if it has not gone so far or further already.
         seed: Fixes weights, shuffles and noise.
@@ -47,38 +49,45 @@ def figure4(
     check_names(datasets, _MANIFOLDS)
     panels = []
     for dataset in datasets:
-        data = aevb.load(dataset, data_directory)
+        data = settings.load(dataset, data_dir)
         rows, columns = _MANIFOLDS[dataset]
         draw = functools.partial(plots.manifold, rows=rows, columns=columns, image_shape=data.image_shape)
-        panels.append(_panel(f"aevb_figure4_{dataset}.png", draw, data, dataset, 2, samples, output, seed))
+        curve = curves.Curve(dataset, 2, "AEVB")
+        panels.append(_panel(f"aevb_figure4_{dataset}.png", draw, data, curve, samples, output, seed))
     return panels
 
 
 def figure5(
-    output: str,
-    data_directory: str,
+    output: str = "runs/aevb",
+    data_dir: str = "data",
     latent_dims: Sequence[int] = (2, 5, 10, 20),
     samples: int = 10_000_000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """What MNIST's models dream of: the means of p(x|z) for 100 draws z ~ p(z), for each size of z.
 
-    Writes ``aevb_figure5_<size of z>.png`` to ``output``. See ``figure4``.
+    Writes ``aevb_figure5_<size of z>.png`` to ``output``.
+
+    Args:
+        output: The folder to write; models are taken from, or else trained and kept under, ``output/checkpoints``.
+        data_dir: Holds ``mnist/`` with the four IDX files.
+        latent_dims: Sizes of z, a picture for each.
+        samples: Samples evaluated to which a model is trained, if it has not gone so far or further already.
+        seed: Fixes weights, shuffles and noise.
     """
-    data = aevb.load("mnist", data_directory)
+    data = settings.load("mnist", data_dir)
     draw = functools.partial(plots.samples, seed=seed, image_shape=data.image_shape)
     return [
-        _panel(f"aevb_figure5_{latent_dim}.png", draw, data, "mnist", latent_dim, samples, output, seed)
-        for latent_dim in latent_dims
+        _panel(f"aevb_figure5_{size}.png", draw, data, curves.Curve("mnist", size, "AEVB"), samples, output, seed)
+        for size in latent_dims
     ]
 
 
 def _panel(
-    picture: str, draw: Draw, data: aevb.Data, dataset: str, latent_dim: int, samples: int, output: str, seed: int
+    picture: str, draw: Draw, data: settings.Data, curve: curves.Curve, samples: int, output: str, seed: int
 ) -> dict[str, Any]:
-    key = (dataset, latent_dim, "AEVB")
-    figure2.follow(data, *key, samples, output, seed)
-    folder = checkpoints.place(output, figure2.name(*key), seed)
+    curve.follow(data, samples, output, seed)
+    folder = checkpoints.place(output, curve.name, seed)
     draw(curves.vae_of(checkpoints.load(folder)), pathlib.Path(output) / picture)
     last = checkpoints.read_points(folder)[-1]
-    return figure2.FIGURE.row(key, last, "test") | {"picture": picture}
+    return figure2.FIGURE.row(dataclasses.astuple(curve), last, "test") | {"picture": picture}

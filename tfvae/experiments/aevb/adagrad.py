@@ -1,4 +1,4 @@
-"""The optimiser of the paper's experiments."""
+"""The optimiser of the paper's experiments, which Keras lacks."""
 
 from typing import Any
 

@@ -5,13 +5,13 @@ import pytest
 
 from tfvae import VAE
 from tfvae.baselines import WakeSleep
-from tfvae.experiments import aevb
-from tfvae.optimizers import WarmAdagrad
+from tfvae.experiments.aevb import settings
+from tfvae.experiments.aevb.adagrad import WarmAdagrad
 
 
 @pytest.mark.parametrize("method", ["AEVB", "WS"])
 def test_it_is_the_papers_model(data, method):
-    model = aevb.build(data, 2, method, seed=1)
+    model = settings.build(data, 2, method, seed=1)
     vae = model if method == "AEVB" else model.vae
     assert isinstance(model, {"AEVB": VAE, "WS": WakeSleep}[method])
     assert isinstance(vae, VAE)
@@ -26,13 +26,13 @@ def test_it_is_the_papers_model(data, method):
     assert all(not w.numpy().any() for w in vae.trainable_variables if len(w.shape) == 1)
     # log σ² is linear in the features: an untrained posterior is close to N(0, 1).
     np.testing.assert_allclose(vae.encode(data.test).stddev(), 1, atol=0.05)
-    other = aevb.build(data, 2, method, seed=1).get_weights()
+    other = settings.build(data, 2, method, seed=1).get_weights()
     for first, second in zip(model.get_weights(), other, strict=True):
         np.testing.assert_array_equal(first, second)
 
 
 def test_mnist_as_the_paper_trained_on_it(mnist_dir):
-    data = aevb.mnist(str(mnist_dir))
+    data = settings.mnist(str(mnist_dir))
     assert data.train.shape == (50_000, 784)
     assert data.test.shape == (10_000, 784)
     for x in (data.train, data.test):
@@ -48,11 +48,11 @@ def test_mnist_as_the_paper_trained_on_it(mnist_dir):
 def test_an_idx_file_of_labels_is_refused(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 1]) + bytes(12))
     with pytest.raises(ValueError, match="no IDX file of images: its magic number is 2049"):
-        aevb.mnist(str(tmp_path))
+        settings.mnist(str(tmp_path))
 
 
 def test_frey_face_as_the_paper_trained_on_it(frey_faces):
-    data = aevb.frey(str(frey_faces))
+    data = settings.frey(str(frey_faces))
     assert (data.train.shape, data.test.shape) == ((1769, 560), (196, 560))
     assert data.train.dtype == np.float32
     faces = np.concatenate([data.train, data.test]).astype(np.float64)
@@ -61,8 +61,8 @@ def test_frey_face_as_the_paper_trained_on_it(frey_faces):
     # Every pixel a Gaussian of its own mean and variance: the scale of the paper's Frey curves.
     variance = faces.var(axis=0)
     assert -0.5 * np.sum(np.log(2 * np.pi * variance) + 1) == pytest.approx(577.0, abs=0.1)
-    np.testing.assert_array_equal(aevb.frey(str(frey_faces)).test, data.test)
-    assert not np.array_equal(aevb.frey(str(frey_faces), seed=1).test, data.test)
+    np.testing.assert_array_equal(settings.frey(str(frey_faces)).test, data.test)
+    assert not np.array_equal(settings.frey(str(frey_faces), seed=1).test, data.test)
     p = data.likelihood("zeros")(np.zeros([2, 3], np.float32))
     np.testing.assert_allclose(p.mean(), 0.5)
     np.testing.assert_allclose(p.stddev(), 1.0)

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 import tfvae
 from tfvae import baselines, evaluation, plots
-from tfvae.experiments import aevb, checkpoints, curves, figure2, figure3, figures, grids
+from tfvae.experiments import checkpoints, curves
+from tfvae.experiments.aevb import figure2, figure3, figure4_5, settings
 from tfvae.experiments.paper_figure import table
 
 
@@ -124,7 +125,7 @@ def test_figure3_writes_log_p_of_x_and_goes_on_where_it_was(tmp_path, monkeypatc
 
 def test_log_p_of_x_is_that_of_the_first_rows(tiny, monkeypatch):
     """Against importance sampling, which knows nothing of HMC; rows that HMC gave up are counted, not averaged."""
-    model = aevb.build(tiny, 2, "WS")
+    model = settings.build(tiny, 2, "WS")
     measured = figure3.marginals(30)(model, tiny, {})
     for split in ("train", "test"):
         exact = evaluation.log_marginal(model.vae, getattr(tiny, split)[:30], 2000).mean
@@ -172,18 +173,18 @@ def test_figures_4_and_5_draw_the_models_of_figure_2(tmp_path, monkeypatch):
     save = plots._save_picture
     monkeypatch.setattr(plots, "_save_picture", lambda p, *rest: (pictures.append(p), save(p, *rest)))
     trained: list[tuple] = []
-    build = aevb.build
-    monkeypatch.setattr(aevb, "build", lambda *args: (trained.append(args[1:3]), build(*args))[1])
+    build = settings.build
+    monkeypatch.setattr(settings, "build", lambda *args: (trained.append(args[1:3]), build(*args))[1])
 
-    rows = grids.figure4(str(tmp_path), "unused", samples=500)
+    rows = figure4_5.figure4(str(tmp_path), "unused", samples=500)
     assert trained == [(2, "AEVB")]  # Frey Face's alone: MNIST's has gone further already
     assert [(r["dataset"], r["latent_dim"], r["samples"]) for r in rows] == [("mnist", 2, 1000), ("frey", 2, 500)]
-    vae = checkpoints.load(tmp_path / "checkpoints" / figure2.name("mnist", 2, "AEVB"))
+    vae = checkpoints.load(tmp_path / "checkpoints" / curves.Curve("mnist", 2, "AEVB").name)
     assert [p.shape[:2] for p in pictures] == [(20 * 4 - 1, 20 * 3 - 1), (10 * 4 - 1, 10 * 3 - 1)]
     plots.manifold(vae, tmp_path / "again.png", image_shape=(3, 2))
     np.testing.assert_array_equal(pictures[0], pictures[-1])
 
-    rows = grids.figure5(str(tmp_path), "unused", latent_dims=[2, 3], samples=1000)
+    rows = figure4_5.figure5(str(tmp_path), "unused", latent_dims=[2, 3], samples=1000)
     assert trained == [(2, "AEVB"), (3, "AEVB")]
     assert [row["picture"] for row in rows] == ["aevb_figure5_2.png", "aevb_figure5_3.png"]
     tile = pictures[-2][4:7, 3:5, 0]  # the twelfth of ten in a row, each 3 by 2 with a line between
@@ -192,55 +193,7 @@ def test_figures_4_and_5_draw_the_models_of_figure_2(tmp_path, monkeypatch):
         assert_picture(tmp_path / f"{name}.png")
 
 
-# The command line
-
-
-def test_the_command_prints_the_table(tmp_path, capsys):
-    arguments = ["aevb-figure2", "--datasets", "mnist", "--methods", "AEVB", "--latent-dims", "2", "--samples", "5e2"]
-    assert figures.main([*arguments, "--output", str(tmp_path)]) == 0
-    header, _, row = capsys.readouterr().out.strip().splitlines()
-    assert header == "| dataset | latent dim | method | split | samples | paper | ours | difference | seconds |"
-    assert row.startswith("| mnist | 2 | AEVB | test | 500 | - | ")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ([], "required: FIGURE"),
-        (["aevb-figure9"], "invalid choice: 'aevb-figure9'"),
-        (["aevb-figure2", "--train-sizes", "5"], "unrecognized arguments: --train-sizes"),
-        (["aevb-figure2", "--methods", "MCEM"], "invalid choice: 'MCEM'"),
-        (["aevb-figure3", "--datasets", "frey"], "unrecognized arguments: --datasets"),
-        (["aevb-figure3", "--samples", "1e999"], "expected a number of samples such as 1e7, received 1e999"),
-        (["aevb-figure4", "--latent-dims", "3"], "unrecognized arguments: --latent-dims"),
-        (["aevb-figure5", "--methods", "WS"], "unrecognized arguments: --methods"),
-        (["linear-frey", "--samples", "1e6"], "unrecognized arguments: --samples"),
-    ],
-)
-def test_an_option_that_does_not_apply_is_an_error(arguments, sentence, capsys):
-    with pytest.raises(SystemExit) as stop:
-        figures.main(arguments)
-    assert stop.value.code == 2
-    assert sentence in capsys.readouterr().err
-
-
-def test_the_help_shows_every_figure_with_its_defaults(capsys):
-    with pytest.raises(SystemExit):
-        figures.main(["--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    for name in figures._COMMANDS:
-        assert f"example: tfvae reproduce {name} --" in text
-    for default in ("(default: 10000000)", "(default: [1000, 50000])", "(default: [2, 5, 10, 20])", "(default: data)"):
-        assert default in text
-
-
-@pytest.mark.parametrize("name", figures._COMMANDS)
-def test_the_defaults_are_those_of_the_function(name):
-    command = figures._COMMANDS[name]
-    chosen = vars(figures._parser().parse_args([name]))
-    defaults = dict(zip(command.run.__code__.co_varnames[2:], command.run.__defaults__, strict=False))
-    for option, value in defaults.items():
-        assert np.array_equal(chosen[option], value), option
+# Tables and pictures
 
 
 def test_a_table_needs_no_paper():
@@ -249,7 +202,7 @@ def test_a_table_needs_no_paper():
 
 
 def test_vectors_are_drawn_in_the_shape_that_is_asked_for(tiny):
-    vae = aevb.build(tiny, 2, "AEVB")
+    vae = settings.build(tiny, 2, "AEVB")
     assert isinstance(vae, tfvae.VAE)
     with pytest.raises(ValueError, match=r"no pictures .*, nor by image_shape=\(4, 2\)"):
         plots.samples(vae, "unused.png", image_shape=(4, 2))

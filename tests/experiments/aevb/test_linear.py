@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from tfvae.experiments import aevb, linear
+from tfvae.experiments.aevb import linear, settings
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +103,8 @@ def test_a_saved_linear_vae_is_the_same(x, tmp_path):
 
 
 def test_the_table_and_the_file_say_the_same(x, tmp_path, monkeypatch):
-    data = aevb.Data(x[:300], x[300:], 1, (1,), 0.1, lambda init: None, (4, 2))
-    monkeypatch.setattr(aevb, "DATASETS", {"frey": ("frey", lambda path: data)})
+    data = settings.Data(x[:300], x[300:], 1, (1,), 0.1, lambda init: None, (4, 2))
+    monkeypatch.setattr(settings, "DATASETS", {"frey": ("frey", lambda path: data)})
     monkeypatch.setattr(linear, "EPOCHS", 2)
     rows = linear.linear_frey(str(tmp_path / "new"), "unused", latent_dims=[1, 2])
     assert list(rows[0]) == ["latent_dim", "probabilistic_pca", "elbo", "difference", "seconds"]

@@ -18,7 +18,7 @@ import numpy as np
 
 from tfvae import baselines, likelihoods, priors
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.optimizers import WarmAdagrad
+from tfvae.experiments.aevb.adagrad import WarmAdagrad
 from tfvae.training import UnsupervisedModel
 from tfvae.vae import VAE
 

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.experiments import aevb
+from tfvae.experiments.aevb import settings
 from tfvae.experiments.paper_figure import write_csv
 from tfvae.vae import VAE
 
@@ -27,13 +27,13 @@ LEARNING_RATE = 0.01  # Adam's, falling to 0 along a cosine; 0.03 fails at 20 di
 
 
 def linear_frey(
-    output: str, data_directory: str, latent_dims: Sequence[int] = (2, 5, 10, 20), seed: int = 0
+    output: str = "runs/aevb", data_dir: str = "data", latent_dims: Sequence[int] = (2, 5, 10, 20), seed: int = 0
 ) -> list[dict[str, Any]]:
     """Train a linear VAE of each size on all faces, and write ``linear_frey.csv`` to ``output``.
 
     Args:
         output: The folder to write.
-        data_directory: Holds ``freyface/frey_faces.npy``.
+        data_dir: Holds ``freyface/frey_faces.npy``.
         latent_dims: Sizes of z.
         seed: Fixes weights, shuffles and noise.
 
@@ -41,7 +41,7 @@ def linear_frey(
         A row for each size: the closed form of probabilistic PCA, the bound that was reached, the difference, which
         is never positive, all in nats a face, and the seconds of training.
     """
-    data = aevb.load("frey", data_directory)
+    data = settings.load("frey", data_dir)
     faces = np.concatenate([data.train, data.test])
     rows = [_compare(faces, latent_dim, EPOCHS, seed) for latent_dim in latent_dims]
     folder = pathlib.Path(output)
@@ -66,9 +66,9 @@ def _compare(x: np.ndarray, latent_dim: int, epochs: int, seed: int) -> dict[str
 def fit(x: np.ndarray, latent_dim: int, epochs: int, seed: int = 0) -> VAE:
     """A linear VAE trained on x ``[N, D]`` with Adam on minibatches of 100."""
     vae = linear_vae(x.shape[1], latent_dim, seed)
-    steps = epochs * -(-len(x) // aevb.BATCH_SIZE)
+    steps = epochs * -(-len(x) // settings.BATCH_SIZE)
     vae.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)))
-    vae.fit(x, batch_size=aevb.BATCH_SIZE, epochs=epochs, verbose=0)
+    vae.fit(x, batch_size=settings.BATCH_SIZE, epochs=epochs, verbose=0)
     return vae
 
 

@@ -1,0 +1,260 @@
+"""Click commands from functions: a function's arguments are the options, its docstring's ``Args`` their help.
+
+So an option is written once, where it is used. The function's source is read and nothing of it imported: ``--help``
+answers before Beam or TensorFlow have been loaded. What a pipeline's command does not know goes to Beam.
+"""
+
+import ast
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import logging
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import click
+
+from pipelines import contract
+from pipelines.errors import PipelineError
+
+_EXIT_ERROR = 1
+_BEAM = (
+    "Every other option is one of Beam's own, for example --runner FlinkRunner, --direct_num_workers 2, "
+    "--setup_file ./setup.py. The default runner is Beam's in-process one with one worker."
+)
+
+
+class _Pipeline(NamedTuple):
+    module: str
+    about: str
+    example: str
+
+
+PIPELINES = {
+    "prepare": _Pipeline(
+        "pipelines.preprocess",
+        "Raw files to a prepared dataset (a TFDS directory), with Beam.",
+        "--source idx --input data/mnist --output prepared/mnist",
+    ),
+    "embed": _Pipeline(
+        "pipelines.embed",
+        "Rows of a prepared dataset, or of Parquet, TFRecord or image files, to Parquet embeddings with an exported "
+        "model, with Beam.",
+        "--model saved_models/mnist --input prepared/mnist --output embeddings/mnist --split test",
+    ),
+}
+
+
+class Command(click.Command):
+    """A command whose options of several values take them one after the other: ``--shape 28 28``.
+
+    Attributes:
+        example: Arguments that make sense together, for the end of the help.
+    """
+
+    example = ""
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """See ``click.Command``; the example stands before the rest."""
+        formatter.write(f"\nExample:\n  {context.command_path} {self.example}\n")
+        super().format_epilog(context, formatter)
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """See ``click.Command``; each further value of such an option gets the option's name in front."""
+        several = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
+        spread: list[str] = []
+        flag, values = "", 0
+        for arg in args:
+            if arg.startswith("-"):
+                flag, values = arg.split("=")[0], int("=" in arg)
+            else:
+                spread += [flag] if flag in several and values else []
+                values += 1
+            spread.append(arg)
+        return super().parse_args(context, spread)
+
+
+class _WholeNumber(click.ParamType):
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:
+        """An integer, which may be written as 1e7."""
+        try:
+            number = float(value)
+            if number != int(number):
+                raise ValueError
+            return int(value) if isinstance(value, int) or value.lstrip("+-").isdigit() else int(number)
+        except (ValueError, OverflowError):
+            self.fail(f"expected a whole number such as 1000 or 1e7, received {value}", param, context)
+
+
+def command(
+    name: str,
+    function: str,
+    about: str,
+    example: str,
+    call: Callable[[dict[str, Any]], Any],
+    cls: type[Command] = Command,
+    **settings: Any,
+) -> Command:
+    """A command named ``name`` with an option for each argument of ``function``, which is not imported.
+
+    Args:
+        name: The command's name.
+        function: Its full name, such as ``"pipelines.embed.run"``.
+        about: What the command does, in a sentence.
+        example: Arguments that make sense together.
+        call: Called with those arguments that were given.
+        cls: The class of the command.
+        settings: Further arguments of the class.
+
+    Example:
+        >>> shown = command("embed", "pipelines.embed.run", "Embeds rows.", "--model m", call=print)
+        >>> next(option for option in shown.params if option.name == "batch_size").opts
+        ['--batch-size']
+    """
+    options, needed = _options(*function.rsplit(".", 1))
+
+    def callback(**values: Any) -> Any:
+        context = click.get_current_context()
+        given = click.core.ParameterSource.COMMANDLINE
+        return call(
+            {key: value for key, value in values.items() if key in needed or context.get_parameter_source(key) == given}
+        )
+
+    made = cls(name, callback=callback, params=options, help=about, **settings)
+    made.example = example
+    return made
+
+
+def _options(module: str, function: str) -> tuple[list[click.Parameter], set[str]]:
+    """An option for each argument, and the names of the arguments that have no default."""
+    spec = importlib.util.find_spec(module)
+    tree = ast.parse(spec.loader.get_source(module))  # type: ignore[union-attr]
+    constants = {f"contract.{name}": value for name, value in vars(contract).items()}
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            with contextlib.suppress(ValueError):
+                constants[ast.unparse(target)] = ast.literal_eval(node.value)
+    found = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    helps = _helps(ast.get_docstring(found) or "")
+    positional = found.args.args
+    without = len(positional) - len(found.args.defaults)
+    defaults = [None] * without + found.args.defaults + found.args.kw_defaults
+    shown = [
+        _option(arg.arg, ast.unparse(arg.annotation), default, constants, helps[arg.arg])  # type: ignore[arg-type]
+        for arg, default in zip(positional + found.args.kwonlyargs, defaults, strict=True)
+        if arg.arg not in ("beam_args", "progress")
+    ]
+    return shown, {arg.arg for arg in positional[:without]}
+
+
+def _option(
+    name: str, annotation: str, default: ast.expr | None, constants: dict[str, Any], text: str
+) -> click.Parameter:
+    inner, optional = annotation.removesuffix(" | None"), annotation.endswith(" | None")
+    settings: dict[str, Any] = {"help": text, "required": default is None and not optional, "show_default": True}
+    if default is not None:
+        try:
+            settings["default"] = ast.literal_eval(default)
+        except ValueError:
+            settings["default"] = constants.get(ast.unparse(default))
+    if several := re.fullmatch(r"Sequence\[(.*)\]", inner):
+        inner, settings["multiple"] = several[1], True
+    if inner == "bool":
+        return click.Option([f"--{name.replace('_', '-')}"], is_flag=True, default=False, help=text)
+    choices = re.fullmatch(r"Literal\[(.*)\]", inner)
+    values = ast.literal_eval(f"[{choices[1]}]") if choices else []
+    kind = click.Choice(values) if choices else _TYPES[inner]
+    if settings.get("multiple"):
+        settings["metavar"] = f"[{'|'.join(values)}]..." if choices else f"{kind.name.upper()}..."
+        settings["show_default"] = settings.get("default") != ()
+    return click.Option([f"--{name.replace('_', '-')}"], type=kind, **settings)
+
+
+_TYPES: dict[str, click.ParamType] = {"str": click.STRING, "int": _WholeNumber(), "float": click.FLOAT}
+
+
+def _helps(docstring: str) -> dict[str, str]:
+    """What ``Args`` says of each argument; several that share an entry share its text."""
+    section = re.search(r"^Args:\n((?:    .*\n|\n)*)", inspect.cleandoc(docstring) + "\n", re.MULTILINE)
+    entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", section[1] if section else "", re.MULTILINE)
+    texts = {names: " ".join(text.split()).replace("``", "") for names, text in entries}
+    return {name: text for names, text in texts.items() for name in names.split(", ")}
+
+
+class _Mistake(click.ClickException):
+    """An option that is wrong: one line on standard error, and the exit code of any other error of a pipeline."""
+
+    exit_code = _EXIT_ERROR
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {self.message}", err=True)
+
+
+class _PipelineCommand(Command):
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """See ``Command``; what is left over is Beam's, a lone ``--`` between the two is allowed."""
+        try:
+            return super().parse_args(context, [arg for arg in args if arg != "--"])
+        except click.UsageError as error:
+            raise _Mistake(f"{error.format_message().rstrip('.')} (see {context.command_path} --help)") from error
+
+
+def pipeline(name: str, first: Callable[[], None] | None = None) -> Command:
+    """The command of a pipeline, ``prepare`` or ``embed``; ``first`` is called before anything heavy is imported."""
+    told = PIPELINES[name]
+
+    def call(given: dict[str, Any]) -> int:
+        if first:
+            first()
+        context = click.get_current_context()
+        code = _run(told.module, name, given, context.args)
+        if code:
+            context.exit(code)
+        return code
+
+    return command(
+        name,
+        f"{told.module}.run",
+        told.about,
+        told.example,
+        call,
+        _PipelineCommand,
+        epilog=_BEAM,
+        context_settings={
+            "ignore_unknown_options": True,
+            "allow_extra_args": True,
+            "help_option_names": ["-h", "--help"],
+        },
+    )
+
+
+def _run(module: str, title: str, given: dict[str, Any], beam_args: Sequence[str]) -> int:
+    """Runs a pipeline and returns the exit code. An error is one line on the terminal and no traceback."""
+    from pipelines.jobs import options, progress
+
+    try:
+        options.beam_options(beam_args)  # a misspelt flag should not wait for a model to load
+        with progress.progress_bar(title) as report:
+            summary = importlib.import_module(module).run(**given, beam_args=beam_args, progress=report)
+    except Exception as error:
+        logging.getLogger(__name__).debug("the job failed", exc_info=True)
+        kind = "" if isinstance(error, PipelineError) else f"{type(error).__name__}: "
+        click.echo(f"error: {kind}{' '.join(str(error).split())}", err=True)
+        return _EXIT_ERROR
+    click.echo(summary.table())
+    return summary.exit_code
+
+
+def main(name: str, arguments: Sequence[str] | None = None) -> int:
+    """``python -m`` a pipeline's module; returns the exit code: 0 complete, 3 with rejected rows, 1 an error."""
+    program = f"python -m {PIPELINES[name].module}"
+    try:
+        return pipeline(name).main(arguments, prog_name=program, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code

@@ -1,0 +1,76 @@
+"""The command line of ``tfvae reproduce``: what it prints, what it refuses, what its help holds."""
+
+import inspect
+
+import pytest
+from click.testing import CliRunner
+
+from tfvae import cli
+from tfvae.experiments import curves, reproduce
+from tfvae.experiments.aevb import figure2, figure3, figure4_5, linear
+
+FUNCTIONS = {
+    "aevb-figure2": figure2.figure2,
+    "aevb-figure3": figure3.figure3,
+    "aevb-figure4": figure4_5.figure4,
+    "aevb-figure5": figure4_5.figure5,
+    "linear-frey": linear.linear_frey,
+}
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(cli.main, ["reproduce", *arguments], prog_name="tfvae")
+
+
+def test_the_command_prints_the_table(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(curves, "POINTS", [500, 1000])
+    arguments = ["aevb-figure2", "--datasets", "mnist", "--methods", "AEVB", "--latent-dims", "2", "--samples", "5e2"]
+    result = invoke(*arguments, "--output", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    header, _, row = result.stdout.strip().splitlines()
+    assert header == "| dataset | latent dim | method | split | samples | paper | ours | difference | seconds |"
+    assert row.startswith("| mnist | 2 | AEVB | test | 500 | - | ")
+
+
+def test_the_functions_errors_are_sentences(tiny, tmp_path):
+    result = invoke("aevb-figure3", "--train-sizes", "0", "--output", str(tmp_path))
+    assert result.exit_code == 1
+    assert "Error: train_sizes must lie between 1 and 250" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["aevb-figure9"], "No such command 'aevb-figure9'"),
+        (["aevb-figure2", "--train-sizes", "5"], "--train-sizes"),
+        (["aevb-figure2", "--methods", "MCEM"], "'MCEM' is not one of 'AEVB', 'WS'"),
+        (["aevb-figure3", "--datasets", "frey"], "--datasets"),
+        (["aevb-figure3", "--samples", "1e999"], "expected a whole number such as 1000 or 1e7, received 1e999"),
+        (["aevb-figure4", "--latent-dims", "3"], "--latent-dims"),
+        (["aevb-figure5", "--methods", "WS"], "--methods"),
+        (["linear-frey", "--samples", "1e6"], "--samples"),
+        (["linear-frey", "5"], "unexpected extra argument"),
+    ],
+)
+def test_an_option_that_does_not_apply_is_an_error(arguments, sentence):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.output.split("Error:")[-1].split())
+
+
+def test_the_help_shows_every_figure_with_its_defaults():
+    text = " ".join(invoke("--help").output.split())
+    for name in reproduce.FIGURES:
+        assert f"Usage: tfvae reproduce {name} [OPTIONS]" in text
+        assert f"tfvae reproduce {name} --" in text
+    for default in ("[default: 10000000]", "[default: 1000, 50000]", "[default: 2, 5, 10, 20]", "[default: data]"):
+        assert default in text
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_options_are_the_functions_arguments(name):
+    parameters = inspect.signature(FUNCTIONS[name]).parameters
+    options = {option.name: option for option in reproduce.group().commands[name].params}
+    assert options.keys() == parameters.keys()
+    for option in options.values():
+        assert option.default == parameters[option.name].default and option.help, option.name

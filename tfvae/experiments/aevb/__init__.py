@@ -1,0 +1,1 @@
+"""Auto-Encoding Variational Bayes (Kingma & Welling, arXiv 1312.6114): its settings, and its figures."""

@@ -1,0 +1,70 @@
+"""The command line of ``tfvae reproduce``: a figure, and the options that its function takes.
+
+The figures are named here and imported when one is drawn, so that ``--help`` answers before TensorFlow has loaded.
+"""
+
+import importlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import click
+
+from pipelines import command_line
+
+# From a figure to its function, what it shows, and an example.
+FIGURES = {
+    "aevb-figure2": (
+        "aevb.figure2.figure2",
+        "the bound over samples evaluated, by dataset and size of z",
+        "--datasets mnist --latent-dims 3 20 --samples 1e6",
+    ),
+    "aevb-figure3": (
+        "aevb.figure3.figure3",
+        "log p(x) over samples evaluated, by the number of training images",
+        "--train-sizes 1000 --methods AEVB WS --samples 1e7",
+    ),
+    "aevb-figure4": (
+        "aevb.figure4_5.figure4",
+        "the manifolds that 2-D models have learned",
+        "--datasets frey --samples 1e7",
+    ),
+    "aevb-figure5": (
+        "aevb.figure4_5.figure5",
+        "draws from models of MNIST, by the size of z",
+        "--latent-dims 2 20 --samples 1e7",
+    ),
+    "linear-frey": (
+        "aevb.linear.linear_frey",
+        "a linear VAE on Frey Face beside probabilistic PCA in closed form",
+        "--latent-dims 2 5",
+    ),
+}
+
+
+class _Figures(click.Group):
+    """A group whose help holds that of every figure."""
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """See ``click.Group``."""
+        for name, figure in self.commands.items():
+            formatter.write("\n" + figure.get_help(click.Context(figure, context, name)) + "\n")
+
+
+def group(around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> click.Group:
+    """The commands of all figures; each draws inside of ``around`` and prints a table of paper, ours and time."""
+    about = "Train what a figure of the paper shows, and draw it beside the paper's own curves."
+    return _Figures("reproduce", {name: _command(name, around) for name in FIGURES}, help=about)
+
+
+def _command(name: str, around: Callable[[], AbstractContextManager[Any]]) -> click.Command:
+    function, about, example = FIGURES[name]
+    module, _, own = f"{__package__}.{function}".rpartition(".")
+
+    def draw(given: dict[str, Any]) -> None:
+        with around():
+            from tfvae.experiments.paper_figure import table
+
+            click.echo(table(getattr(importlib.import_module(module), own)(**given)))
+
+    return command_line.command(name, f"{module}.{own}", f"{about[0].upper()}{about[1:]}.", example, draw)
