@@ -6,6 +6,7 @@ the features once, splits the result into the free parameters and constrains eac
 log-density summed over hundreds of pixels has no digits to spare for bfloat16.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,6 +33,23 @@ _CONSTRAINTS: dict[str, Callable[[], Any]] = {
 def _facts(family: type[tfd.Distribution]) -> Facts:
     """Those of the family; without any, none of its parameters needs special care."""
     return FACTS.get(family.__name__, Facts(REAL))
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What a layer's family is.
+
+    Attributes:
+        name: Its class.
+        fixed: Its constant parameters: numbers, or nested lists of them.
+        shared: Parameters that are learned, but no function of the features.
+        constraints: Parameters that are constrained in another way than TFP's.
+    """
+
+    name: str
+    fixed: dict[str, Any]
+    shared: list[str]
+    constraints: dict[str, str]
 
 
 class _Parameter:
@@ -63,6 +81,20 @@ class _Parameter:
                 "parameter that is constrained number by number."
             )
         self._dependent, self._lowest, self._bijector = None, 0.0, _CONSTRAINTS[name]()
+
+    def shared_shape(self, shape: Sequence[int] | None) -> tuple[int, ...]:
+        """That of the weight behind the parameter, where one of ``shape`` (None: its own) is shared."""
+        if shape is None or tuple(shape) == self.shape:
+            return self.raw_shape
+        shape = tuple(int(size) for size in shape)
+        padded = (1,) * (len(self.shape) - len(shape)) + shape
+        fits = len(padded) == len(self.shape) and all(n in (1, m) for n, m in zip(padded, self.shape, strict=True))
+        if not fits or self.raw_shape != self.shape:
+            raise ValueError(
+                f"{self.name} cannot be shared with shape {shape}: expected one that broadcasts to {self.shape}"
+                + ("." if self.raw_shape == self.shape else ", and a parameter that is constrained number by number.")
+            )
+        return shape
 
     def constant(self, value: Any) -> np.ndarray:
         """The fixed value as float32, if it has the parameter's shape and lies inside its support."""
@@ -106,8 +138,12 @@ class DistributionLayer(keras.layers.Layer):
         distribution: A class of ``tfp.distributions`` or its name, or one of ``families``.
         event_shape: Shape of one event: ``[D]`` for a latent, the shape of one observation for a likelihood.
         kernel_initializer, bias_initializer: Keras initializers of the projection.
+        kernel_regularizer: Keras regularizer of the projection's matrix.
         constraints: How free parameters are kept in their range where TFP's own way is not wanted, by parameter:
             identity, sigmoid, softplus, exp or log_variance (the raw number is log σ²).
+        shared: Parameters that are learned, but no function of the features: their names, or by name a shape that
+            broadcasts to the parameter's, such as () for one number for all of the event. They start where the bias
+            initializer puts a free one whose features are zero.
         **fixed: Parameters that are constants instead of being learned: scalars, or arrays of the parameter's shape.
 
     Raises:
@@ -129,7 +165,9 @@ class DistributionLayer(keras.layers.Layer):
         *,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
         constraints: Mapping[str, str] | None = None,
+        shared: Sequence[str] | Mapping[str, Sequence[int]] = (),
         name: str | None = None,
         trainable: bool = True,
         **fixed: Any,
@@ -140,41 +178,66 @@ class DistributionLayer(keras.layers.Layer):
         if any(size < 1 for size in self.event_shape):
             raise ValueError(f"event_shape must hold positive sizes, received {self.event_shape}.")
         self._constraints = dict(constraints or {})
-        self._fix(_parameters(self.family, self.event_shape), fixed)
+        self._split(_parameters(self.family, self.event_shape), fixed, shared)
         self.projection: keras.layers.Dense | None = None
+        self.shared_weights: dict[str, keras.Variable] = {}
+        self._regularizer = keras.regularizers.get(kernel_regularizer)
         self._initializers = {
             "kernel_initializer": keras.initializers.get(kernel_initializer),
             "bias_initializer": keras.initializers.get(bias_initializer),
         }
 
-    def _fix(self, parameters: dict[str, _Parameter], fixed: Mapping[str, Any]) -> None:
-        """Split the parameters into the fixed and the free."""
-        unknown = sorted(set(fixed) - set(parameters))
-        if unknown:
-            raise ValueError(
-                f"{self.family.__name__} has no parameter {', '.join(unknown)}; it accepts {', '.join(parameters)}."
-            )
-        for name, others in _facts(self.family).needs.items():
-            missing = [other for other in others if name in fixed and other in parameters and other not in fixed]
-            if missing:
-                raise ValueError(
-                    f"{self.family.__name__} with a fixed {name} needs a fixed {' and '.join(missing)} too."
-                )
+    def _split(
+        self,
+        parameters: dict[str, _Parameter],
+        fixed: Mapping[str, Any],
+        shared: Sequence[str] | Mapping[str, Sequence[int]],
+    ) -> None:
+        """Split the parameters into the fixed, the shared and the free."""
+        shapes = dict(shared) if isinstance(shared, Mapping) else dict.fromkeys(shared)
+        self._check_names(parameters, fixed, shapes)
         self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
-        self._constants = {name: parameters[name].constant(value) for name, value in fixed.items()}
-        low, high = self._constants.get("low"), self._constants.get("high")
+        self.fixed = {name: parameters[name].constant(value) for name, value in fixed.items()}
+        low, high = self.fixed.get("low"), self.fixed.get("high")
         if low is not None and high is not None and not np.all(low < high):
             raise ValueError(f"{self.family.__name__} needs low < high, received low={low} and high={high}.")
-        replaced = {_facts(self.family).other_spelling.get(name, name) for name in fixed}
+        replaced = {_facts(self.family).other_spelling.get(name, name) for name in (*fixed, *shapes)}
         preferred = self.family.parameter_properties(dtype=tf.float32)
         self._free = [p for name, p in parameters.items() if preferred[name].is_preferred and name not in replaced]
-        free = {parameter.name: parameter for parameter in self._free}
+        self._shared = [p for name, p in parameters.items() if name in shapes]
+        self._constrain()
+        self.shared = {p.name: p.shared_shape(shapes[p.name]) for p in self._shared}
+
+    def _check_names(self, parameters: Mapping[str, Any], fixed: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
+        name = self.family.__name__
+        unknown = sorted((set(fixed) | set(shared)) - set(parameters))
+        if unknown:
+            raise ValueError(f"{name} has no parameter {', '.join(unknown)}; it accepts {', '.join(parameters)}.")
+        both = sorted(set(fixed) & set(shared))
+        if both:
+            raise ValueError(f"{name}'s {', '.join(both)} is both fixed and shared: choose one.")
+        for given, kind in ((fixed, "fixed"), (shared, "shared")):
+            known = given if kind == "fixed" else {**fixed, **shared}
+            for one, others in self._needs(kind).items():
+                missing = [other for other in others if one in given and other in parameters and other not in known]
+                if missing:
+                    raise ValueError(f"{name} with a {kind} {one} needs a {kind} {' and '.join(missing)} too.")
+
+    def _needs(self, kind: str) -> Mapping[str, Sequence[str]]:
+        facts = _facts(self.family)
+        if kind == "shared" and "loc" in facts.dependent:  # a fixed one may lie anywhere
+            return {**facts.needs, "loc": ["low", "high"]}
+        return facts.needs
+
+    def _constrain(self) -> None:
+        """Put the named constraints in the place of TFP's."""
+        learned = {parameter.name: parameter for parameter in (*self._free, *self._shared)}
         for name, constraint in self._constraints.items():
-            if name not in free:
+            if name not in learned:
                 raise ValueError(
-                    f"{self.family.__name__} has no free parameter {name} to constrain; free: {', '.join(free)}."
+                    f"{self.family.__name__} has no free parameter {name} to constrain; free: {', '.join(learned)}."
                 )
-            free[name].constrain_by(constraint)
+            learned[name].constrain_by(constraint)
 
     @property
     def facts(self) -> Facts | None:
@@ -191,9 +254,20 @@ class DistributionLayer(keras.layers.Layer):
         self._check_positions()
         units = sum(self._sizes())
         if units:
-            self.projection = keras.layers.Dense(units, dtype="float32", name="projection", **self._initializers)
+            self.projection = keras.layers.Dense(
+                units, dtype="float32", name="projection", kernel_regularizer=self._regularizer, **self._initializers
+            )
             self.projection.build((None, input_shape[-1]))
+        self._build_shared()
         self.built = True
+
+    def _build_shared(self) -> None:
+        self.shared_weights = {
+            name: self.add_weight(
+                shape=shape, initializer=self._initializers["bias_initializer"], dtype="float32", name=name
+            )
+            for name, shape in self.shared.items()
+        }
 
     def _check_positions(self) -> None:
         for parameter in self._free:
@@ -207,37 +281,86 @@ class DistributionLayer(keras.layers.Layer):
         """Raw numbers needed for each free parameter, at each position."""
         return [math.prod(p.raw_shape[len(self._positions) :]) for p in self._free]
 
-    def call(self, features: tf.Tensor) -> tfd.Distribution:
-        """See ``DistributionLayer``."""
+    def parameters(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The family's parameters for features ``[..., F]``, by name: free, shared and fixed, each in its range.
+
+        A free one is ``[..., *shape]``; so are all the others where nothing is free, so that the batch is known.
+
+        Example:
+            >>> layer = DistributionLayer("Normal", [2], scale=1.0)
+            >>> {name: value.shape for name, value in layer.parameters(tf.zeros([5, 16])).items()}
+            {'scale': TensorShape([2]), 'loc': TensorShape([5, 2])}
+        """
         features = tf.convert_to_tensor(features)
+        if not self.built:
+            self.build(features.shape)
         rank = features.shape.rank - 1 - len(self._positions)
-        parameters = self._fixed()
+        parameters = self.constants()
         if self.projection is not None:
             pieces = tf.split(self.projection(features), self._sizes(), axis=-1)
             for parameter, raw in zip(self._free, pieces, strict=True):
                 raw = _reshape_event(raw, features, rank, parameter.raw_shape)
                 parameters[parameter.name] = parameter.constrain(raw, parameters)
-        return self._distribution(parameters, tf.shape(features)[:rank])
+            return parameters
+        batch = tf.shape(features)[:rank]
+        return {name: tf.broadcast_to(v, tf.concat([batch, tf.shape(v)], axis=0)) for name, v in parameters.items()}
 
-    def _fixed(self) -> dict[str, tf.Tensor]:
-        return {name: tf.broadcast_to(value, self._shapes[name]) for name, value in self._constants.items()}
+    def constants(self) -> dict[str, tf.Tensor]:
+        """The parameters that are no function of the features, fixed and shared, each of its own shape."""
+        found = {name: tf.broadcast_to(value, self._shapes[name]) for name, value in self.fixed.items()}
+        for parameter in self._shared:
+            raw = tf.broadcast_to(self.shared_weights[parameter.name], parameter.raw_shape)
+            found[parameter.name] = parameter.constrain(raw, found)
+        return found
 
-    def _distribution(self, parameters: Mapping[str, tf.Tensor], batch_shape: Any) -> tfd.Distribution:
+    def distribution(self, parameters: Mapping[str, tf.Tensor]) -> tfd.Distribution:
+        """The family with these parameters, its event of the layer's event shape.
+
+        Example:
+            >>> DistributionLayer("Normal", [2]).distribution({"loc": tf.zeros([5, 2]), "scale": 1.0}).event_shape
+            TensorShape([2])
+        """
         base = self.family(**parameters)
         wrapped = len(self.event_shape) - base.event_shape.rank
-        if not self._free and batch_shape is not None:  # nothing depends on the features: say the batch shape
-            base = tfd.BatchBroadcast(base, tf.concat([batch_shape, self.event_shape[:wrapped]], axis=0))
         return tfd.Independent(base, wrapped) if wrapped else base
+
+    def call(self, features: tf.Tensor) -> tfd.Distribution:
+        """See ``DistributionLayer``."""
+        return self.distribution(self.parameters(features))
+
+    def held(self, features: tf.Tensor) -> tfd.Distribution:
+        """The same distribution with its parameters stopped: its log-density has a gradient in z alone.
+
+        Example:
+            >>> layer = DistributionLayer("Normal", [2])
+            >>> with tf.GradientTape() as tape:
+            ...     log_prob = layer.held(tf.ones([5, 16])).log_prob(tf.ones([5, 2]))
+            >>> tape.gradient(log_prob, layer.projection.kernel) is None
+            True
+        """
+        return self.distribution({name: tf.stop_gradient(v) for name, v in self.parameters(features).items()})
+
+    def describe(self) -> Family:
+        """What the layer is, for a card or a table.
+
+        Example:
+            >>> DistributionLayer("Normal", [2], scale=0.5, constraints={"loc": "sigmoid"}).describe()
+            Family(name='Normal', fixed={'scale': 0.5}, shared=[], constraints={'loc': 'sigmoid'})
+        """
+        fixed = {name: value.tolist() for name, value in self.fixed.items()}
+        return Family(self.family.__name__, fixed, list(self.shared), dict(self._constraints))
 
     def get_config(self) -> dict[str, Any]:
         return {
             "distribution": self.family.__name__,
             "event_shape": list(self.event_shape),
             **{k: keras.initializers.serialize(v) for k, v in self._initializers.items()},
+            "kernel_regularizer": keras.regularizers.serialize(self._regularizer),
             "constraints": dict(self._constraints),
+            "shared": {name: list(shape) for name, shape in self.shared.items()},
             "name": self.name,
             "trainable": self.trainable,
-            **{name: value.tolist() for name, value in self._constants.items()},
+            **{name: value.tolist() for name, value in self.fixed.items()},
         }
 
 

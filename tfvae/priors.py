@@ -39,9 +39,9 @@ class Prior(DistributionLayer):
             raise ValueError(f"The prior {self.family.__name__} needs a fixed value for: {missing}.")
         self.built = True
 
-    def distribution(self) -> tfd.Distribution:
+    def distribution(self) -> tfd.Distribution:  # type: ignore[override]
         """p(z), batch shape ``[]``, event shape ``[D]``."""
-        return self._distribution(self._fixed(), batch_shape=None)
+        return super().distribution(self.constants())
 
     def call(self, features: tf.Tensor) -> tfd.Distribution:
         """p(z) whatever the features: Keras wants layers to be callable on one input."""
@@ -49,7 +49,11 @@ class Prior(DistributionLayer):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        return {k: v for k, v in config.items() if k != "constraints" and not k.endswith("_initializer")}
+        return {
+            k: v
+            for k, v in config.items()
+            if k not in ("constraints", "shared") and "kernel" not in k and "bias" not in k
+        }
 
 
 @keras.saving.register_keras_serializable("tfvae")

@@ -117,12 +117,14 @@ def test_refuses_what_is_no_fact(build, sentence):
 def test_says_the_families_parameters(tmp_path):
     vae = tfvae.VAE(
         networks.mlp([4]), networks.mlp([4]), tfvae.DistributionLayer("Laplace", [2]),
-        tfvae.DistributionLayer("Normal", [5], scale=0.5, constraints={"loc": "sigmoid"}),
+        tfvae.DistributionLayer("StudentT", [5], df=4.0, shared=["scale"], constraints={"loc": "sigmoid"}),
     )  # fmt: skip
     described, text = card(tfvae.export(vae, tmp_path / "m", warmup_batch_sizes=[1]))
-    assert described["posterior"] == {"family": "Laplace", "constraints": {}, "fixed": {}}
-    assert described["likelihood"] == {"family": "Normal", "constraints": {"loc": "sigmoid"}, "fixed": {"scale": 0.5}}
-    assert "Normal (scale fixed at 0.5, loc constrained by sigmoid)" in text
+    assert described["posterior"] == {"family": "Laplace", "constraints": {}, "fixed": {}, "shared": []}
+    assert described["likelihood"] == {
+        "family": "StudentT", "constraints": {"loc": "sigmoid"}, "fixed": {"df": 4.0}, "shared": ["scale"]
+    }  # fmt: skip
+    assert "StudentT (df fixed at 4, scale learned and the same for every row, loc constrained by sigmoid)" in text
     assert "scale of the training data" in described["signatures"]["embed"]["inputs"]["x"]["scale"]
 
 

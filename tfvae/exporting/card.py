@@ -24,7 +24,6 @@ from tfvae.vae import VAE
 
 SCHEMA_VERSION = 1
 
-_LAYER_ONLY = {"distribution", "event_shape", "kernel_initializer", "bias_initializer", "name", "trainable"}
 _SCALES = {
     contract.Z: "a point of the latent space, as q(z|x) and p(z) have it",
     contract.NOISE: "standard normal, drawn by the caller",
@@ -65,11 +64,12 @@ def describe(
 
 
 def _family(layer: DistributionLayer) -> dict[str, Any]:
-    config = DistributionLayer.get_config(layer)  # not the layer's own: a StandardNormal says less of itself
+    family = layer.describe()
     return {
-        "family": config["distribution"],
-        "constraints": config["constraints"],
-        "fixed": {key: value for key, value in config.items() if key not in _LAYER_ONLY | {"constraints"}},
+        "family": family.name,
+        "constraints": family.constraints,
+        "fixed": family.fixed,
+        "shared": family.shared,
     }
 
 
@@ -170,6 +170,7 @@ def _nats(measured: Mapping[str, Any], key: str) -> str:
 
 def _family_text(part: Mapping[str, Any]) -> str:
     parameters = [f"{key} fixed at {_number(value)}" for key, value in part["fixed"].items()]
+    parameters += [f"{key} learned and the same for every row" for key in part["shared"]]
     parameters += [f"{key} constrained by {value}" for key, value in part["constraints"].items()]
     return _text(part["family"] + (f" ({', '.join(parameters)})" if parameters else ""))
 

@@ -81,9 +81,9 @@ def test_the_bound_touches_at_the_maximum_of_the_likelihood(x):
     gain = w * variance / noise
     vae = linear.linear_vae(8, 2)
     vae.posterior.projection.set_weights([gain, -mean @ gain])
-    vae.posterior.log_scale.assign(0.5 * np.log(variance))
+    vae.posterior.shared_weights["scale"].assign(0.5 * np.log(variance))
     vae.likelihood.projection.set_weights([w.T, mean])
-    vae.likelihood.log_scale.assign(0.5 * np.log(noise))
+    vae.likelihood.shared_weights["scale"].assign(0.5 * np.log(noise))
     assert linear.exact_elbo(vae, x) == pytest.approx(linear.probabilistic_pca(x, 2), abs=1e-4)
 
 

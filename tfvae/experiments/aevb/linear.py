@@ -15,7 +15,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.experiments.aevb import settings
@@ -100,34 +99,11 @@ def probabilistic_pca(x: np.ndarray, latent_dim: int) -> float:
     return float(-0.5 * (size * np.log(2 * np.pi) + log_determinant + size))
 
 
-@keras.saving.register_keras_serializable("tfvae")
-class Homoscedastic(DistributionLayer):
-    """N(W h + b, diag(s²)) whose scale s is learned and does not depend on the features h.
-
-    Args:
-        event_shape: Shape of one event.
-        shared: Whether one scale serves all of the event, else each number of it has its own.
-
-    Example:
-        >>> Homoscedastic([3], shared=True)(tf.zeros([5, 2])).stddev().numpy()[0].tolist()
-        [1.0, 1.0, 1.0]
-    """
-
-    def __init__(self, event_shape: Sequence[int], shared: bool, name: str | None = None, **kwargs: Any):
-        super().__init__("Normal", event_shape, name=name, scale=1.0, **kwargs)
-        self.shared = shared
-
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        shape = () if self.shared else self.event_shape
-        self.log_scale = self.add_weight(shape=shape, initializer="zeros", name="log_scale")
-        super().build(input_shape)
-
-    def _fixed(self) -> dict[str, tf.Tensor]:
-        return {"scale": tf.broadcast_to(tf.exp(self.log_scale), self.event_shape)}
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        return {k: v for k, v in config.items() if k not in ("distribution", "scale")} | {"shared": self.shared}
+def _layer(event_shape: list[int], scale_shape: Sequence[int], name: str) -> DistributionLayer:
+    """N(W h + b, diag(s²)) whose scale s is learned and does not depend on the features h."""
+    return DistributionLayer(
+        "Normal", event_shape, shared={"scale": scale_shape}, constraints={"scale": "exp"}, name=name
+    )
 
 
 def linear_vae(size: int, latent_dim: int, seed: int = 0) -> VAE:
@@ -135,8 +111,8 @@ def linear_vae(size: int, latent_dim: int, seed: int = 0) -> VAE:
     return VAE(
         encoder=keras.layers.Identity(),
         decoder=keras.layers.Identity(),
-        posterior=Homoscedastic([latent_dim], shared=False, name="posterior"),
-        likelihood=Homoscedastic([size], shared=True, name="likelihood"),
+        posterior=_layer([latent_dim], [latent_dim], "posterior"),
+        likelihood=_layer([size], [], "likelihood"),
         seed=seed,
     )
 
@@ -158,4 +134,4 @@ def exact_elbo(vae: VAE, x: np.ndarray) -> float:
 def _numbers(layer: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Matrix, offset and scale of a layer in float64."""
     kernel, bias = (weight.astype(np.float64) for weight in layer.projection.get_weights())
-    return kernel, bias, np.exp(layer.log_scale.numpy().astype(np.float64))
+    return kernel, bias, np.exp(layer.shared_weights["scale"].numpy().astype(np.float64))
