@@ -9,8 +9,10 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import io
 import logging
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -250,8 +252,16 @@ def _run(module: str, title: str, given: dict[str, Any], beam_args: Sequence[str
     return summary.exit_code
 
 
+def replace_unencodable() -> None:
+    """Print a letter that the terminal's encoding lacks as a question mark, and do not fail for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main(name: str, arguments: Sequence[str] | None = None) -> int:
     """``python -m`` a pipeline's module; returns the exit code: 0 complete, 3 with rejected rows, 1 an error."""
+    replace_unencodable()
     program = f"python -m {PIPELINES[name].module}"
     try:
         return pipeline(name).main(arguments, prog_name=program, standalone_mode=False)

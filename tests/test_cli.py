@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -88,6 +90,19 @@ def test_a_second_quickstart_replaces_the_first_and_nothing_else(whole_way, tmp_
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_a_model_saved_by_hand_is_plotted_too(whole_way, tmp_path):
+    output, _ = whole_way
+    (tmp_path / "mine").mkdir()
+    shutil.copy(output / "run/model.keras", tmp_path / "mine")
+    result = invoke("plot", str(tmp_path / "mine"), "--output", str(tmp_path / "new/plots"))
+    assert result.exit_code == 1 and "has no run.json" in result.output and "--data" in result.output
+    result = invoke(
+        "plot", str(tmp_path / "mine"), "--output", str(tmp_path / "new/plots"), "--data", f"{output}/prepared"
+    )
+    assert result.exit_code == 0, result.output
+    assert {path.stem for path in (tmp_path / "new/plots").iterdir()} == {"samples", "reconstructions", "latent_space"}
+
+
 def invoke(*arguments: str):
     return CliRunner().invoke(cli.main, list(arguments))
 
@@ -137,6 +152,19 @@ except SystemExit as stop:
     assert done.stdout.startswith(f"Usage: python -m {' '.join(command)} [OPTIONS]")
     assert done.stdout.endswith("code 0\n"), done.stdout
     assert "xample:" in done.stdout or len(command) == 1
+
+
+def test_a_letter_that_the_terminal_lacks_is_replaced():
+    code = """
+import click
+from tfvae import cli
+@cli.main.command()
+def say(): click.echo("KL(q‖p) 日本")
+cli.main(["say"])
+"""
+    environment = {**os.environ, "PYTHONIOENCODING": "iso8859-1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, b"KL(q?p) ??\n"), done.stderr
 
 
 def test_an_unknown_option_is_an_error(tmp_path):

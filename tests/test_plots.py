@@ -65,6 +65,35 @@ def test_every_picture_is_a_readable_png(tmp_path, shape):
         assert min(picture.shape[:2]) > 100 and picture[..., :3].std() > 0.01, path
 
 
+@pytest.mark.parametrize(
+    ("labels", "legend"),
+    [
+        (np.array(["cat", "dog", "cat"]), ["cat", "dog"]),
+        (np.array([b"cat", b"dog", b"cat"]), ["cat", "dog"]),
+        (["cat", "dog", "cat"], ["cat", "dog"]),
+        (np.array([0, 2, 0]), ["zero", "2"]),  # a class without a name
+        (np.array([-1, 1, 1]), ["-1", "one"]),  # a row whose class is unknown
+    ],
+)
+def test_the_legend_holds_each_label_once(labels, legend, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots.Figure, "savefig", lambda figure, *args, **more: figures.append(figure))
+    x = np.random.default_rng(0).integers(0, 256, [3, 6, 5, 1], dtype=np.uint8)
+    plots.latent_space(model(3), x, tmp_path / "folder" / "unused.png", labels, ["zero", "one"])
+    assert [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()] == legend
+    assert (tmp_path / "folder").is_dir()
+
+
+def test_a_picture_makes_its_folder(tmp_path):
+    plots.samples(model(2), tmp_path / "none" / "x.png", rows=2, columns=2)
+    assert (tmp_path / "none" / "x.png").exists()
+
+
+def test_a_history_without_an_epoch_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no elbo, only nothing"):
+        plots.learning_curve({}, tmp_path / "x.png")
+
+
 def test_vectors_are_no_pictures():
     with pytest.raises(ValueError, match="no pictures"):
         plots.samples(model(2, (7,)), "unused.png")

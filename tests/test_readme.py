@@ -70,6 +70,23 @@ def test_every_path_it_names_exists():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
-    folder_map = re.search(r"## The folders\n+```\n(.*?)```", README, re.DOTALL).group(1)
+    folder_map = re.search(r"## The folders\n.*?```\n(.*?)```", README, re.DOTALL).group(1)
     for name in re.findall(r"^(\S+)", folder_map, re.MULTILINE):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("package", ["tfvae", "pipelines"])
+def test_the_map_names_every_room_and_no_other(package):
+    block = re.search(rf"^{package}/ .*\n((?:  .*\n)+)", README, re.MULTILINE).group(1)
+    shown = [name.rstrip("/") for line in block.splitlines() for name in re.split(r" {2,}", line)[1].split(", ")]
+    names = {path.name for path in (ROOT / package).iterdir() if path.name not in ("__init__.py", "__pycache__")}
+    assert sorted(shown) == sorted(name.removesuffix(".py") for name in names)
+    folders = {name.rstrip("/") for name in re.findall(r"\w+/", block)}
+    assert {name for name in shown if (ROOT / package / name).is_dir()} <= folders
+
+
+def test_every_path_that_contributing_names_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:tfvae|pipelines|tests|saved_models)/[\w/.]*)`", text)
+    assert len(paths) > 25
+    assert not [path for path in paths if not (ROOT / path).exists()]

@@ -36,6 +36,7 @@ def main() -> None:
       tfvae plot runs/mnist --output runs/mnist/plots
     All of it once, on a data set that needs no network: tfvae quickstart
     """
+    command_line.replace_unencodable()
 
 
 def _load_tensorflow() -> None:

@@ -46,6 +46,11 @@ def _as_images(vae: VAE, x: np.ndarray, image_shape: Sequence[int] | None = None
     return np.clip(scaled.reshape(-1, *shape), 0.0, 1.0)
 
 
+def _save(figure: Figure, path: PathLike) -> None:
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    figure.savefig(path, dpi=_DPI)
+
+
 def _save_picture(picture: np.ndarray, title: str, path: PathLike) -> None:
     height, width = picture.shape[:2]
     figure = Figure(figsize=(6, 6 * height / width + 0.4), layout="constrained")
@@ -53,7 +58,7 @@ def _save_picture(picture: np.ndarray, title: str, path: PathLike) -> None:
     axes.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1)
     axes.set_title(title, fontsize=10)
     axes.set_axis_off()
-    figure.savefig(path, dpi=_DPI)
+    _save(figure, path)
 
 
 def samples(
@@ -89,6 +94,13 @@ def latent_space(
 
     The manifold is p(x|z)'s mean at z = Φ⁻¹(u) for u on a regular grid of the unit square. The directions are the first
     two principal components of the means, coloured by label where there is one.
+
+    Args:
+        vae: The model.
+        x: Observations ``[N, *event]``.
+        path: The PNG to write; its folder is made.
+        labels: A class for each row, ``[N]``: numbers, or strings as they are.
+        names: Of the classes that are numbers, from 0 on.
     """
     if vae.latent_dim == 2:
         manifold(vae, path)
@@ -116,20 +128,36 @@ def _scatter(means: np.ndarray, labels: np.ndarray | None, names: Sequence[str],
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     colours = matplotlib.colormaps["tab10"]
+    labels = None if labels is None else np.asarray(labels)
     groups = [(None, np.ones(len(points), bool))] if labels is None else [(k, labels == k) for k in np.unique(labels)]
     for k, (label, chosen) in enumerate(groups):
-        name = None if label is None else names[label] if label < len(names) else str(label)
+        name = None if label is None else _label_name(label, names)
         axes.scatter(points[chosen, 0], points[chosen, 1], s=4, color=colours(k % 10), label=name, linewidths=0)
     axes.set_xlabel(f"first principal component of E[z|x] ({share[0]:.0%} of the variance)")
     axes.set_ylabel("second" + (f" ({share[1]:.0%})" if len(share) > 1 else ""))
     if labels is not None and len(groups) <= 20:
         axes.legend(markerscale=3, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=_DPI)
+    _save(figure, path)
+
+
+def _label_name(label: Any, names: Sequence[str]) -> str:
+    """What the legend calls a label: a class's name, where labels are numbers and it has one, else the label itself."""
+    if isinstance(label, np.integer) and 0 <= label < len(names):
+        return names[int(label)]
+    return label.decode(errors="replace") if isinstance(label, bytes) else str(label)
 
 
 def learning_curve(history: PathLike | dict[str, Sequence[float]], path: PathLike) -> None:
-    """The ELBO in nats over the epochs, from Keras's history or from the CSV file that ``tfvae train`` writes."""
+    """The ELBO in nats over the epochs, from Keras's history or from the CSV file that ``tfvae train`` writes.
+
+    Raises:
+        ValueError: If the history holds no ELBO.
+    """
     values: dict[str, Any] = history if isinstance(history, dict) else _read_history(history)
+    if not len(values.get("elbo", ())):
+        raise ValueError(
+            f"The history holds no elbo, only {', '.join(values) or 'nothing'}: train for an epoch at least."
+        )
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for key, label in (("elbo", "training"), ("val_elbo", "validation")):
@@ -139,7 +167,7 @@ def learning_curve(history: PathLike | dict[str, Sequence[float]], path: PathLik
     axes.set_ylabel("ELBO (nats)")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=_DPI)
+    _save(figure, path)
 
 
 def _read_history(path: PathLike) -> dict[str, list[float]]:

@@ -226,24 +226,37 @@ def _observation_kind(vae: VAE, x: np.ndarray) -> str:
 def plot(run: PathLike, output: PathLike, data_directory: PathLike | None = None, split: str = "test") -> list[str]:
     """Draw a run's samples, reconstructions, latent space and learning curve as PNG; returns the paths.
 
-    The reconstructed images come from the dataset that the run was trained on, or from ``data_directory``.
+    The reconstructed images come from the dataset that the run was trained on, or from ``data_directory``. A run
+    without a history, such as a model that was saved by hand, has no learning curve.
+
+    Raises:
+        ValueError: If the directory holds no finished run, or nothing says which data to draw.
     """
     run, output = pathlib.Path(run), pathlib.Path(output)
     vae = load(run)
-    source = data_directory or json.loads((run / "run.json").read_text(encoding="utf-8"))["data"]
+    source = data_directory or _trained_on(run)
     features = data.open_dataset(source).info.features
     x = data.load(source, split)[:_PLOTTED_ROWS]
     labels = data.load(source, split, "label")[:_PLOTTED_ROWS] if "label" in features else None
-    output.mkdir(parents=True, exist_ok=True)
-    paths = {name: str(output / f"{name}.png") for name in ("learning_curve", "latent_space")}
-    plots.learning_curve(run / "history.csv", paths["learning_curve"])
-    names = features["label"].names if labels is not None else ()
+    paths = {"latent_space": str(output / "latent_space.png")}
+    if (run / "history.csv").exists():
+        paths = {"learning_curve": str(output / "learning_curve.png"), **paths}
+        plots.learning_curve(run / "history.csv", paths["learning_curve"])
+    names = getattr(features["label"], "names", None) or () if labels is not None else ()
     plots.latent_space(vae, x, paths["latent_space"], labels, names)
     if len(vae.event_shape) >= 2:
         paths |= {name: str(output / f"{name}.png") for name in ("samples", "reconstructions")}
         plots.samples(vae, paths["samples"])
         plots.reconstructions(vae, x, paths["reconstructions"])
     return list(paths.values())
+
+
+def _trained_on(run: pathlib.Path) -> str:
+    """The dataset that a run was trained on."""
+    record = run / "run.json"
+    if not record.exists():
+        raise ValueError(f"{run} has no run.json, which says what it was trained on: name a dataset with --data.")
+    return json.loads(record.read_text(encoding="utf-8"))["data"]
 
 
 def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:

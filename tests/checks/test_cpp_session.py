@@ -14,6 +14,7 @@ from tfvae.checks.cpp_session import (
     CSessionError,
     Signature,
     TensorInfo,
+    find_library,
     parse_signatures,
     run_in_subprocess,
 )
@@ -176,3 +177,11 @@ def test_reads_signatures(model_dir: pathlib.Path) -> None:
 def test_refuses_a_process_with_python_tensorflow(model_dir: pathlib.Path) -> None:
     with pytest.raises(RuntimeError, match="without Python TensorFlow"):
         CSession(model_dir)
+
+
+@pytest.mark.parametrize("name", ["libtensorflow_cc.so.2", "libtensorflow_cc.2.dylib"])
+def test_the_library_is_found_under_the_name_of_linux_and_of_macos(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no C\\+\\+ library of TensorFlow"):
+        find_library(tmp_path)
+    (tmp_path / name).touch()
+    assert find_library(tmp_path) == find_library(tmp_path / name) == tmp_path / name

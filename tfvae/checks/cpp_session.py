@@ -178,15 +178,19 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {  # what each returns, then what it ta
 }
 
 
+_LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_cc.2.dylib")  # on Linux, on macOS
+
+
 def find_library(path: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """`libtensorflow_cc.so.2`, given itself or a folder that holds it; by default the installed wheel's."""
+    """TensorFlow's C++ library, given itself or a folder that holds it; by default the installed wheel's."""
     if path is None:
         spec = importlib.util.find_spec("tensorflow")  # finds the package without importing it
         if spec is None or not spec.submodule_search_locations:
             raise FileNotFoundError("TensorFlow is not installed")
         path = next(iter(spec.submodule_search_locations))
     found = pathlib.Path(path).resolve()
-    found = found / "libtensorflow_cc.so.2" if found.is_dir() else found
+    if found.is_dir():
+        found = next((found / name for name in _LIBRARIES if (found / name).is_file()), found / _LIBRARIES[0])
     if not found.is_file():
         raise FileNotFoundError(f"no C++ library of TensorFlow at {found}")
     return found
