@@ -1,20 +1,24 @@
 """The exported SavedModel: through Python's loader, through the C++ loader as TF Serving runs it, and bad requests."""
 
+import json
 import os
 import pathlib
 import stat
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 from tensorflow_serving.apis import prediction_log_pb2
 
 import tfvae
 from tfvae import likelihoods, networks, objectives, posteriors
+from tfvae.checks import rules
 from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
-from tfvae.exporting import saved_model
+from tfvae.exporting import warmup
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, size=[8, 8, 6, 1], dtype=np.uint8)
@@ -205,7 +209,7 @@ def test_versions_count_up_and_are_never_touched(tmp_path):
 
 
 def test_a_failed_export_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(saved_model, "_write_warmup", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
+    monkeypatch.setattr(warmup, "write", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
     with pytest.raises(OSError, match="No space left"):
         tfvae.export(image_model("mlp"), tmp_path / "model")
     assert list((tmp_path / "model").iterdir()) == []
@@ -253,3 +257,57 @@ def test_saved_model_cli_shows_and_runs_it(tmp_path):
     expected = tf.saved_model.load(path).signatures["embed"](x=tf.constant(x))
     for name, value in expected.items():
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), value, rtol=1e-6, atol=1e-6)
+
+
+def test_what_only_training_reads_is_not_stored(tmp_path):
+    """Seeds of layers that draw in training, an adapted layer's counts: a server would load them and read none."""
+    normalization = keras.layers.Normalization()
+    normalization.adapt(RNG.random([50, 8, 6, 1]))
+    encoder = keras.Sequential(
+        [
+            normalization,
+            keras.layers.RandomFlip(),
+            keras.layers.Reshape([8, 6]),
+            keras.layers.LSTM(8, dropout=0.1, return_sequences=True),
+            keras.layers.GaussianNoise(0.1),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.SpectralNormalization(keras.layers.Dense(8)),
+            keras.layers.Dropout(0.2),
+        ]
+    )
+    decoder, parts = networks.mlp([8]), (posteriors.diagonal_normal(2), likelihoods.bernoulli([8, 6, 1]))
+    vae = tfvae.VAE(encoder, decoder, *parts, seed=0)
+    vae.compile()
+    vae.fit(IMAGES, verbose=0)
+    path = tfvae.export(vae, tmp_path / "m", warmup_batch_sizes=[1])
+    assert [check for check in rules.check_export(path) if not check.passed] == []
+    assert any("seed" in one.path for one in vae.encoder.variables)
+    embedded = tf.saved_model.load(path).signatures["embed_uint8"](x=tf.constant(IMAGES))["embedding"]
+    np.testing.assert_allclose(embedded, vae.embed(IMAGES), rtol=1e-5, atol=1e-6)
+
+
+class Ring(keras.layers.Layer):
+    """A prior of the user's own: four normals on a circle, which no table of ours knows."""
+
+    def distribution(self) -> tfd.Distribution:
+        places = tf.constant([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        return tfd.MixtureSameFamily(
+            tfd.Categorical(tf.zeros([4])), tfd.Independent(tfd.Normal(places, tf.fill([4, 2], 0.5)), 1)
+        )
+
+
+def test_a_model_with_a_prior_of_the_users_own_is_exported(tmp_path):
+    parts = (posteriors.diagonal_normal(2), likelihoods.bernoulli([4]))
+    vae = tfvae.VAE(networks.mlp([8]), networks.mlp([8]), *parts, prior=Ring(), seed=0)
+    path = tfvae.export(vae, tmp_path / "m", warmup_batch_sizes=[1])
+    signatures = tf.saved_model.load(path).signatures
+    assert set(signatures) == {"serving_default", "embed", "reconstruct", "decode", "score"}
+    x, noise = RNG.random([3, 4]).astype(np.float32), RNG.normal(size=[3, 5, 2]).astype(np.float32)
+    q = vae.encode(x)
+    z = q.mean() + q.stddev() * np.transpose(noise, [1, 0, 2])
+    log_weight = vae.decode(z).log_prob(x) + Ring().distribution().log_prob(z) - q.log_prob(z)
+    answer = signatures["score"](x=tf.constant(x), noise=tf.constant(noise))
+    np.testing.assert_allclose(answer["elbo"], tf.reduce_mean(log_weight, axis=0), rtol=1e-5)
+    described = json.loads(pathlib.Path(path, "assets.extra/model.json").read_text())
+    assert described["prior"] == {"family": "Ring", "constraints": {}, "fixed": {}, "shared": []}

@@ -63,7 +63,9 @@ def describe(
     }
 
 
-def _family(layer: DistributionLayer) -> dict[str, Any]:
+def _family(layer: Any) -> dict[str, Any]:
+    if not isinstance(layer, DistributionLayer):  # a part of the user's own: its name is what is known of it
+        return {"family": type(layer).__name__, "constraints": {}, "fixed": {}, "shared": []}
     family = layer.describe()
     return {
         "family": family.name,

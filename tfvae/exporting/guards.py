@@ -1,0 +1,69 @@
+"""Checks inside the graph: a request that does not fit gets a sentence, before anything is computed from it.
+
+The runtime does not hold inner shapes to what a signature declares, and an image is decoded only once its header has
+said that it is of the right size.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from pipelines import contract
+
+_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"  # the signature, and the head of the chunk that must be first
+
+
+def checked(name: str, x: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
+    """x, once the graph has seen that it is ``[B, *shape]`` with B > 0 and holds finite numbers only."""
+    # Through a placeholder the shape is unknown again: a check against the declared one would be folded away.
+    x = tf.compat.v1.placeholder_with_default(x, shape=None)
+    known = tf.constant([i for i, size in enumerate(shape, start=1) if size is not None], tf.int32)
+    wanted = tf.constant([size for size in shape if size is not None], tf.int32)
+    right = tf.equal(tf.rank(x), 1 + len(shape))
+    sizes = tf.concat([tf.shape(x), tf.zeros([1 + len(shape)], tf.int32)], axis=0)  # long enough to look at
+    same = tf.reduce_all(tf.gather(sizes, known) == wanted)
+    expected = f"expected [{', '.join(['B', *('K' if size is None else str(size) for size in shape)])}] with B > 0"
+    x = require(tf.reduce_all([right, same, sizes[0] > 0]), [f"{name} has shape", tf.shape(x), expected], x)
+    if x.dtype.is_floating:
+        x = require(tf.reduce_all(tf.math.is_finite(x)), [f"{name} holds NaN or infinite values"], x)
+    return tf.ensure_shape(x, [None, *shape])
+
+
+def require(condition: tf.Tensor, message: list[Any], x: tf.Tensor) -> tf.Tensor:
+    """x, computed only after the condition holds: the first error a caller sees is this one."""
+    with tf.control_dependencies([tf.debugging.Assert(condition, message, summarize=20)]):
+        return tf.identity(x)
+
+
+def decoded(image_bytes: tf.Tensor, event: Sequence[int]) -> tf.Tensor:
+    """PNG or JPEG files as uint8 ``[B, H, W, C]``; their own channels are kept, so that none is made up or lost."""
+
+    def decode(contents: tf.Tensor) -> tf.Tensor:
+        # Before a pixel is decoded: 400 kB of PNG can declare 400 MB of them.
+        height_width = _declared_size(contents)
+        right = tf.reduce_all(tf.equal(height_width, list(event[:2])))
+        message = ["the image has height and width", height_width, f"expected {list(event[:2])}"]
+        image = tf.io.decode_image(require(right, message, contents), expand_animations=False)
+        right = tf.reduce_all(tf.equal(tf.shape(image), list(event)))
+        image = require(right, ["the image has shape", tf.shape(image), f"expected {list(event)}"], image)
+        image.set_shape(event)
+        return image
+
+    image_bytes = checked(contract.IMAGE_BYTES, image_bytes, [])
+    return tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec(list(event), tf.uint8))
+
+
+def _declared_size(contents: tf.Tensor) -> tf.Tensor:
+    """int32 ``[height, width]`` from the header of a PNG or JPEG file; a PNG's has its place in the first 25 bytes."""
+    is_png = tf.equal(tf.strings.substr(contents, 0, 16), _PNG_START)
+    is_jpeg = tf.equal(tf.strings.substr(contents, 0, 2), b"\xff\xd8")
+    long_enough = tf.logical_or(is_jpeg, tf.logical_and(is_png, tf.strings.length(contents) >= 25))
+    contents = require(long_enough, ["image_bytes must be PNG or JPEG files"], contents)
+
+    def of_png() -> tf.Tensor:
+        kept = tf.not_equal(tf.strings.substr(contents, 24, 1), b"\x10")  # the decoder would drop every lower byte
+        header = require(kept, ["the image has 16 bits a channel, expected at most 8"], contents)
+        return tf.reverse(tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False), [0])
+
+    return tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], of_png)

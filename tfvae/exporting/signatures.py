@@ -1,0 +1,133 @@
+"""What a SavedModel answers: a signature is an operation on one kind of observation.
+
+Nothing draws: where randomness is needed, standard normal noise is an input. An operation of a conditional model takes
+the condition as one more input. ``pipelines.contract`` has the names.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from pipelines import contract
+from tfvae import objectives, observations, posteriors
+from tfvae.exporting import guards
+from tfvae.vae import VAE
+
+Answer = dict[str, tf.Tensor]
+
+
+class Input(NamedTuple):
+    """One tensor of a request.
+
+    Attributes:
+        spec: Its name, dtype and shape, of which the first axis is the batch.
+        value: What the operation sees of it, once the graph has checked it.
+    """
+
+    spec: tf.TensorSpec
+    value: Callable[[tf.Tensor], tf.Tensor]
+
+
+class Operation(NamedTuple):
+    """What can be asked of a model.
+
+    Attributes:
+        name: The signature's, but for the suffix of a kind.
+        answer: From the values of the inputs, the first by its place and the others by name, to the outputs.
+        kinds: What the first input may be, a signature each.
+        others: The other inputs.
+    """
+
+    name: str
+    answer: Callable[..., Answer]
+    kinds: Sequence[Input]
+    others: Sequence[Input] = ()
+
+
+def signatures(vae: VAE) -> Iterator[tuple[str, Any]]:
+    """The model's signatures, by name: concrete functions."""
+    for operation in operations(vae):
+        for kind in operation.kinds:
+            name = contract.signature(operation.name, kind.spec.dtype.name)
+            yield name, _traced(operation.answer, [kind, *operation.others])
+
+
+def operations(vae: VAE) -> Iterator[Operation]:
+    """What applies to this model: noise must lead to z for ``score``, by q(z|x), and for ``sample``, by p(z)."""
+    kinds, event = observation_kinds(vae), vae.event_shape
+    floats, z = kinds[:1], tensor(contract.Z, [vae.latent_dim])
+
+    def embed(x: tf.Tensor) -> Answer:
+        q = vae.encode(x)
+        return {contract.EMBEDDING: posteriors.mean(q), contract.EMBEDDING_STDDEV: posteriors.stddev(q)}
+
+    def score(x: tf.Tensor, noise: tf.Tensor) -> Answer:
+        q = vae.encode(x)
+        terms = vae.terms_at(x, q, posteriors.from_noise(q, _samples_first(x, noise)))
+        bounds = {
+            contract.ELBO: objectives.elbo,
+            contract.IMPORTANCE_WEIGHTED_BOUND: objectives.importance_weighted,
+        }
+        return {name: objective(terms).bound for name, objective in bounds.items()}
+
+    def decode(z: tf.Tensor) -> Answer:
+        return {contract.RECONSTRUCTION: vae.decode(z).mean()}
+
+    def sample(noise: tf.Tensor) -> Answer:
+        return {contract.SAMPLE: vae.decode(posteriors.from_noise(vae.prior, noise)).mean()}
+
+    yield Operation(contract.EMBED, embed, kinds)
+    yield Operation(contract.RECONSTRUCT, lambda x: {contract.RECONSTRUCTION: vae(x)}, floats)
+    yield Operation(contract.DECODE, decode, [z])
+    if _takes_noise(vae.encode(tf.zeros([1, *event]))):
+        yield Operation(contract.SCORE, score, kinds, [tensor(contract.NOISE, [None, vae.latent_dim])])
+    if _takes_noise(vae.prior):
+        yield Operation(contract.SAMPLE, sample, [tensor(contract.NOISE, [vae.latent_dim])])
+
+
+def observation_kinds(vae: VAE) -> list[Input]:
+    """x as a request may carry it: floats; bytes and whole files too, where the model is of pictures."""
+    event = list(vae.event_shape)
+    kinds = [tensor(contract.X, event)]
+    if len(event) == 3 and observations.is_picture(vae.likelihood):
+        kinds.append(tensor(contract.X, event, tf.uint8))
+        if event[-1] in (1, 3, 4):  # that a PNG or JPEG file can have
+            files = tf.TensorSpec([None], tf.string, contract.IMAGE_BYTES)
+            kinds.append(Input(files, lambda contents: guards.decoded(contents, event)))
+    return kinds
+
+
+def tensor(name: str, shape: Sequence[int | None], dtype: tf.DType = tf.float32) -> Input:
+    """A tensor of numbers, ``[B, *shape]``."""
+    return Input(tf.TensorSpec([None, *shape], dtype, name), lambda x: guards.checked(name, x, shape))
+
+
+def _samples_first(x: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+    """Noise ``[B, K, D]`` as ``[K, B, D]``, once the graph has seen that it is of the rows of x."""
+    message = "noise [B, K, D] needs a row for each row of x, and one sample at least: received"
+    fits = tf.logical_and(tf.equal(tf.shape(noise)[0], tf.shape(x)[0]), tf.shape(noise)[1] > 0)
+    noise = guards.require(fits, [message, tf.shape(noise), "and x", tf.shape(x)], noise)
+    return tf.transpose(noise, [1, 0, 2])
+
+
+def _takes_noise(distribution: Any) -> bool:
+    try:
+        posteriors.from_noise(distribution, tf.zeros([1, distribution.event_shape[-1]]))
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _traced(answer: Callable[..., Answer], inputs: Sequence[Input]) -> Any:
+    others = inputs[1:]
+
+    def function(*tensors: tf.Tensor) -> Answer:
+        values = [one.value(given) for one, given in zip(inputs, tensors, strict=True)]
+        named = {one.spec.name: value for one, value in zip(others, values[1:], strict=True)}
+        with keras.StatelessScope():  # an LSTM counts up the seeds of its dropout, though it is not training
+            return answer(values[0], **named)
+
+    specs = [one.spec for one in inputs]
+    return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
