@@ -21,6 +21,7 @@ from benchmarks.peers.turns import Work
 from benchmarks.sizes import EPOCHS, HIDDEN, LATENT
 from benchmarks.training import ROWS, fitted, images, timed
 from tfvae import xla
+from tfvae.replicas import Rows
 
 PARTS = ("the matrix products", "the loss and its gradients", "the training step", "`fit`")
 
@@ -31,7 +32,9 @@ def gradients(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], list[tf.Te
     def epoch(data: tf.Tensor, rows: tf.Tensor) -> list[tf.Tensor]:
         def body(k, *_):
             with tf.GradientTape() as tape:
-                loss = model.batch_loss(tf.gather(data, rows[k]), tf.ones(rows.shape[1]), training=True)
+                loss = model.total_loss(
+                    {"x": tf.gather(data, rows[k])}, Rows.of_one_device(tf.ones(rows.shape[1])), True
+                )
             return k + 1, *tape.gradient(loss, model.trainable_variables)
 
         zeros = [tf.zeros(weight.shape) for weight in model.trainable_variables]

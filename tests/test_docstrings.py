@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import pipelines
 import tfvae
+from tfvae import objectives
 
 CORE = [
     "tfvae.distribution_layer",
@@ -39,9 +40,14 @@ NO_EXAMPLE = {
     "batches.Group",
     "batches.ArrayBatches",  # what fit makes of its input
     "batches.StreamBatches",
+    "objectives.Latent",
     "training.make_function",
     "training.UnsupervisedModel",
+    "training.Loss",
     "batches.single",
+    "batches.Data",
+    "vae.Batch",
+    "vae.report",
     "posteriors.check_posterior",  # what the model asks of its parts
     "posteriors.stddev",
     "priors.check_prior",
@@ -68,6 +74,13 @@ def public_members(module: types.ModuleType) -> dict[str, object]:
     }
 
 
+def example_terms() -> objectives.Terms:
+    """Of the examples of objectives: log p(x|z) = 3, log p(z) = 2, log q(z|x) = 1, KL = 1 nat, two rows."""
+    one = tf.ones([4, 2])
+    normal = tfvae.priors.StandardNormal(1).distribution()
+    return objectives.Terms((objectives.Latent(one[..., None], normal, normal, one, 2 * one, one[0], True),), 3 * one)
+
+
 @pytest.mark.parametrize("name", module_names())
 def test_module(name: str, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)  # an example may write files
@@ -79,6 +92,8 @@ def test_module(name: str, tmp_path, monkeypatch, request):
     known = {"np": np, "tf": tf, "keras": keras}
     if name == "tfvae.data":
         known["DIGITS"] = request.getfixturevalue("digits")
+    if name == "tfvae.objectives":
+        known["terms"] = example_terms()
     failed, _ = doctest.testmod(module, extraglobs=known)
     assert not failed, f"{name}: {failed} examples in its docstrings fail"
 

@@ -26,7 +26,7 @@ _ALL = _MODELS | {"baselines", "evaluation", "plots", "callbacks", "data", "expo
 _DISK = {"pipelines.contract", "pipelines.storage"}  # names on disk and on the wire, and the door to the file system
 
 TFVAE: dict[str, set[str]] = {
-    "engine": {"objectives"},
+    "engine": set(),
     "families": {"engine"},
     "distribution_layer": _DENSITIES,
     "observations": _LAYERS,

@@ -8,6 +8,7 @@ from scipy import stats
 
 from tfvae import VAE, DistributionLayer, networks
 from tfvae.priors import WeightPrior
+from tfvae.replicas import Rows
 
 
 def make_vae(weight_prior: WeightPrior | None = None, decoder: keras.layers.Layer | None = None) -> VAE:
@@ -73,7 +74,7 @@ def test_the_gradient_of_the_loss_is_shifted_by_the_weights(x):
         vae = make_vae(prior)
         vae.compile()
         with tf.GradientTape() as tape:
-            loss = vae.batch_loss(tf.constant(x), tf.ones([len(x)]), training=True)
+            loss = vae.total_loss({"x": tf.constant(x)}, Rows.of_one_device(tf.ones([len(x)])), training=True)
         gradients.append(tape.gradient(loss, vae.trainable_variables))
     kernels = {id(w) for w in vae.generative_weights if len(w.shape) > 1}
     for variable, without, with_prior in zip(vae.trainable_variables, *gradients, strict=True):

@@ -12,6 +12,8 @@ from sklearn.datasets import load_digits
 
 from tfvae import VAE, DistributionLayer, networks
 from tfvae import batches as engine
+from tfvae.batches import Data
+from tfvae.replicas import Rows
 
 ROWS, SIZE = 11, 5
 
@@ -148,11 +150,12 @@ def test_a_row_of_weight_zero_counts_for_nothing(x):
         vae.seed_generator.state.assign([1, 2])
         vae.reset_metrics()
         with tf.GradientTape() as tape:
-            loss = vae.batch_loss(tf.constant(rows), weights, training=True)
+            loss = vae.total_loss({"x": tf.constant(rows)}, Rows.of_one_device(weights), training=True)
         results.append([loss, *tape.gradient(loss, vae.trainable_variables), *vae.get_metrics_result().values()])
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)
-    assert np.isfinite(vae.batch_loss(tf.constant(x), tf.zeros([ROWS]), training=True))
+    none = Rows.of_one_device(tf.zeros([ROWS]))
+    assert np.isfinite(vae.total_loss({"x": tf.constant(x)}, none, training=True))
 
 
 def test_noise_is_new_in_each_step(x):
@@ -186,7 +189,7 @@ def test_fit_repeats_bit_for_bit_under_a_seed(x):
 
 def test_passes_that_start_within_one_group_are_shuffled_apart():
     """A dataset that is short beside a group: its seed is asked for again before a step has been counted."""
-    batches = engine.ArrayBatches(tf.range(10), 5, 8, steps_per_epoch=8, seed=lambda: [7])
+    batches = engine.ArrayBatches(Data(tf.range(10)), 5, 8, steps_per_epoch=8, seed=lambda: [7])
     rows = next(iter(batches)).rows.reshape(4, 10)
     assert len({tuple(order) for order in rows}) == 4
     np.testing.assert_array_equal(np.sort(rows, axis=1), np.tile(np.arange(10), (4, 1)))
@@ -194,7 +197,7 @@ def test_passes_that_start_within_one_group_are_shuffled_apart():
 
 def test_each_epoch_has_a_shuffle_of_its_own_and_every_row_once():
     seeds: Iterator[int] = iter(range(100))
-    batches = engine.ArrayBatches(tf.range(10), 4, 2, seed=lambda: [next(seeds)])
+    batches = engine.ArrayBatches(Data(tf.range(10)), 4, 2, seed=lambda: [next(seeds)])
     epochs = []
     for _ in range(5):
         groups = list(batches)
@@ -318,17 +321,17 @@ def test_a_dataset_keeps_the_autotuner_that_it_asks_for(chosen, monkeypatch):
     seen = []
     iterate = type(stream).__iter__
     monkeypatch.setattr(tf.data.Dataset, "__iter__", lambda self: seen.append(self.options()) or iterate(self))
-    assert len(list(engine.StreamBatches(stream.with_options(options), lambda batch: batch, 2))) == 2
+    assert len(list(engine.StreamBatches(stream.with_options(options), Data, 2))) == 2
     assert seen[-1].autotune.enabled is bool(chosen)
 
 
 def test_steps_per_epoch_need_not_divide_anything():
     stream = tf.data.Dataset.range(7).batch(2).map(lambda n: tf.cast(n, tf.float32)[:, None]).repeat()
-    batches = engine.StreamBatches(stream, lambda batch: batch, steps_per_execution=2, steps_per_epoch=5)
+    batches = engine.StreamBatches(stream, Data, steps_per_execution=2, steps_per_epoch=5)
     groups, iterator = [], iter(batches)
     for _ in range(6):
         group = next(iterator)
-        picked = tf.gather(group.data, group.rows)[..., 0].numpy()
+        picked = tf.gather(group.data.inputs, group.rows)[..., 0].numpy()
         groups.append([picked[k, : group.counts[k]].tolist() for k in range(group.num_steps)])
     assert groups == [
         [[0, 1], [2, 3]],

@@ -25,8 +25,10 @@ def test_training_gives_the_same_history(name):
 
 def test_a_trained_model_says_the_same():
     values = unchanged.after_training()
+    # A chain of HMC ends elsewhere after the least rounding: its estimates stay near, to within their errors.
+    tolerance = {False: {"rtol": 1e-4, "atol": 1e-4}, True: {"atol": 1.5}}
     for key, expected in RECORD["after"].items():
-        np.testing.assert_allclose(values[key], expected, rtol=1e-2 if key == "hmc" else 1e-4, atol=1e-4, err_msg=key)
+        np.testing.assert_allclose(values[key], expected, **tolerance[key == "hmc"], err_msg=key)
 
 
 def test_a_prepared_dataset_has_the_same_bytes():

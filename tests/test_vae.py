@@ -286,17 +286,28 @@ GOOD = np.full([6, 5], 0.5, np.float32)
         (lambda: make_vae().elbo(GOOD + 0j), "x has dtype complex"),
         (lambda: make_vae().decode(np.zeros([3, 4])), r"z has shape \(3, 4\), expected \[..., B, 2\]"),
         (lambda: make_vae().decode(np.zeros([2])), r"z has shape \(2,\), expected \[..., B, 2\]"),
-        (lambda: fit(make_vae(), GOOD, GOOD), r"trained on x alone, received y: call fit\(x\)"),
-        (lambda: fit(make_vae(), GOOD, sample_weight=np.ones(6)), "trained on x alone, received sample_weight"),
+        (
+            lambda: fit(make_vae(), GOOD, GOOD),
+            r"without targets, received y: call fit\(x\). Labels and conditions",
+        ),
+        (lambda: fit(make_vae(), GOOD, class_weight={0: 1.0}), "without targets, received class_weight"),
+        (
+            lambda: fit(make_vae(), GOOD, sample_weight=np.ones([6, 5])),
+            r"sample_weight has shape \(6, 5\), expected one",
+        ),
+        (
+            lambda: fit(make_vae(), GOOD, sample_weight=np.ones(5)),
+            "must come in equal numbers, received 0: 6, 1: 5 rows",
+        ),
         (lambda: fit(make_vae(), (GOOD, GOOD)), "received a tuple of 2: pass only its first part"),
-        (lambda: fit(make_vae(), GOOD, validation_data=(GOOD, GOOD)), "received a tuple of 2"),
+        (lambda: fit(make_vae(), GOOD, validation_data=(GOOD, GOOD)), "received validation_data of 2 parts"),
         (
             lambda: fit(make_vae(), tf.data.Dataset.from_tensor_slices((GOOD, GOOD)).batch(2)),
             r"the dataset gives tuples of 2: map it to its observations",
         ),
         (
-            lambda: fit(make_vae(), tf.data.Dataset.from_tensor_slices({"x": GOOD}).batch(2)),
-            "the dataset gives dicts of 1",
+            lambda: fit(make_vae(), tf.data.Dataset.from_tensor_slices({"image": GOOD}).batch(2)),
+            "A row has the parts image, expected x and, where wanted, condition, label",
         ),
         (
             lambda: fit(make_vae(), tf.data.Dataset.from_tensor_slices(GOOD[:, :4]).batch(2)),

@@ -1,23 +1,24 @@
-"""What the training engine is fed: groups of batches, from an array in memory or from a stream.
+"""What the training engine is fed: groups of batches, from arrays in memory or from a stream.
 
-A group is a tensor of observations and the row numbers of each batch, gathered inside the program: an array given to
-``fit`` stays where it is as one tensor, bytes stay bytes, and an epoch's shuffle is a permutation of integers. Shapes
-never change from group to group, so nothing is compiled twice: a short last batch is filled with rows that carry weight
-zero, a short last group stops its loop early.
+A group is a nest of tensors, all with the same rows, and the row numbers of each batch, gathered inside the program: an
+array given to ``fit`` stays where it is as one tensor, bytes stay bytes, and an epoch's shuffle is a permutation of
+integers. Shapes never change from group to group, so nothing is compiled twice: a short last batch is filled with rows
+that count for nothing, a short last group stops its loop early.
 
-``DataAdapter`` is Keras's own seam for this, though it is not exported: hence the imports from ``keras.src``. To
-Keras the batches are a ``DistributedDataset`` too, so that it leaves their rows to the engine where there are replicas.
+``DataAdapter`` is Keras's own seam for this. To Keras the batches are a ``DistributedDataset`` too, so that it leaves
+their rows to the engine where there are replicas.
 """
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers import data_adapters
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+
+from tfvae.engine import keras_private
 
 _ROWS_PER_EXECUTION = 16_384  # enough to hide the cost of a call, few enough for a lively progress bar
 _STREAMED_ROWS_PER_EXECUTION = 8192  # they are held twice, those that run and those that come next
@@ -38,13 +39,48 @@ def default_steps_per_execution(batch_size: int, streamed: bool = False) -> int:
     return int(np.clip(rows // batch_size, 1, _MOST_STEPS_PER_EXECUTION))
 
 
-def in_memory(x: Any) -> bool:
-    """Whether x is an array of rows and not a stream of batches.
+class Data(NamedTuple):
+    """Rows as the engine moves them.
+
+    Attributes:
+        inputs: A nest of tensors ``[N, ...]``; what they mean is the model's affair.
+        sample_weight: Keras's, ``[N]``: one tensor where rows are weighted, none where all count alike.
+    """
+
+    inputs: Any
+    sample_weight: tuple[tf.Tensor, ...] = ()
+
+
+def num_rows(rows: Any) -> int:
+    """N of a nest of arrays ``[N, ...]``.
+
+    Raises:
+        ValueError: If they have not all the same number of rows.
 
     Example:
-        >>> in_memory(np.zeros([3, 2])), in_memory(tf.data.Dataset.range(3))
-        (True, False)
+        >>> num_rows({"x": np.zeros([3, 2]), "label": np.zeros([3])})
+        3
     """
+    counts = {np.shape(leaf)[0] for leaf in tf.nest.flatten(rows)}
+    if len(counts) != 1:
+        raise ValueError(f"The parts of a row must come in equal numbers, received {_counts_in_words(rows)} rows.")
+    return int(counts.pop())
+
+
+def _counts_in_words(rows: Any) -> str:
+    named = rows.items() if isinstance(rows, Mapping) else enumerate(tf.nest.flatten(rows))
+    return ", ".join(f"{name}: {np.shape(leaf)[0]}" for name, leaf in named)
+
+
+def in_memory(x: Any) -> bool:
+    """Whether x is arrays of rows and not a stream of batches.
+
+    Example:
+        >>> in_memory(np.zeros([3, 2])), in_memory({"x": [1, 2]}), in_memory(tf.data.Dataset.range(3))
+        (True, True, False)
+    """
+    if isinstance(x, Mapping):
+        return all(map(in_memory, x.values()))
     return hasattr(x, "__array__") or isinstance(x, list)
 
 
@@ -68,9 +104,13 @@ def steps_in_an_epoch(x: Any, batch_size: int) -> int | None:
         (3, 3)
     """
     try:
-        return max(1, -(-len(x) // batch_size)) if in_memory(x) else max(1, len(x))
+        return max(1, -(-len(_first(x)) // batch_size)) if in_memory(x) else max(1, len(x))
     except TypeError:  # no length, or a dataset's that is unknown
         return None
+
+
+def _first(x: Any) -> Any:
+    return next(iter(x.values())) if isinstance(x, Mapping) else x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,23 +118,23 @@ class Group:
     """The batches of one program call.
 
     Attributes:
-        data: Observations, ``[N, *event]``.
+        data: All the rows, ``[N, ...]`` each.
         rows: Row numbers of each batch, int32 ``[K, B]``.
         counts: How many rows of each batch count, from the left, int32 ``[K]``.
         num_steps: How many of the K batches are to be run.
     """
 
-    data: tf.Tensor
+    data: Data
     rows: np.ndarray
     counts: np.ndarray
     num_steps: int
 
 
-class ArrayBatches(DataAdapter, tf.distribute.DistributedDataset):
-    """An array in memory as groups of row numbers, shuffled anew in each epoch.
+class ArrayBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset):
+    """Arrays in memory as groups of row numbers, shuffled anew in each epoch.
 
     Args:
-        data: ``[N, *event]``.
+        data: All the rows.
         batch_size: Rows in a batch; the last of an epoch may be shorter.
         steps_per_execution: Batches in a group.
         steps_per_epoch: Batches in an epoch, drawn on and on from the shuffled rows; None for one pass.
@@ -104,17 +144,19 @@ class ArrayBatches(DataAdapter, tf.distribute.DistributedDataset):
 
     def __init__(
         self,
-        data: tf.Tensor,
+        data: Data,
         batch_size: int,
         steps_per_execution: int,
         steps_per_epoch: int | None = None,
         seed: Callable[[], Iterable[int]] | None = None,
     ):
-        if data.shape[0] == 0:
-            raise ValueError(f"x has no rows (shape {tuple(data.shape)}): there is nothing to do.")
+        self._num_rows = num_rows(data)
+        if self._num_rows == 0:
+            shape = tuple(tf.nest.flatten(data)[0].shape)
+            raise ValueError(f"x has no rows (shape {shape}): there is nothing to do.")
         self._data = data
-        self._batch_size = min(int(batch_size), data.shape[0])
-        self._passes = -(-data.shape[0] // self._batch_size)
+        self._batch_size = min(int(batch_size), self._num_rows)
+        self._passes = -(-self._num_rows // self._batch_size)
         self._steps = steps_per_epoch or self._passes
         self._endless = steps_per_epoch is not None
         self._group_size = min(int(steps_per_execution), self._steps)
@@ -126,8 +168,8 @@ class ArrayBatches(DataAdapter, tf.distribute.DistributedDataset):
     # Keras starts anew after this many batches: None lets the rows run on into the next epoch.
     num_batches = property(lambda self: None if self._endless else self._steps)
     batch_size = property(lambda self: self._batch_size)
-    has_partial_batch = property(lambda self: bool(self._data.shape[0] % self._batch_size))
-    partial_batch_size = property(lambda self: self._data.shape[0] % self._batch_size or None)
+    has_partial_batch = property(lambda self: bool(self._num_rows % self._batch_size))
+    partial_batch_size = property(lambda self: self._num_rows % self._batch_size or None)
 
     def __iter__(self) -> Iterator[Group]:
         batches = self._batches()
@@ -138,13 +180,12 @@ class ArrayBatches(DataAdapter, tf.distribute.DistributedDataset):
                 return
 
     def _batches(self) -> Iterator[tuple[np.ndarray, int]]:
-        num_rows = self._data.shape[0]
         for number in itertools.count():  # passes that start within one group are given the same seed
-            order = np.arange(num_rows, dtype=np.int32)
+            order = np.arange(self._num_rows, dtype=np.int32)
             if self._seed is not None:
                 np.random.default_rng([*self._seed(), number]).shuffle(order)
-            for start in range(0, num_rows, self._batch_size):
-                count = min(self._batch_size, num_rows - start)
+            for start in range(0, self._num_rows, self._batch_size):
+                count = min(self._batch_size, self._num_rows - start)
                 yield np.take(order, range(start, start + self._batch_size), mode="wrap"), count
 
     def _group(self, batches: Iterator[tuple[np.ndarray, int]], num_steps: int) -> Group:
@@ -155,11 +196,11 @@ class ArrayBatches(DataAdapter, tf.distribute.DistributedDataset):
         return Group(self._data, rows, counts, num_steps)
 
 
-class StreamBatches(DataAdapter, tf.distribute.DistributedDataset):
+class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset):
     """Any stream of batches that Keras can read, stacked into groups while the last group runs.
 
     Args:
-        source: A ``tf.data.Dataset`` or another input of ``fit``, giving batches ``[B, *event]``.
+        source: A ``tf.data.Dataset`` or another input of ``fit``, giving batches of rows.
         prepare: Checks and converts one batch, in graph mode.
         steps_per_execution: Batches in a group.
         steps_per_epoch: Batches in an epoch; None for the whole stream.
@@ -169,13 +210,13 @@ class StreamBatches(DataAdapter, tf.distribute.DistributedDataset):
     def __init__(
         self,
         source: Any,
-        prepare: Callable[[Any], tf.Tensor],
+        prepare: Callable[[Any], Data],
         steps_per_execution: int,
         steps_per_epoch: int | None = None,
         shuffle: bool = False,
     ):
         shuffle = shuffle and not isinstance(source, tf.data.Dataset)
-        self._source = data_adapters.get_data_adapter(source, steps_per_epoch=steps_per_epoch, shuffle=shuffle)
+        self._source = keras_private.adapter(source, steps_per_epoch, shuffle)
         self._prepare = prepare
         self._group_size = int(steps_per_execution)
         self._steps = steps_per_epoch
@@ -216,19 +257,24 @@ class StreamBatches(DataAdapter, tf.distribute.DistributedDataset):
         )
         return grouped
 
-    def _group(self, data: tf.Tensor, counts: np.ndarray) -> Group:
+    def _group(self, data: Data, counts: np.ndarray) -> Group:
         """The group in the largest shape seen so far, so that a shorter one runs in the same program."""
-        num_steps, width = data.shape[:2]
+        num_steps, width = tf.nest.flatten(data)[0].shape[:2]
         self._capacity = (max(self._capacity[0], num_steps), max(self._capacity[1], width))
         steps, batch = self._capacity
-        missing = [[0, steps - num_steps], [0, batch - width], *[[0, 0]] * (len(data.shape) - 2)]
-        if steps > num_steps or batch > width:
-            data = tf.pad(data, missing)
-        counts = np.pad(counts, missing[0])
+        more = [[0, steps - num_steps], [0, batch - width]]
+
+        def flat(leaf: tf.Tensor) -> tf.Tensor:
+            rest = leaf.shape[2:]
+            if steps > num_steps or batch > width:
+                leaf = tf.pad(leaf, more + [[0, 0]] * len(rest))
+            return tf.reshape(leaf, [steps * batch, *rest])
+
+        counts = np.pad(counts, more[0])
         # A short batch is filled with its own rows over again, so that no made-up row enters a batch statistic.
         within = np.arange(batch, dtype=np.int32) % np.maximum(counts, 1)[:, None]
         rows = np.arange(steps, dtype=np.int32)[:, None] * batch + within
-        return Group(tf.reshape(data, [steps * batch, *data.shape[2:]]), rows.astype(np.int32), counts, num_steps)
+        return Group(tf.nest.map_structure(flat, data), rows.astype(np.int32), counts, num_steps)
 
 
 def _without_autotuner(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -242,28 +288,22 @@ def _without_autotuner(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def _counted(prepare: Callable[[Any], tf.Tensor]) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+def _counted(prepare: Callable[[Any], Data]) -> Callable[..., tuple[Data, tf.Tensor]]:
     def count(*element):
         batch = prepare(element if len(element) > 1 else element[0])
-        return batch, tf.shape(batch)[0]
+        return batch, tf.shape(tf.nest.flatten(batch)[0])[0]
 
     return count
 
 
-def single(batch: Any) -> Group:
-    """The batch of ``train_on_batch`` as a group of one.
-
-    Raises:
-        ValueError: If it has targets or weights.
-    """
-    if isinstance(batch, tuple) and any(part is not None for part in batch[1:]):
-        raise ValueError("A VAE is trained on x alone, received targets or weights too: call train_on_batch(x).")
-    x = tf.convert_to_tensor(batch[0] if isinstance(batch, tuple) else batch)
-    return Group(x, np.arange(x.shape[0], dtype=np.int32)[None], np.array([x.shape[0]], np.int32), 1)
+def single(data: Data) -> Group:
+    """The batch of ``train_on_batch`` as a group of one."""
+    size = num_rows(data)
+    return Group(data, np.arange(size, dtype=np.int32)[None], np.array([size], np.int32), 1)
 
 
-def map_rows(function: Callable[[tf.Tensor], Any], x: tf.Tensor, batch_size: int) -> Any:
-    """``function`` over the rows of ``x``, ``batch_size`` at a time, as NumPy arrays with all the rows.
+def map_rows(function: Callable[[Any], Any], rows: Any, batch_size: int) -> Any:
+    """``function`` over the rows of a nest of tensors, ``batch_size`` at a time, as NumPy arrays with all the rows.
 
     A short batch is filled up to a power of two and cut again, so that a compiled function sees few shapes.
 
@@ -271,13 +311,17 @@ def map_rows(function: Callable[[tf.Tensor], Any], x: tf.Tensor, batch_size: int
         >>> map_rows(lambda x: 2 * x, tf.constant([1, 2, 3]), batch_size=2).tolist()
         [2, 4, 6]
     """
-    num_rows = x.shape[0]
-    size = min(batch_size, 1 << (num_rows - 1).bit_length())
+    count = num_rows(rows)
+    size = min(batch_size, 1 << (count - 1).bit_length())
     pieces = []
-    for start in range(0, num_rows, size):
-        batch = x[start : start + size]
-        missing = size - batch.shape[0]
-        if missing:
-            batch = tf.concat([batch, tf.repeat(batch[:1], missing, axis=0)], axis=0)
+    for start in range(0, count, size):
+        missing = max(0, start + size - count)
+        filled = functools.partial(_filled, start=start, size=size, missing=missing)
+        batch = tf.nest.map_structure(filled, rows)
         pieces.append(tf.nest.map_structure(lambda y, keep=size - missing: y.numpy()[:keep], function(batch)))
     return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *pieces)
+
+
+def _filled(rows: tf.Tensor, start: int, size: int, missing: int) -> tf.Tensor:
+    batch = rows[start : start + size]
+    return tf.concat([batch, tf.repeat(batch[:1], missing, axis=0)], axis=0) if missing else batch

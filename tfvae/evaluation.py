@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfvae import batches, posterior_sampling, posteriors, xla
+from tfvae import batches, posterior_sampling, xla
 from tfvae.vae import VAE
 
 _FLOATS_AT_ONCE = 4_000_000  # pixels decoded in one step: tens of MB, and large enough for the matrix units
@@ -60,7 +60,7 @@ def log_marginal(
 
     Args:
         vae: The model.
-        x: Observations ``[N, *event_shape]``.
+        x: Rows, as ``fit`` takes them in memory.
         num_samples: K, samples of z for each row.
         batch_size: Rows at once.
         seed: Fixes the samples.
@@ -75,31 +75,31 @@ def log_marginal(
         >>> log_marginal(vae, np.eye(8, dtype="float32"), num_samples=10).log_marginal.shape
         (8,)
     """
-    x = tf.convert_to_tensor(x)
-    if num_samples < 2 or x.shape[0] == 0:
-        raise ValueError(f"log_marginal needs 2 samples and 1 row at least, received {num_samples} and {x.shape[0]}.")
+    rows = vae.prepare(x)
+    if num_samples < 2 or rows["x"].shape[0] == 0:
+        raise ValueError(
+            f"log_marginal needs 2 samples and 1 row at least, received {num_samples} and {rows['x'].shape[0]}."
+        )
     program = _weight_sums(vae, num_samples, max(1, _FLOATS_AT_ONCE // (batch_size * math.prod(vae.event_shape))))
-    peak, total, square = _map_rows(program, x, batch_size, seed, progress)
+    peak, total, square = _map_rows(program, rows, batch_size, seed, progress)
     effective = total**2 / square
     spread = np.sqrt(np.maximum(1 / effective - 1 / num_samples, 0) * num_samples / (num_samples - 1))
     return MarginalEstimate(peak + np.log(total / num_samples), spread, effective)
 
 
-def _map_rows(
-    program: Callable, x: tf.Tensor, batch_size: int, seed: int, progress: Callable[[int], None] | None
-) -> Any:
-    """``program(rows, seed)`` over the rows of x, with a seed of its own for each batch."""
-    done = 0
+def _map_rows(program: Callable, rows: Any, batch_size: int, seed: int, progress: Callable[[int], None] | None) -> Any:
+    """``program(rows, seed)`` over all the rows, with a seed of its own for each batch."""
+    done, count = 0, batches.num_rows(rows)
 
-    def one_batch(rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def one_batch(rows: Any) -> tuple[tf.Tensor, ...]:
         nonlocal done
         result = program(rows, tf.constant([seed, done], tf.int32))
         done += batch_size
         if progress:
-            progress(min(done, x.shape[0]))
+            progress(min(done, count))
         return result
 
-    return batches.map_rows(one_batch, x, batch_size)
+    return batches.map_rows(one_batch, rows, batch_size)
 
 
 def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[tf.Tensor, ...]]:
@@ -107,12 +107,11 @@ def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[
     chunk = min(chunk, num_samples)
 
     @functools.partial(xla.compiled_for, vae)
-    def weight_sums(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        q = vae.encode(x)
+    def weight_sums(rows: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        batch = vae.batch(rows)
 
         def body(i, peak, total, square):
-            z, log_q = posteriors.draw(q, chunk, tf.random.experimental.stateless_fold_in(seed, i))
-            log_weight = vae.terms_at(x, q, z, log_posterior=log_q).log_weight
+            log_weight = vae.log_weights(batch, chunk, tf.random.experimental.stateless_fold_in(seed, i))
             counts = i * chunk + tf.range(chunk) < num_samples  # the last chunk may overshoot
             log_weight = tf.where(counts[:, None], log_weight, -np.inf)
             higher = tf.maximum(peak, tf.reduce_max(log_weight, axis=0))
@@ -121,7 +120,7 @@ def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[
             square = square * shrink**2 + tf.reduce_sum(weight**2, axis=0)
             return i + 1, higher, total, square
 
-        zeros = tf.zeros(tf.shape(x)[:1])
+        zeros = tf.zeros(tf.shape(batch.x)[:1])
         start = (tf.constant(0), zeros + tf.float32.min, zeros, zeros)
         return tf.while_loop(lambda i, *_: i * chunk < num_samples, body, start)[1:]
 
@@ -148,7 +147,7 @@ def hmc_log_marginal(
 
     Args:
         vae: The model.
-        x: Observations ``[N, *event_shape]``.
+        x: Rows, as ``fit`` takes them in memory.
         num_samples: Draws of z for each row, both halves together; the paper takes 50. Memory grows with it.
         num_leapfrog_steps: Leapfrog steps between two draws.
         num_burnin_steps: Transitions before the first draw, which adapt the step size to an acceptance of 90 %.
@@ -170,11 +169,11 @@ def hmc_log_marginal(
         >>> hmc_log_marginal(vae, np.eye(8, dtype="float32"), num_samples=20).log_marginal.shape
         (8,)
     """
-    x = vae.observations(x)
-    posterior_sampling.check_settings(x, num_samples, num_leapfrog_steps, num_burnin_steps)
+    rows = vae.prepare(x)
+    posterior_sampling.check_settings(rows["x"], num_samples, num_leapfrog_steps, num_burnin_steps)
     _check_density(vae.latent_dim, num_samples, density)
     program = _reciprocal_mean(vae, num_samples, num_leapfrog_steps, num_burnin_steps, _BANDWIDTHS[density])
-    return MarginalEstimate(*_map_rows(program, x, batch_size, seed, progress))
+    return MarginalEstimate(*_map_rows(program, rows, batch_size, seed, progress))
 
 
 def _check_density(latent_dim: int, num_samples: int, density: str) -> None:
@@ -201,7 +200,7 @@ def _reciprocal_mean(
     half = num_samples // 2
 
     @functools.partial(xla.compiled_for, vae)
-    def reciprocal_mean(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def reciprocal_mean(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         chain = posterior_sampling.new_chain(
             vae, x, num_samples, num_leapfrog_steps, num_burnin_steps, target_accept=0.9, seed=seed
         )

@@ -60,7 +60,7 @@ def sample_posterior(
 
     Args:
         vae: The model.
-        x: Observations ``[B, *event_shape]``.
+        x: A batch of rows.
         num_samples: S, draws of each row: successive states of one chain, so near to one another.
         num_leapfrog_steps: Leapfrog steps of a transition; each costs a gradient of log p(x|z).
         num_burnin_steps: Transitions before the first draw; the step sizes are adapted in the first 80 %.
@@ -81,8 +81,8 @@ def sample_posterior(
         >>> chain.z.shape, chain.acceptance_rate.shape
         (TensorShape([5, 8, 2]), TensorShape([8]))
     """
-    x = vae.observations(x)
-    check_settings(x, num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
+    x = vae.prepare(x)
+    check_settings(x["x"], num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
     settings = (num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
     program = xla.compiled_for(vae, lambda x, seed: new_chain(vae, x, *settings, seed))
     return program(x, tf.constant([seed, 0], tf.int32))
@@ -107,7 +107,7 @@ def check_settings(
 
 def new_chain(
     vae: VAE,
-    x: tf.Tensor,
+    x: Any,
     num_samples: int,
     num_leapfrog_steps: int,
     num_burnin_steps: int,
@@ -130,9 +130,7 @@ def new_chain(
     return _chain(kernel, bijector, start, num_burnin_steps, num_samples, rest)
 
 
-def _likeliest(
-    vae: VAE, x: tf.Tensor, bijector: tfp.bijectors.Bijector, draws: tf.Tensor, seed: tf.Tensor
-) -> tf.Tensor:
+def _likeliest(vae: VAE, x: Any, bijector: tfp.bijectors.Bijector, draws: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Of the draws ``[S, B, E]`` and many of the prior, the one of the largest log p(x, u), ``[B, E]``.
 
     p(z|x) has modes that no chain leaves, and one that starts in a poor one measures that one alone.
@@ -147,7 +145,7 @@ def _likeliest(
         return chosen, tf.reduce_max(values, axis=0)
 
     def look(i: tf.Tensor, u: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        z = vae.prior.sample([_START_DRAWS, tf.shape(x)[0]], seed=seed + tf.stack([0, i]))
+        z = vae.prior.sample([_START_DRAWS, tf.shape(draws)[1]], seed=seed + tf.stack([0, i]))
         other, other_value = best(bijector.inverse(z))
         return i + 1, tf.where((other_value > value)[:, tf.newaxis], other, u), tf.maximum(other_value, value)
 
@@ -156,7 +154,7 @@ def _likeliest(
 
 def continue_chain(
     vae: VAE,
-    x: tf.Tensor,
+    x: Any,
     z: tf.Tensor,
     step_size: tf.Tensor,
     num_transitions: int,
@@ -169,7 +167,7 @@ def continue_chain(
 
     Args:
         vae: The model.
-        x: Observations ``[B, *event_shape]``.
+        x: A batch of rows.
         z: Where the chains stand, ``[B, D]``.
         step_size: Of each row, ``[B, 1]``.
         num_transitions: S, transitions to make.
@@ -184,7 +182,7 @@ def continue_chain(
         TensorShape([3, 8, 2])
     """
     bijector = _bijector(vae)
-    hmc = _hmc(vae, vae.observations(x), bijector, step_size, num_leapfrog_steps)
+    hmc = _hmc(vae, x, bijector, step_size, num_leapfrog_steps)
     u = tf.identity(bijector.inverse(z))  # a new tensor: for the old one TFP has z in its cache, which u cannot move
     return _chain(hmc, bijector, u, 0, num_transitions, seed)
 
@@ -225,19 +223,19 @@ def _bijector(vae: VAE) -> tfp.bijectors.Bijector:
     return bijector
 
 
-def _log_joint(vae: VAE, x: tf.Tensor, bijector: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+def _log_joint(vae: VAE, x: Any, bijector: Any) -> Callable[[tf.Tensor], tf.Tensor]:
     """u ``[..., B, E]`` -> log p(x, u) ``[..., B]``, nats."""
-    q = vae.encode(x)
+    batch = vae.batch(x)
 
     def log_joint(u: tf.Tensor) -> tf.Tensor:
         # log p(x, u) = log p(x|z) + log p(z) + log |dz/du|
-        terms = vae.terms_at(x, q, bijector.forward(u))
-        return terms.log_likelihood + terms.log_prior + bijector.forward_log_det_jacobian(u, event_ndims=1)
+        z = bijector.forward(u)
+        return vae.log_joint(batch, z) + bijector.forward_log_det_jacobian(u, event_ndims=1)
 
     return log_joint
 
 
-def _hmc(vae: VAE, x: tf.Tensor, bijector: Any, step_size: tf.Tensor, num_leapfrog_steps: int) -> _Jittered:
+def _hmc(vae: VAE, x: Any, bijector: Any, step_size: tf.Tensor, num_leapfrog_steps: int) -> _Jittered:
     target = _log_joint(vae, x, bijector)
     hmc = tfp.mcmc.HamiltonianMonteCarlo(target, step_size, num_leapfrog_steps, store_parameters_in_results=True)
     return _Jittered(hmc)

@@ -1,4 +1,4 @@
-"""p(z): priors as Keras layers, and KL(q‖p) where it has a closed form.
+"""p(z): priors as Keras layers.
 
 A prior depends on no input, so it is asked for its ``distribution()``. As a Keras layer it trains, saves and loads with
 its model.
@@ -106,36 +106,6 @@ class WeightPrior:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "WeightPrior":
         return cls(**config)
-
-
-def _as_multivariate(prior: tfd.Distribution) -> tfd.Distribution:
-    """The same prior as a multivariate normal, if it is a product of normals: TFP pairs KLs by class."""
-    normal = getattr(prior, "distribution", None)
-    if not isinstance(prior, tfd.Independent) or not isinstance(normal, tfd.Normal):
-        return prior
-    ones = tf.ones(prior.event_shape)
-    return tfd.MultivariateNormalDiag(normal.loc * ones, normal.scale * ones)
-
-
-def closed_form_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tensor | None:
-    """KL(q(z|x)‖p(z)) in nats, ``[B]``, or None where TFP knows no closed form.
-
-    For two diagonal normals this is the paper's appendix B.
-
-    Example:
-        >>> q = tfd.Independent(tfd.Normal([[0.5]], [[0.6065307]]), 1)
-        >>> round(float(closed_form_kl(q, StandardNormal(1).distribution())[0]), 6)
-        0.30894
-    """
-    pairs = [(posterior, prior)]
-    if isinstance(posterior, tfd.MultivariateNormalLinearOperator):
-        pairs.append((posterior, _as_multivariate(prior)))
-    for q, p in pairs:
-        try:
-            return tfd.kl_divergence(q, p)
-        except NotImplementedError:
-            continue
-    return None
 
 
 def check_prior(prior: tfd.Distribution, posterior: tfd.Distribution, family: str) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,8 +18,42 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import xla
+from tfvae.batches import Data
+from tfvae.engine import keras_private
 
-Local = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], list[tf.Tensor | None]]
+
+class Rows(NamedTuple):
+    """Which rows a device has of a batch, and how much they count.
+
+    Attributes:
+        numbers: Their numbers in all the data, int32 ``[B]``.
+        counts: 1 for a row of the batch, 0 for one that only fills it up, ``[B]``.
+        weights: ``counts``, times the row's sample weight where there is one, ``[B]``.
+        total: How many rows count in the whole batch, on all devices together.
+        share: The part of them that is here, 1 on one device.
+    """
+
+    numbers: tf.Tensor
+    counts: tf.Tensor
+    weights: tf.Tensor
+    total: tf.Tensor
+    share: tf.Tensor
+
+    @classmethod
+    def of_one_device(cls, counts: tf.Tensor) -> "Rows":
+        """A whole batch ``[B]`` on one device: 1 for each row that counts, 0 for one that does not."""
+        total = tf.maximum(tf.reduce_sum(counts), 1.0)
+        return cls(tf.range(tf.shape(counts)[0]), counts, counts, total, tf.constant(1.0))
+
+
+def rows_of(batch: Data, numbers: tf.Tensor, mine: tf.Tensor, total: tf.Tensor, share: tf.Tensor) -> Rows:
+    """The Rows of a gathered batch of which the first ``mine`` count here, and ``total`` on all devices."""
+    counts = tf.sequence_mask(mine, tf.shape(numbers)[0], dtype=tf.float32)
+    weights = counts * batch.sample_weight[0] if batch.sample_weight else counts
+    return Rows(numbers, counts, weights, tf.cast(total, tf.float32), share)
+
+
+Local = Callable[[Any, Rows], list[tf.Tensor | None]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,54 +137,41 @@ def step(
     optimizer: keras.optimizers.Optimizer,
     variables: Sequence[keras.Variable],
     jit_compile: bool,
-) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], None]:
-    """One step over the replicas of ``strategy``: ``step(data, rows, count)``, for ``divided`` rows ``[B]``.
+) -> Callable[[Data, tf.Tensor, tf.Tensor], None]:
+    """One step over the replicas of ``strategy``: ``step(data, numbers, count)``, for ``divided`` numbers ``[B]``.
 
     Args:
         strategy: Whose replicas.
-        local: ``local(x, weights, share)``, the work of a replica: from its rows ``[b, *event]``, their weights ``[b]``
-            and its share of the batch's loss to the gradients of that share. It may update metrics.
+        local: ``local(inputs, rows)``, the work of a replica: from its rows to the gradients of its part of the
+            batch's loss. It may update metrics.
         optimizer: Applies the sums of the gradients.
         variables: Those of the gradients; none to look only.
         jit_compile: Whether XLA compiles ``local``; nothing that goes from device to device can be in an XLA program.
     """
     num_replicas = strategy.num_replicas_in_sync
 
-    def as_part(x: tf.Tensor, weights: tf.Tensor, share: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor | None]:
+    def as_part(
+        batch: Data, numbers: tf.Tensor, mine: tf.Tensor, total: tf.Tensor, index: tf.Tensor
+    ) -> list[tf.Tensor | None]:
         with _as_part(_Part(index, num_replicas)):
-            return local(x, weights, share)
+            return local(batch.inputs, rows_of(batch, numbers, mine, total, tf.cast(mine / total, tf.float32)))
 
     work = xla.compiled(as_part) if jit_compile else as_part
 
-    def replica(data: tf.Tensor, rows: tf.Tensor, count: tf.Tensor) -> None:
+    def replica(data: Data, numbers: tf.Tensor, count: tf.Tensor) -> None:
         context = tf.distribute.get_replica_context()
-        index, size = tf.cast(context.replica_id_in_sync_group, tf.int32), rows.shape[0] // num_replicas
+        index, size = tf.cast(context.replica_id_in_sync_group, tf.int32), numbers.shape[0] // num_replicas
         with tf.device("CPU:0"):  # where an array of any size has room; a batch of it goes to the replica
-            x = tf.gather(data, tf.slice(rows, [index * size], [size]))
-        mine = tf.clip_by_value(count - index * size, 0, size)
-        weights = tf.sequence_mask(mine, size, dtype=tf.float32)
-        gradients = work(x, weights, tf.cast(mine / count, tf.float32), index)
+            own = tf.slice(numbers, [index * size], [size])
+            batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, own), data)
+        gradients = work(batch, own, tf.clip_by_value(count - index * size, 0, size), count, index)
         some = [gradient for gradient in gradients if gradient is not None]
         if some:
             summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, some))
             optimizer.apply([None if gradient is None else next(summed) for gradient in gradients], variables)
 
-    def over_replicas(data: tf.Tensor, rows: tf.Tensor, count: tf.Tensor) -> None:
-        with _taking_sums(optimizer):
-            strategy.run(replica, (data, rows, count))
+    def over_replicas(data: Data, numbers: tf.Tensor, count: tf.Tensor) -> None:
+        with keras_private.summed_gradients(optimizer):
+            strategy.run(replica, (data, numbers, count))
 
     return over_replicas
-
-
-@contextlib.contextmanager
-def _taking_sums(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
-    """Keras's optimiser takes its gradients as they are.
-
-    It would sum them over the replicas itself, but only after clipping, and each replica would clip its own.
-    """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    inner._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
-    try:
-        yield
-    finally:
-        del inner._all_reduce_sum_gradients

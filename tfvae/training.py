@@ -2,38 +2,72 @@
 
 Keras compiles one step and pays for the way from Python through tf.data to XLA at each. Here ``steps_per_execution``
 batches become one program that loops over them, with optimiser and metrics inside. ``UnsupervisedModel`` puts it
-where ``keras.Model`` has its own: what a subclass adds is the loss of a batch.
+where ``keras.Model`` has its own: what a subclass adds is the loss of a batch. The engine knows no bound: it takes
+weighted means of what the model gives it, and keeps them under the model's own names.
 """
 
 import abc
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
-from tfvae import batches, objectives, replicas, xla
-from tfvae.objectives import Terms
+from tfvae import batches, replicas, xla
+from tfvae.batches import Data
+from tfvae.engine import keras_private
+from tfvae.replicas import Rows
 
 DEFAULT_BATCH_SIZE = 100  # the paper's M
 
-Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], None]
+Step = Callable[[Any, Rows], None]  # of one batch: its rows' tensors, and which and how much they count
+GroupStep = Callable[[Data, tf.Tensor, tf.Tensor], None]  # of one batch of a group: all rows, [B] numbers, how many
 
 
-def _on_one_device(step: Step) -> Step:
-    """``step(x, weights, rows)`` as the engine calls it, with all the data and which of their rows are the batch."""
+class Loss(NamedTuple):
+    """What a model makes of a batch, in nats.
 
-    def on_rows(data: tf.Tensor, rows: tf.Tensor, count: tf.Tensor) -> None:
-        step(tf.gather(data, rows), tf.sequence_mask(count, tf.shape(rows)[0], dtype=tf.float32), rows)
+    Attributes:
+        rows: To be minimised, ``[B]``; the engine takes the mean over the rows that count, by their sample weights.
+        penalty: Added to that mean, a scalar.
+        report: ``[B]`` or a scalar each; their weighted means are metrics of the model under these names.
+    """
+
+    rows: tf.Tensor
+    penalty: tf.Tensor
+    report: dict[str, tf.Tensor]
+
+
+def with_gradient_of(value: tf.Tensor, surrogate: tf.Tensor) -> tf.Tensor:
+    """``value`` whose gradient is that of ``surrogate``.
+
+    Example:
+        >>> x = tf.constant(3.0)
+        >>> with tf.GradientTape() as tape:
+        ...     tape.watch(x)
+        ...     y = with_gradient_of(10.0 * x, x**2)
+        >>> float(y), float(tape.gradient(y, x))
+        (30.0, 6.0)
+    """
+    return value if surrogate is value else tf.stop_gradient(value) + (surrogate - tf.stop_gradient(surrogate))
+
+
+def _on_one_device(step: Step) -> GroupStep:
+    """``step`` as the engine calls it: with all the rows, and the numbers of those that are the batch."""
+
+    def on_rows(data: Data, numbers: tf.Tensor, count: tf.Tensor) -> None:
+        batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, numbers), data)
+        step(batch.inputs, replicas.rows_of(batch, numbers, count, count, tf.constant(1.0)))
 
     return on_rows
 
 
 def make_function(
-    step: Step,
+    step: GroupStep,
+    prepare: Callable[[Any], Data],
     metrics: Callable[[], list[keras.metrics.Metric]],
     jit_compile: bool,
     run_eagerly: bool,
@@ -42,8 +76,9 @@ def make_function(
     """What Keras calls with an iterator of groups: runs ``step(data, rows, count)`` on each batch of the next group.
 
     Args:
-        step: One step; data are ``[N, *event]``, rows ``[B]`` the numbers of the batch's, of which the first ``count``
-            count and the others fill it.
+        step: One step, from all the rows, the numbers ``[B]`` of the batch's and how many of those count: the first
+            ``count`` do, the others fill the batch.
+        prepare: Checks and converts the one batch of ``train_on_batch``.
         metrics: The metrics whose results are returned.
         jit_compile: Whether the loop is compiled by XLA.
         run_eagerly: Whether it runs as plain Python, for debugging.
@@ -63,7 +98,7 @@ def make_function(
     def function(iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
         group = next(iterator)
         if not isinstance(group, batches.Group):
-            group = batches.single(group)
+            group = batches.single(prepare(group))
         rows = replicas.divided(group.rows, strategy.num_replicas_in_sync)
         with strategy.scope():
             return run(group.data, tf.constant(rows), tf.constant(group.counts), tf.constant(group.num_steps))
@@ -72,13 +107,18 @@ def make_function(
     return function
 
 
-class UnsupervisedModel(keras.Model, abc.ABC):
-    """A ``keras.Model`` that is trained on observations alone, by the engine.
+class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
+    """A ``keras.Model`` that is trained without targets, by the engine.
 
-    A subclass says what an observation is (``observations``, ``check_observations``) and what the loss of a batch is
-    (``batch_loss``), and passes its ``seed`` on.
+    A subclass says what a row is (``prepare``, ``check``), what the loss of a batch is (``batch_loss``) and which
+    numbers it reports, and passes its ``seed`` on. One that makes more of a batch than one step of its optimiser
+    overrides ``step``.
+
+    Attributes:
+        reported: The names in ``Loss.report``.
     """
 
+    reported: tuple[str, ...] = ()
     train_function: Any
     test_function: Any
     predict_function: Any
@@ -90,30 +130,45 @@ class UnsupervisedModel(keras.Model, abc.ABC):
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Validation draws from a stream of its own: whether one looks must not change what is trained.
         self.evaluation_seed_generator = keras.random.SeedGenerator(None if seed is None else seed + 1)
-        self._bound_metrics = [keras.metrics.Mean(name=n) for n in ("elbo", "log_likelihood", "kl")]
+        self._report_metrics = [keras.metrics.Mean(name=name) for name in self.reported]
         self._auto_steps = False
 
     @abc.abstractmethod
-    def observations(self, x: Any) -> tf.Tensor:
-        """x as a tensor ``[N, *event]`` of the model's dtype and shape, or a ValueError that says what came."""
+    def prepare(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """Rows as the user gives them as tensors ``[N, ...]`` of the model's dtypes and shapes.
+
+        Raises:
+            ValueError: That says what came and what was expected.
+        """
 
     @abc.abstractmethod
-    def check_observations(self, x: tf.Tensor) -> None:
-        """Raise ValueError if in-memory observations hold values that the model cannot score."""
+    def check(self, inputs: dict[str, tf.Tensor]) -> None:
+        """Raise ValueError if prepared rows in memory hold values that the model cannot score."""
 
     @abc.abstractmethod
-    def drawn_observations(self, x: tf.Tensor, seeds: Callable[[], tf.Tensor]) -> tf.Tensor:
-        """What a step takes for a batch x, from the next of ``seeds`` where that is random."""
+    def batch_loss(self, inputs: dict[str, tf.Tensor], weights: tf.Tensor, training: bool) -> Loss:
+        """The loss of prepared rows; ``weights`` ``[B]`` are 0 for rows that only fill the batch."""
 
-    @abc.abstractmethod
-    def batch_loss(self, x: tf.Tensor, weights: tf.Tensor, training: bool) -> tf.Tensor:
-        """The scalar to be minimised for a batch; updates the metrics, each row by its weight."""
+    def step(self, inputs: dict[str, tf.Tensor], rows: Rows) -> None:
+        """One step of training on a batch."""
+        self.optimizer.apply(self._gradients(inputs, rows), self.trainable_variables)
 
-    def update_metrics(self, terms: Terms, loss: tf.Tensor, weights: tf.Tensor) -> None:
-        """Record loss ``[B]``, ELBO, log p(x|z) and KL of a batch, each row by its weight."""
-        values = (objectives.elbo(terms).bound, tf.reduce_mean(terms.log_likelihood, axis=0), terms.kl)
-        for metric, value in zip([self._loss_tracker, *self._bound_metrics], [loss, *values], strict=True):
-            metric.update_state(value, weights)
+    def total_loss(self, inputs: dict[str, tf.Tensor], rows: Rows, training: bool) -> tf.Tensor:
+        """The scalar to be minimised for a batch; updates the metrics."""
+        keras_private.clear_losses(self)
+        return self.record(self.batch_loss(inputs, rows.weights, training), rows)
+
+    def record(self, loss: Loss, rows: Rows) -> tf.Tensor:
+        """Update the metrics from the loss of a batch; gives its scalar, as Keras weighs it.
+
+        The loss is the mean over rows of each row's, times its sample weight; what is reported are weighted means.
+        """
+        per_row = loss.rows if rows.weights is rows.counts else rows.weights * loss.rows
+        keras_private.loss_tracker(self).update_state(loss.penalty + per_row, rows.counts)
+        for metric in self._report_metrics:
+            value = loss.report[metric.name]
+            metric.update_state(tf.broadcast_to(value, tf.shape(loss.rows)), rows.weights)
+        return rows.share * loss.penalty + tf.reduce_sum(rows.counts * per_row) / rows.total
 
     def next_seed(self, training: bool) -> tf.Tensor:
         """The next seed of the training or the evaluation stream, int32 ``[2]``."""
@@ -154,7 +209,7 @@ class UnsupervisedModel(keras.Model, abc.ABC):
     def _with_loss_scale(self, optimizer: Any) -> Any:
         """The optimiser that float16 needs: what its layers hand back as gradients would vanish unscaled."""
         optimizer, scaled = keras.optimizers.get(optimizer), keras.optimizers.LossScaleOptimizer
-        half = any(layer.compute_dtype == "float16" for layer in self._flatten_layers())
+        half = any(layer.compute_dtype == "float16" for layer in keras_private.layers(self))
         return scaled(optimizer) if half and not isinstance(optimizer, scaled) else optimizer
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -178,27 +233,35 @@ class UnsupervisedModel(keras.Model, abc.ABC):
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
+        sample_weight: Any = None,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Keras's ``fit`` without targets: x is an array ``[N, *event_shape]`` or a dataset of such batches.
+        """Keras's ``fit`` without targets.
+
+        x is an array ``[N, *event_shape]``, a mapping of arrays with the names of a row (``x``, ``condition``,
+        ``label``), or a dataset that gives batches of either, alone or as Keras's ``(x, None, sample_weight)``.
 
         ``batch_size`` is 100 by default, the paper's; a dataset has batches of its own, and may say here how large they
-        are where ``dataset.element_spec`` does not. Arrays are shuffled anew in each epoch.
+        are where ``dataset.element_spec`` does not. Arrays are shuffled anew in each epoch. ``sample_weight`` ``[N]``
+        is as in Keras: a row's loss counts that many times in the mean over rows; what is reported beside the loss are
+        weighted means.
 
         Raises:
             ValueError: For targets, a wrong shape, or observations outside the likelihood's support.
         """
         self._refuse_targets(y, kwargs)
         if validation_split and validation_data is None:
-            x, validation_data = _split(x, validation_split)
+            (x, sample_weight), validation_data = _split(x, sample_weight, validation_split)
         batch_size = self._choose_steps(batch_size, x)
         if validation_data is not None:
-            validation_data = self._batches(validation_data, validation_batch_size or batch_size, validation_steps)
+            held_out, weight = _validation(validation_data)
+            size = validation_batch_size or batch_size
+            validation_data = self._batches(held_out, size, validation_steps, sample_weight=weight)
         return super().fit(
-            self._batches(x, batch_size, steps_per_epoch, shuffle),
+            self._batches(x, batch_size, steps_per_epoch, shuffle, sample_weight),
             batch_size=batch_size,
             epochs=epochs,
             verbose=verbose,
@@ -216,14 +279,18 @@ class UnsupervisedModel(keras.Model, abc.ABC):
         x: Any = None,
         y: None = None,
         batch_size: int | None = None,
+        sample_weight: Any = None,
         steps: int | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Keras's ``evaluate`` without targets: the means of loss, ELBO, log p(x|z) and KL over the rows, in nats."""
+        """Keras's ``evaluate`` without targets: the means of the loss and what else is reported, in nats.
+
+        x and ``sample_weight`` are as in ``fit``.
+        """
         self._refuse_targets(y, kwargs)
         if not isinstance(x, (batches.ArrayBatches, batches.StreamBatches)):
             batch_size = self._choose_steps(batch_size, x)
-            x = self._batches(x, batch_size, steps)
+            x = self._batches(x, batch_size, steps, sample_weight=sample_weight)
         return super().evaluate(x, batch_size=batch_size, steps=steps, **kwargs)
 
     def _choose_steps(self, batch_size: int | None, x: Any) -> int:
@@ -237,48 +304,53 @@ class UnsupervisedModel(keras.Model, abc.ABC):
         return batch_size or DEFAULT_BATCH_SIZE
 
     def _refuse_targets(self, y: Any, kwargs: dict[str, Any]) -> None:
-        given = [n for n in ("sample_weight", "class_weight") if kwargs.pop(n, None) is not None]
-        if y is not None or given:
-            raise ValueError(
-                f"A VAE is trained on x alone, received {', '.join(['y'] * (y is not None) + given)}: call fit(x)."
-            )
+        given = ["y"] * (y is not None) + ["class_weight"] * (kwargs.pop("class_weight", None) is not None)
+        if given:
+            raise ValueError(f"{_NO_TARGETS}, received {' and '.join(given)}: call fit(x). {_LABELS}")
 
-    def _batches(self, x: Any, batch_size: int, steps: int | None, shuffle: bool = False) -> Any:
+    def _batches(
+        self, x: Any, batch_size: int, steps: int | None, shuffle: bool = False, sample_weight: Any = None
+    ) -> Any:
         """x as the engine's batches."""
-        if isinstance(x, tf.distribute.DistributedDataset) and not isinstance(x, DataAdapter):
+        if isinstance(x, tf.distribute.DistributedDataset) and not isinstance(x, keras_private.DataAdapter):
             raise ValueError(
                 "x is a DistributedDataset, but the engine gives each replica its rows itself: pass the dataset of "
                 "whole batches, the same in every worker."
             )
         if isinstance(x, tuple):
-            raise ValueError(f"A VAE is trained on x alone, received a tuple of {len(x)}: pass only its first part.")
+            raise ValueError(f"{_NO_TARGETS}, received a tuple of {len(x)}: pass only its first part. {_LABELS}")
         if not batches.in_memory(x):
-            return batches.StreamBatches(x, self._stream_element, self.steps_per_execution, steps, shuffle)
-        with contextlib.nullcontext() if self._distribute_strategy is None else tf.device("CPU:0"):
-            data = self.observations(x)  # every replica takes its rows from the host's memory
-        self.check_observations(data)
+            if sample_weight is not None:
+                raise ValueError(
+                    "sample_weight belongs to arrays: let the dataset give (x, None, sample_weight) instead."
+                )
+            return batches.StreamBatches(x, self._element, self.steps_per_execution, steps, shuffle)
+        on_host = tf.device("CPU:0")  # every replica takes its rows from the host's memory
+        with contextlib.nullcontext() if keras_private.strategy(self) is None else on_host:
+            data = Data(self.prepare(x), _sample_weights(sample_weight))
+        self.check(data.inputs)
         seed = self._shuffle_seed if shuffle else None
         return batches.ArrayBatches(data, batch_size, self.steps_per_execution, steps, seed)
 
     def _shuffle_seed(self) -> list[int]:
         return [int(self.seed_generator.state.numpy()[0]), int(self.optimizer.iterations.numpy())]
 
-    def _stream_element(self, element: Any) -> tf.Tensor:
-        if isinstance(element, (tuple, list)) and len(element) == 1:
-            element = element[0]
-        if isinstance(element, (tuple, list, dict)):
+    def _element(self, element: Any) -> Data:
+        """What a dataset gives, ``x`` or Keras's ``(x, None, sample_weight)``, as rows of the engine."""
+        parts = element if isinstance(element, (tuple, list)) else (element,)
+        if not 1 <= len(parts) <= 3 or (len(parts) > 1 and parts[1] is not None):
             raise ValueError(
-                f"A VAE is trained on x alone, but the dataset gives {type(element).__name__}s of {len(element)}: map "
-                "it to its observations, for example dataset.map(lambda x, y: x)."
+                f"{_NO_TARGETS}, but the dataset gives {type(element).__name__}s of {len(parts)}: map it to its "
+                f"observations, for example dataset.map(lambda x, y: x). {_LABELS}"
             )
-        return self.observations(element)
+        return Data(self.prepare(parts[0]), _sample_weights(parts[2] if len(parts) == 3 else None))
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:
             if not self.optimizer.built:  # a LossScaleOptimizer that is built again forgets its scale
                 with self.distribute_strategy.scope():
                     self.optimizer.build(self.trainable_variables)
-            self.train_function = self._engine(self._train_on, self._gradients, self.trainable_variables)
+            self.train_function = self._engine(self.step, self._gradients, self.trainable_variables)
 
     def make_test_function(self, force: bool = False) -> None:
         if self.test_function is None or force:
@@ -286,53 +358,73 @@ class UnsupervisedModel(keras.Model, abc.ABC):
 
     def _engine(self, step: Step, local: replicas.Local, variables: list[keras.Variable]) -> Callable:
         """``step`` on one device; over several, ``local`` in each replica and a step of the optimiser."""
-        if self._distribute_strategy is None:
-            engine_step, jit_compile = _on_one_device(step), self.jit_compile
+        strategy, jit_compile = keras_private.strategy(self), self.jit_compile
+        if strategy is None:
+            engine_step = _on_one_device(step)
         else:
-            engine_step = replicas.step(self.distribute_strategy, local, self.optimizer, variables, self.jit_compile)
+            engine_step = replicas.step(strategy, local, self.optimizer, variables, jit_compile)
             jit_compile = False
-        return make_function(engine_step, lambda: self.metrics, jit_compile, self.run_eagerly, self.distribute_strategy)
+        make = functools.partial(make_function, engine_step, self._element, lambda: self.metrics, jit_compile)
+        return make(self.run_eagerly, self.distribute_strategy)
 
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Keras would take a first batch to build the model with; the constructor has built it."""
-
-    def _train_on(self, x: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor) -> None:
-        self.optimizer.apply(self._gradients(x, weights), self.trainable_variables)
-
-    def _gradients(self, x: tf.Tensor, weights: tf.Tensor, share: float | tf.Tensor = 1.0) -> list[tf.Tensor | None]:
-        """The gradients of ``share`` times the loss of a batch."""
+    def _gradients(self, inputs: dict[str, tf.Tensor], rows: Rows) -> list[tf.Tensor | None]:
+        """The gradients of this device's part of the loss of a batch."""
         with tf.GradientTape() as tape:
-            loss = self.optimizer.scale_loss(share * self._loss_of_draw(x, weights, training=True))
+            loss = self.optimizer.scale_loss(self.total_loss(inputs, rows, training=True))
         return tape.gradient(loss, self.trainable_variables)
 
-    def _test_on(self, x: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor) -> None:
-        self._loss_of_draw(x, weights, training=False)
+    def _test_on(self, inputs: dict[str, tf.Tensor], rows: Rows) -> None:
+        self.total_loss(inputs, rows, training=False)
 
-    def _no_gradients(self, x: tf.Tensor, weights: tf.Tensor, share: tf.Tensor) -> list[tf.Tensor | None]:
-        self._loss_of_draw(x, weights, training=False)
+    def _no_gradients(self, inputs: dict[str, tf.Tensor], rows: Rows) -> list[tf.Tensor | None]:
+        self.total_loss(inputs, rows, training=False)
         return []
-
-    def _loss_of_draw(self, x: tf.Tensor, weights: tf.Tensor, training: bool) -> tf.Tensor:
-        return self.batch_loss(self.drawn_observations(x, lambda: self.next_seed(training)), weights, training)
-
-    def _seed_states(self) -> list[tf.Variable]:
-        return [generator.state for layer in self._flatten_layers() for generator in layer._seed_generators]
 
     def save_own_variables(self, store: dict[str, Any]) -> None:
         """Keras leaves the state of random streams out of a saved model; with it, training resumes exactly."""
-        for i, state in enumerate(self._seed_states()):
+        for i, state in enumerate(keras_private.seed_states(self)):
             store[f"seed_state_{i}"] = state.numpy()
 
     def load_own_variables(self, store: dict[str, Any]) -> None:
-        for i, state in enumerate(self._seed_states()):
+        for i, state in enumerate(keras_private.seed_states(self)):
             state.assign(store[f"seed_state_{i}"])
 
 
-def _split(x: Any, fraction: float) -> tuple[Any, Any]:
+_NO_TARGETS = "A VAE is trained without targets"
+_LABELS = 'Labels and conditions are parts of a row: {"x": x, "label": label}.'
+
+
+def _sample_weights(given: Any) -> tuple[tf.Tensor, ...]:
+    """Keras's sample weights ``[N]`` as the engine's data have them."""
+    if given is None:
+        return ()
+    weights = tf.cast(tf.convert_to_tensor(given), tf.float32)
+    if weights.shape.rank not in (None, 1):
+        raise ValueError(f"sample_weight has shape {tuple(weights.shape)}, expected one number for each row, (N,).")
+    return (weights,)
+
+
+def _validation(given: Any) -> tuple[Any, Any]:
+    """x and sample weights of Keras's ``validation_data``: x, ``(x,)``, ``(x, None)`` or ``(x, None, weights)``."""
+    if not isinstance(given, tuple):
+        return given, None
+    if len(given) > 3 or (len(given) > 1 and given[1] is not None):
+        raise ValueError(f"{_NO_TARGETS}, received validation_data of {len(given)} parts: pass x alone. {_LABELS}")
+    return given[0], given[2] if len(given) == 3 else None
+
+
+def _split(x: Any, sample_weight: Any, fraction: float) -> tuple[tuple[Any, Any], tuple[Any, None, Any]]:
     """The first rows for training and the last ``fraction`` of them for validation, as Keras splits."""
-    if not hasattr(x, "__array__"):
+    if not batches.in_memory(x):
         raise ValueError("validation_split needs an array in memory: pass validation_data instead.")
-    at = int(np.floor(len(x) * (1.0 - fraction)))
-    if not 0 < at < len(x):
-        raise ValueError(f"validation_split={fraction} of {len(x)} rows leaves one side empty.")
-    return x[:at], x[at:]
+    count = batches.num_rows(x)
+    at = int(np.floor(count * (1.0 - fraction)))
+    if not 0 < at < count:
+        raise ValueError(f"validation_split={fraction} of {count} rows leaves one side empty.")
+
+    def part(rows: Any, chosen: slice) -> Any:
+        return {name: leaf[chosen] for name, leaf in rows.items()} if isinstance(rows, Mapping) else rows[chosen]
+
+    first, last = slice(0, at), slice(at, None)
+    weights = [None if sample_weight is None else sample_weight[chosen] for chosen in (first, last)]
+    return (part(x, first), weights[0]), (part(x, last), None, weights[1])

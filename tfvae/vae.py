@@ -5,33 +5,56 @@ objective turns their terms into a bound on log p(x). The class composes these a
 model is another argument, not a subclass.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, final
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import batches, families, objectives, observations, posteriors, priors, replicas, training, xla
+from tfvae import batches, divergences, families, objectives, observations, posteriors, priors, replicas, xla
+from tfvae import training as engine
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.objectives import Estimate, Terms
+from tfvae.engine import keras_private
+from tfvae.objectives import Estimate, Latent, Terms
+from tfvae.training import Loss
 
 Objective = Callable[[Terms], Estimate]
+_PARTS = ("x", "condition", "label")
+
+
+class Batch(NamedTuple):
+    """Rows as the networks and distributions see them.
+
+    Attributes:
+        x: Observations as floats, ``[B, *event]``.
+        condition: What the networks and the prior may see beside, float32 ``[B, *condition]``; None without one.
+        label: Classes, int32 ``[B]``, -1 where unknown; None without them.
+    """
+
+    x: tf.Tensor
+    condition: tf.Tensor | None = None
+    label: tf.Tensor | None = None
 
 
 @final
 @keras.saving.register_keras_serializable("tfvae")
-class VAE(training.UnsupervisedModel):
+class VAE(engine.UnsupervisedModel):
     """A variational autoencoder, trained with ``compile`` and ``fit``.
 
     Observations x are ``[N, *event_shape]``: float32, or uint8 pictures, which are divided by 255 inside the model
-    (uint8 counts and indicators are taken as they are). There are no targets.
+    (uint8 counts and indicators are taken as they are). There are no targets. Where a row is more than x, it is a
+    mapping: ``{"x": x, "condition": c, "label": y}``. With ``condition_shape`` it has a condition, which the encoder
+    and the decoder are given beside x and z, and the prior may take: the model is then of p(x|c). Labels are carried
+    for models that learn from them; this one does not.
 
     Args:
-        encoder: Keras layer or model, x -> features.
-        decoder: Keras layer or model, z ``[B, D]`` -> features.
+        encoder: Keras layer or model, x -> features; with a condition ``[x, condition]`` -> features.
+        decoder: Keras layer or model, z ``[B, D]`` -> features; with a condition ``[z, condition]`` -> features. A
+            network that was built for one input alone is not given the condition.
         posterior: DistributionLayer for q(z|x), event shape ``[D]``.
         likelihood: DistributionLayer for p(x|z), event shape that of one observation.
         prior: p(z); N(0, I) by default.
@@ -40,6 +63,7 @@ class VAE(training.UnsupervisedModel):
         weight_prior: p(θ) on the generative weights, for a MAP estimate; none by default.
         binarize: Whether ``fit`` and ``evaluate`` draw each pixel of x as 0 or 1, with its intensity as probability,
             anew whenever they see a row (dynamic binarisation, arXiv 1509.00519, section 5). All else takes x as it is.
+        condition_shape: Shape of the condition of one row, ``[]`` for one number; None where there is no condition.
         seed: Fixes initial noise and shuffles; drawn from Keras's global seed by default.
 
     Raises:
@@ -60,6 +84,8 @@ class VAE(training.UnsupervisedModel):
         (8, 2)
     """
 
+    reported = ("elbo", "log_likelihood", "kl")
+
     def __init__(
         self,
         encoder: keras.layers.Layer,
@@ -72,6 +98,7 @@ class VAE(training.UnsupervisedModel):
         seed: int | None = None,
         weight_prior: priors.WeightPrior | None = None,
         binarize: bool = False,
+        condition_shape: Sequence[int] | None = None,
         name: str = "vae",
     ):
         super().__init__(seed, name)
@@ -81,6 +108,7 @@ class VAE(training.UnsupervisedModel):
                 f"binarize=True makes pixels of 0 and 1, which a {likelihood.family.__name__} likelihood does not "
                 "score: use likelihoods.bernoulli, or leave x as it is."
             )
+        self.condition_shape = None if condition_shape is None else tuple(int(size) for size in condition_shape)
         self.encoder, self.decoder = encoder, decoder
         self.posterior, self.likelihood = posterior, likelihood
         self.prior_layer = prior or priors.StandardNormal(posterior.event_shape[-1])
@@ -93,10 +121,11 @@ class VAE(training.UnsupervisedModel):
         if self.built:
             return
         with tf.init_scope():
-            q = self.posterior(self.encoder(tf.zeros([1, *self.event_shape])))
+            c = None if self.condition_shape is None else tf.zeros([1, *self.condition_shape])
+            q = self.posterior(self._network(self.encoder, tf.zeros([1, *self.event_shape]), c))
             posteriors.check_posterior(self.posterior, q)
             priors.check_prior(self.prior, q, self.posterior.family.__name__)
-            self.likelihood(self.decoder(tf.zeros([1, self.latent_dim])))
+            self.likelihood(self._network(self.decoder, tf.zeros([1, self.latent_dim]), c))
         self.built = True
 
     @property
@@ -114,36 +143,77 @@ class VAE(training.UnsupervisedModel):
         """p(z), event shape ``[D]``."""
         return self.prior_layer.distribution()
 
-    def encode(self, x: Any, training: bool = False) -> tfd.Distribution:
-        """q(z|x), batch shape ``[B]``, event shape ``[D]``, for x ``[B, *event_shape]``."""
-        return self.posterior(self.encoder(self._floats(self.observations(x)), training=training))
+    def _network(self, network: Any, first: tf.Tensor, condition: tf.Tensor | None, training: bool = False) -> Any:
+        """The features of x or z, and of the condition where there is one and the network takes two inputs."""
+        if condition is None or len(getattr(network, "inputs", None) or (first, condition)) == 1:
+            return network(first, training=training)
+        return network([first, condition], training=training)
 
-    def decode(self, z: Any, training: bool = False) -> tfd.Distribution:
-        """p(x|z), batch shape ``[..., B]``, for z ``[..., B, D]``."""
+    def _features(self, batch: Batch, training: bool) -> tf.Tensor:
+        return self._network(self.encoder, batch.x, batch.condition, training)
+
+    def encode(self, x: Any, condition: Any = None, training: bool = False) -> tfd.Distribution:
+        """q(z|x), batch shape ``[B]``, event shape ``[D]``, for x ``[B, *event_shape]`` or a row's parts by name."""
+        return self.posterior(self._features(self.batch(_row(x, condition)), training))
+
+    def decode(self, z: Any, condition: Any = None, training: bool = False) -> tfd.Distribution:
+        """p(x|z), batch shape ``[..., B]``, for z ``[..., B, D]`` and a condition ``[B, *condition_shape]``."""
         z = tf.convert_to_tensor(z, tf.float32)
         if z.shape.rank < 2 or z.shape[-1] != self.latent_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}, expected [..., B, {self.latent_dim}].")
-        features = self.decoder(tf.reshape(z, [-1, self.latent_dim]), training=training)
+        condition = self._conditions(condition)
+        if condition is not None:
+            size = list(condition.shape[1:])
+            shape = tf.concat([tf.shape(z)[:-1], size], axis=0)
+            condition = tf.reshape(tf.broadcast_to(condition, shape), [-1, *size])
+        features = self._network(self.decoder, tf.reshape(z, [-1, self.latent_dim]), condition, training)
         if z.shape.rank != 2:
             features = tf.reshape(features, tf.concat([tf.shape(z)[:-1], tf.shape(features)[1:]], axis=0))
         return self.likelihood(features)
 
     def call(self, x: Any, training: bool = False) -> tf.Tensor:
         """The mean of p(x|z) at the mean of q(z|x), ``[B, *event_shape]``."""
-        return self.decode(posteriors.mean(self.encode(x, training)), training).mean()
+        batch = self.batch(x)
+        z = posteriors.mean(self.posterior(self._features(batch, training)))
+        return self.decode(z, batch.condition, training).mean()
 
-    def terms(self, x: Any, num_samples: int = 1, seed: tf.Tensor | None = None, training: bool = False) -> Terms:
-        """The terms of the bound for x ``[B, *event_shape]``; see ``objectives.Terms``.
+    def terms(
+        self,
+        x: Any,
+        num_samples: int = 1,
+        seed: tf.Tensor | None = None,
+        training: bool = False,
+        weights: tf.Tensor | None = None,
+        step: tf.Tensor | None = None,
+    ) -> Terms:
+        """The terms of the bound for rows as ``fit`` takes them, a batch; see ``objectives.Terms``.
 
         ``seed`` is an int32 tensor ``[2]``; by default the next of the model's training or evaluation stream.
+        ``weights`` ``[B]`` and ``step`` are for objectives that ask for them: ones and 0 by default.
         """
+        return self._path_weighted_terms(x, num_samples, seed, training, weights, step)[0]
+
+    def _path_weighted_terms(
+        self,
+        x: Any,
+        num_samples: int,
+        seed: tf.Tensor | None,
+        training: bool,
+        weights: tf.Tensor | None,
+        step: tf.Tensor | None,
+    ) -> tuple[Terms, "_PathWeight"]:
         _check_num_samples(num_samples)
         seed = self.next_seed(training) if seed is None else seed
-        q = self.encode(x, training)
+        batch, path = self.batch(x), _PathWeight()
+        features = self._features(batch, training)
+        q = self.posterior(features)
         z, log_posterior = posteriors.draw(q, num_samples, seed)
-        if not getattr(self.objective, "pathwise", True):
-            return self.terms_at(x, q, tf.stop_gradient(z), training)
-        return self.terms_at(x, q, z, training, log_posterior)
+        terms = self.terms_at(batch, q, path.of(z), training, log_posterior)
+        held = self.posterior.held(features) if hasattr(self.posterior, "held") else None
+        latents = (dataclasses.replace(terms.latents[0], held=held),)
+        weights = tf.ones(tf.shape(batch.x)[:1]) if weights is None else weights
+        step = tf.constant(0) if step is None else step
+        return dataclasses.replace(terms, latents=latents, weights=weights, step=step), path
 
     def terms_at(
         self,
@@ -157,61 +227,113 @@ class VAE(training.UnsupervisedModel):
 
         ``log_posterior`` is log q(z|x) where it came with the draw.
         """
-        log_likelihood = self.decode(z, training).log_prob(self._floats(self.observations(x)))
-        log_prior = self.prior.log_prob(z)
+        batch, prior = self.batch(x), self.prior
+        log_likelihood = self.decode(z, batch.condition, training).log_prob(batch.x)
+        log_prior = prior.log_prob(z)
         log_posterior = posterior.log_prob(z) if log_posterior is None else log_posterior
-        kl = priors.closed_form_kl(posterior, self.prior)
-        return Terms(
+        kl = divergences.closed_form_kl(posterior, prior)
+        latent = Latent(
             z=z,
-            log_likelihood=log_likelihood,
-            log_prior=log_prior,
+            posterior=posterior,
+            prior=prior,
             log_posterior=log_posterior,
+            log_prior=log_prior,
             kl=tf.reduce_mean(log_posterior - log_prior, axis=0) if kl is None else kl,
             kl_is_exact=kl is not None,
         )
+        return Terms((latent,), log_likelihood)
+
+    def log_weights(self, x: Any, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
+        """log w = log p(x, z) - log q(z|x) of samples z ~ q(z|x), ``[K, B]``, nats, for a batch of rows."""
+        return self.terms(x, num_samples, seed).log_weight
+
+    def log_joint(self, x: Any, z: tf.Tensor) -> tf.Tensor:
+        """log p(x, z) = log p(x|z) + log p(z), ``[..., B]``, nats, for z ``[..., B, D]`` and a batch of rows."""
+        batch = self.batch(x)
+        return self.decode(z, batch.condition).log_prob(batch.x) + self.prior.log_prob(z)
 
     def elbo(self, x: Any, num_samples: int = 1, seed: tf.Tensor | None = None) -> tf.Tensor:
         """The evidence lower bound of each row, ``[B]``, nats (equation 7 where KL is exact, else 6)."""
         return objectives.elbo(self.terms(x, num_samples, seed)).bound
 
     def embed(self, x: Any, batch_size: int = 1024) -> np.ndarray:
-        """Posterior means, NumPy ``[N, D]``, for x ``[N, *event_shape]`` of any length."""
+        """Posterior means, NumPy ``[N, D]``, for any number of rows, given as to ``fit``."""
         return self._map(self._embed, x, [self.latent_dim], batch_size)
 
     def reconstruct(self, x: Any, batch_size: int = 1024) -> np.ndarray:
-        """The mean of p(x|z) at the posterior mean, NumPy ``[N, *event_shape]``."""
+        """The mean of p(x|z) at the posterior mean, NumPy ``[N, *event_shape]``, for rows given as to ``fit``."""
         return self._map(self._reconstruct, x, self.event_shape, batch_size)
 
-    def sample(self, n: int, seed: int | None = None) -> np.ndarray:
-        """n means of p(x|z) for z ~ p(z), NumPy ``[n, *event_shape]``; for drawn pixels, ``decode(z).sample()``."""
+    def sample(self, n: int, seed: int | None = None, condition: Any = None) -> np.ndarray:
+        """n means of p(x|z) for z ~ p(z), NumPy ``[n, *event_shape]``; for drawn pixels, ``decode(z).sample()``.
+
+        ``condition`` is ``[n, *condition_shape]``, where the model has one.
+        """
         key = self.next_seed(False) if seed is None else tf.constant([0, seed], tf.int32)
-        return self.decode(self.prior.sample(n, seed=key)).mean().numpy()
+        return self.decode(self.prior.sample(n, seed=key), condition).mean().numpy()
 
     @functools.cached_property
-    def _embed(self) -> Callable[[tf.Tensor], tf.Tensor]:
+    def _embed(self) -> Callable[[Any], tf.Tensor]:
         return xla.compiled_for(self, lambda x: posteriors.mean(self.encode(x)))
 
     @functools.cached_property
-    def _reconstruct(self) -> Callable[[tf.Tensor], tf.Tensor]:
+    def _reconstruct(self) -> Callable[[Any], tf.Tensor]:
         return xla.compiled_for(self, lambda x: self(x))
 
     def _map(self, function: Callable, x: Any, shape: Any, batch_size: int) -> np.ndarray:
-        x = self.observations(x)
-        if x.shape[0] == 0:
+        rows = self.prepare(x)
+        if batches.num_rows(rows) == 0:
             return np.zeros([0, *shape], np.float32)
-        return batches.map_rows(function, x, batch_size)
+        return batches.map_rows(function, rows, batch_size)
+
+    def prepare(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """A row's parts by name, as tensors ``[N, ...]`` of the model's shapes; a ValueError says what else came."""
+        given = inputs if isinstance(inputs, Mapping) else {"x": inputs}
+        unknown = sorted(set(given) - set(_PARTS))
+        if unknown or "x" not in given:
+            raise ValueError(f"A row has the parts {', '.join(given)}, expected x and, where wanted, condition, label.")
+        rows = {"x": self.observations(given["x"])}
+        condition = self._conditions(given.get("condition"))
+        if condition is not None:
+            rows["condition"] = condition
+        if given.get("label") is not None:
+            rows["label"] = _labels(given["label"])
+        return rows
 
     def observations(self, x: Any) -> tf.Tensor:
         """x as a uint8 or float32 tensor ``[N, *event_shape]``, or a ValueError that says what came."""
-        x = tf.convert_to_tensor(x)
-        if x.shape.rank != len(self.event_shape) + 1 or not x.shape[1:].is_compatible_with(self.event_shape):
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}, expected (N, {', '.join(map(str, self.event_shape))}): reshape it, or "
-                "give the likelihood another event_shape."
-            )
+        mend = "reshape it, or give the likelihood another event_shape"
+        x = _shaped("x", tf.convert_to_tensor(x), self.event_shape, mend)
         if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
             raise ValueError(f"x has dtype {x.dtype.name}, expected uint8 or a float.")
         return x if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
+
+    def _conditions(self, condition: Any) -> tf.Tensor | None:
+        """The condition as float32 ``[B, *condition_shape]``; a ValueError where one is missing, or one too many."""
+        if self.condition_shape is None:
+            if condition is not None:
+                raise ValueError(
+                    "This model has no condition, but one came: leave it out, or make the VAE with condition_shape."
+                )
+            return None
+        if condition is None:
+            raise ValueError(
+                f"This model has a condition of shape {list(self.condition_shape)} for each row, but none came: pass "
+                '{"x": x, "condition": condition}, or condition= where there is such an argument.'
+            )
+        condition = tf.cast(tf.convert_to_tensor(condition), tf.float32)
+        return _shaped("condition", condition, self.condition_shape, "reshape it, or change the VAE's condition_shape")
+
+    def batch(self, rows: Any) -> Batch:
+        """Rows, prepared or not, as the networks see them."""
+        if isinstance(rows, Batch):
+            return rows
+        prepared = self.prepare(rows)
+        return Batch(**{**prepared, "x": self._floats(prepared["x"])})
+
+    def check(self, inputs: dict[str, tf.Tensor]) -> None:
+        """See ``UnsupervisedModel.check``."""
+        self.check_observations(inputs["x"])
 
     def check_observations(self, x: tf.Tensor) -> None:
         """See ``observations.check``."""
@@ -222,18 +344,36 @@ class VAE(training.UnsupervisedModel):
             return x
         return tf.cast(x, tf.float32) / observations.byte_scale(self.likelihood)
 
-    def drawn_observations(self, x: tf.Tensor, seeds: Callable[[], tf.Tensor]) -> tf.Tensor:
-        """What is learned from x: pixels of 0 and 1 where the VAE binarises, x itself where it does not."""
-        return replicas.sample(families.Bernoulli(probs=self._floats(x)), seeds()) if self.binarize else x
+    def with_noise(self, inputs: dict[str, tf.Tensor], seeds: Callable[[], tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Prepared rows as ``fit`` learns from them: pixels of 0 and 1 where the VAE binarises, else as they are.
 
-    def batch_loss(self, x: tf.Tensor, weights: tf.Tensor, training: bool) -> tf.Tensor:
-        """The mean negative surrogate plus the networks' own penalties; the metrics are updated on the way."""
-        self._clear_losses()
-        terms = self.terms(x, self.num_samples, training=training)
+        ``seeds`` gives the next seed, where the noise needs one.
+        """
+        if not self.binarize:
+            return inputs
+        return {**inputs, "x": replicas.sample(families.Bernoulli(probs=self._floats(inputs["x"])), seeds())}
+
+    def batch_loss(self, inputs: dict[str, tf.Tensor], weights: tf.Tensor, training: bool) -> Loss:
+        """The negative objective of each row, and the networks' own penalties."""
+        drawn = self.with_noise(inputs, lambda: self.next_seed(training))
+        step = self.optimizer.iterations.value if self.compiled else None
+        return self.loss_of_draw(drawn, weights, None, training, step)
+
+    def loss_of_draw(
+        self,
+        inputs: dict[str, tf.Tensor],
+        weights: tf.Tensor,
+        seed: tf.Tensor | None,
+        training: bool,
+        step: tf.Tensor | None,
+    ) -> Loss:
+        """``batch_loss`` of rows that have their noise, with the seed of z and the step that schedules see."""
+        terms, path = self._path_weighted_terms(inputs, self.num_samples, seed, training, weights, step)
         estimate = self.objective(terms)
-        penalty = self.penalty()
-        self.update_metrics(terms, penalty - estimate.bound, weights)
-        return penalty - tf.math.divide_no_nan(tf.reduce_sum(weights * estimate.surrogate), tf.reduce_sum(weights))
+        path.weight = estimate.path_weight
+        value = estimate.bound if estimate.objective is None else estimate.objective
+        gain = engine.with_gradient_of(value, estimate.surrogate)
+        return Loss(-gain, self.penalty(), report(terms))
 
     def penalty(self) -> tf.Tensor:
         """What is added to the mean negative bound: the networks' regularisers and -log p(θ) / N."""
@@ -253,14 +393,14 @@ class VAE(training.UnsupervisedModel):
         return [w for part in (self.encoder, self.posterior) for w in part.trainable_variables]
 
     def make_predict_function(self, force: bool = False) -> None:
-        if self._distribute_strategy is not None or self.run_eagerly:
+        if keras_private.strategy(self) is not None or self.run_eagerly:
             super().make_predict_function(force)
         elif self.predict_function is None or force:
             self.predict_function = self._predict
 
     def _predict(self, inputs: list[Any]) -> tf.Tensor:
-        xs = [self._stream_element(batch) for batch in inputs]
-        return tf.concat([batches.map_rows(self._reconstruct, x, x.shape[0]) for x in xs], axis=0)
+        rows = [self._element(batch).inputs for batch in inputs]
+        return tf.concat([batches.map_rows(self._reconstruct, one, one["x"].shape[0]) for one in rows], axis=0)
 
     def get_config(self) -> dict[str, Any]:
         parts = ("encoder", "decoder", "posterior", "likelihood", "prior_layer", "objective", "weight_prior")
@@ -269,6 +409,7 @@ class VAE(training.UnsupervisedModel):
             **{part: keras.saving.serialize_keras_object(value) for part, value in config.items()},
             "num_samples": self.num_samples,
             "binarize": self.binarize,
+            "condition_shape": self.condition_shape,
             "seed": self.seed,
             "name": self.name,
         }
@@ -283,3 +424,53 @@ class VAE(training.UnsupervisedModel):
 def _check_num_samples(num_samples: int) -> None:
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, received {num_samples}.")
+
+
+def report(terms: Terms) -> dict[str, tf.Tensor]:
+    """What every history of a bound has: ELBO, log p(x|z) and KL of each row, ``[B]``, nats."""
+    log_likelihood = tf.reduce_mean(terms.log_likelihood, axis=0)
+    return {"elbo": objectives.elbo(terms).bound, "log_likelihood": log_likelihood, "kl": terms.kl}
+
+
+class _PathWeight:
+    """What the gradient that comes back through z counts: known once the objective has seen z, so bound late."""
+
+    weight: tf.Tensor | float | None = None
+
+    def of(self, z: tf.Tensor) -> tf.Tensor:
+        """z ``[K, B, D]``, whose gradient is multiplied by ``weight``, ``[K, B]`` or a scalar, where there is one."""
+
+        @tf.custom_gradient
+        def weighted(z: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            def gradient(upstream: tf.Tensor) -> tf.Tensor:
+                return (
+                    upstream if self.weight is None else upstream * tf.convert_to_tensor(self.weight)[..., tf.newaxis]
+                )
+
+            return tf.identity(z), gradient
+
+        return weighted(z)
+
+
+def _row(x: Any, condition: Any) -> Any:
+    if condition is None:
+        return x
+    return {**(x if isinstance(x, Mapping) else {"x": x}), "condition": condition}
+
+
+def _labels(given: Any) -> tf.Tensor:
+    label = _shaped("label", tf.convert_to_tensor(given), (), "give each row one class, -1 where it is unknown")
+    if not label.dtype.is_integer:
+        raise ValueError(f"label has dtype {label.dtype.name}, expected whole numbers, -1 where the class is unknown.")
+    return tf.cast(label, tf.int32)
+
+
+def _shaped(name: str, tensor: tf.Tensor, shape: Sequence[int], mend: str) -> tf.Tensor:
+    """The tensor, once it is ``[N, *shape]``; one of unknown rank is taken at its word and checked as it runs."""
+    expected = tf.TensorShape([None, *shape])
+    if tensor.shape.rank is None:
+        return tf.ensure_shape(tensor, expected)
+    if not tensor.shape.is_compatible_with(expected):
+        words = ", ".join(["N", *map(str, shape)]) + ("," if not shape else "")
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({words}): {mend}.")
+    return tensor

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import tfvae
 from benchmarks.gpu.carried import Case, Program
+from tfvae.batches import Data
 
 EMBED_ROWS = 1024  # VAE.embed's own batch
 LEARNING_RATE = 1e-3
@@ -62,7 +63,8 @@ def case(
     built.make_train_function()
     order = np.random.default_rng(0).permutation(np.arange(len(rows), dtype=np.int32))[: steps * batch_size]
     counts = np.full([steps], batch_size, np.int32)
-    arguments = [data, order.reshape(steps, batch_size), counts, np.int32(min(steps, CHECKED_STEPS))]
+    rows = Data(built.prepare(data))
+    arguments = [rows, order.reshape(steps, batch_size), counts, np.int32(min(steps, CHECKED_STEPS))]
     train, places = program(built.train_function.program, arguments)
     return Case(
         model=model,
@@ -84,20 +86,21 @@ def program(function: Any, arguments: list[Any]) -> tuple[Program, dict[int, int
     Raises:
         RuntimeError: If the program's results are not what the function returns and the variables that it sets.
     """
-    arguments = [tf.convert_to_tensor(argument) for argument in arguments]
+    arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
     graph = function.get_concrete_function(*arguments).graph
     variables = {id(variable.handle): variable for variable in graph.variables}
     captured = [variables.get(id(outside), outside) for outside, _ in graph.captures]
     compiler_ir = function.experimental_get_compiler_ir(*arguments)
     header = compiler_ir(stage="hlo").split("\n", 1)[0]
     alias = {int(result): int(parameter) for result, parameter in _ALIAS.findall(header)}
-    inputs = [value.numpy() for value in (*arguments, *captured)]
+    given = tf.nest.flatten(arguments)
+    inputs = [value.numpy() for value in (*given, *captured)]
     hlo = compiler_ir(stage="hlo_serialized")
     results = function(*arguments)
     named = dict(sorted(results.items())) if isinstance(results, dict) else {"result": results}
     if list(alias) != list(range(len(named), len(named) + len(alias))):
         raise RuntimeError(f"The function returns {len(named)} values, but its program sets variables in {alias}.")
-    everything = [*arguments, *captured]
+    everything = [*given, *captured]
     outputs = [*named.values(), *(everything[parameter] for parameter in alias.values())]
     places = {id(value): i for i, value in enumerate(everything)}
     return Program(hlo, inputs, [value.numpy() for value in outputs], list(named), list(alias.values())), places

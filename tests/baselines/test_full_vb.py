@@ -11,6 +11,7 @@ from tests.test_objectives import reference_bound
 from tfvae import VAE, DistributionLayer, objectives
 from tfvae.baselines import FullVB
 from tfvae.priors import WeightPrior
+from tfvae.replicas import Rows
 
 X = np.random.default_rng(0).uniform(size=[ROWS, SIZE]).astype(np.float32)
 
@@ -32,7 +33,7 @@ def loss_and_gradients(model: keras.Model, weights: np.ndarray | None = None):
     """The loss of X as one batch, and its gradient by the identity of each variable."""
     rows = tf.ones([ROWS]) if weights is None else tf.constant(weights)
     with tf.GradientTape() as tape:
-        loss = model.batch_loss(tf.constant(X), rows, training=True)
+        loss = model.total_loss({"x": tf.constant(X)}, Rows.of_one_device(rows), training=True)
     gradients = tape.gradient(loss, model.trainable_variables)
     return float(loss), dict(zip(map(id, model.trainable_variables), gradients, strict=True))
 

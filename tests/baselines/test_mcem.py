@@ -1,5 +1,7 @@
 """Monte Carlo EM against exact posteriors, the closed-form maximum likelihood, and weight updates taken by hand."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from scipy import stats
 
 from tfvae import VAE, DistributionLayer, likelihoods, networks, posteriors
 from tfvae.baselines import MonteCarloEM
+from tfvae.engine import keras_private
 from tfvae.experiments.aevb.adagrad import WarmAdagrad
 from tfvae.priors import Prior, WeightPrior
+from tfvae.replicas import Rows
 
 ROWS, SIZE = 11, 5
 NOISE = 0.8
@@ -140,7 +144,11 @@ def test_filling_rows_change_nothing(x):
     model, left = make(), []
     model.compile(keras.optimizers.Adam(0.01))
     model.optimizer.build(model.trainable_variables)
-    step = tf.function(model._train_on, jit_compile=True, autograph=False)
+
+    @functools.partial(tf.function, jit_compile=True, autograph=False)
+    def step(batch: tf.Tensor, counts: tf.Tensor, numbers: tf.Tensor) -> None:
+        model.step({"x": batch}, Rows.of_one_device(counts)._replace(numbers=numbers))
+
     state = [*model.variables, *model.optimizer.variables]  # with the chains, the step size and seeds
     start, chains = arrays(state), model.chains.z.numpy()
     for filling, numbers in ((0.0, [1, 3]), (1e4, [9, 10]), (1e4, [0, 0])):
@@ -192,7 +200,7 @@ def test_the_updates_are_gradient_steps_on_log_p_x_z(num_updates):
     model.compile(keras.optimizers.SGD(rate), jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     x = linear_data(rows)
-    model._train_on(tf.constant(x), tf.constant([1.0] * 5 + [0.0]), tf.range(rows))
+    model.step({"x": tf.constant(x)}, Rows.of_one_device(tf.constant([1.0] * 5 + [0.0])))
     z, losses, log_likelihoods = model.chains.z.numpy().astype(np.float64)[:5], [], []
     for _ in range(num_updates):
         error = x[:5] - z @ weights - bias
@@ -248,12 +256,17 @@ def test_activity_penalties_count_once(x):
     vae = VAE(encoder, decoder, posteriors.diagonal_normal(2), likelihoods.bernoulli([SIZE]), seed=3)
     model = MonteCarloEM(vae, ROWS)
     train(model, x)
-    z = tf.zeros([ROWS, 2])
-    loss = model.batch_loss(tf.constant(x), tf.ones([ROWS]), True, z)
-    log_joint = vae.decode(z).log_prob(x) + vae.prior.log_prob(z)
-    vae._clear_losses()
-    decoder(z)
-    assert float(loss) == pytest.approx(float(decoder.losses[0] - tf.reduce_mean(log_joint)), rel=1e-5)
+    z, weights = tf.zeros([ROWS, 2]), decoder.trainable_variables
+    with tf.GradientTape(persistent=True) as tape:
+        keras_private.clear_losses(model)
+        loss = model.record(model._loss_at(vae.batch(x), z, tf.zeros([ROWS])), Rows.of_one_device(tf.ones([ROWS])))
+        log_joint = vae.decode(z).log_prob(x) + vae.prior.log_prob(z)
+        keras_private.clear_losses(model)
+        decoder(z)
+        expected = decoder.losses[0] - tf.reduce_mean(log_joint)
+    assert float(loss) == pytest.approx(-float(tf.reduce_mean(log_joint)), rel=1e-5)  # the history's, without penalty
+    for gradient, other in zip(tape.gradient(loss, weights), tape.gradient(expected, weights), strict=True):
+        np.testing.assert_allclose(gradient, other, rtol=1e-4, atol=1e-6)
 
 
 # As a Keras model

@@ -28,7 +28,11 @@ def data() -> settings.Data:
 def quick():
     make = training.make_function
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "make_function", lambda step, metrics, jit, *rest: make(step, metrics, False, *rest))
+        patch.setattr(
+            training,
+            "make_function",
+            lambda step, prepare, metrics, jit, *rest: make(step, prepare, metrics, False, *rest),
+        )
         yield
 
 

@@ -1,6 +1,5 @@
 """What every baseline is: another way to train the networks of a VAE."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ from tfvae.vae import VAE
 
 
 class Trainer(UnsupervisedModel):
-    """Trains ``vae`` by a loss of its own; what an observation is, and what a call gives, is the VAE's.
+    """Trains ``vae`` by a loss of its own; what a row is, and what a call gives, is the VAE's.
 
     A subclass names the further arguments of its constructor, kept as attributes, in ``_arguments``.
     """
@@ -23,17 +22,17 @@ class Trainer(UnsupervisedModel):
         self.vae = vae
         self.built = True
 
-    def observations(self, x: Any) -> tf.Tensor:
-        """See ``VAE.observations``."""
-        return self.vae.observations(x)
+    def prepare(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """See ``VAE.prepare``."""
+        return self.vae.prepare(inputs)
 
-    def check_observations(self, x: tf.Tensor) -> None:
-        """See ``VAE.check_observations``."""
-        self.vae.check_observations(x)
+    def check(self, inputs: dict[str, tf.Tensor]) -> None:
+        """See ``VAE.check``."""
+        self.vae.check(inputs)
 
-    def drawn_observations(self, x: tf.Tensor, seeds: Callable[[], tf.Tensor]) -> tf.Tensor:
-        """See ``VAE.drawn_observations``."""
-        return self.vae.drawn_observations(x, seeds)
+    def with_noise(self, inputs: dict[str, tf.Tensor], training: bool) -> dict[str, tf.Tensor]:
+        """See ``VAE.with_noise``; the seed is this model's."""
+        return self.vae.with_noise(inputs, lambda: self.next_seed(training))
 
     def call(self, x: Any, training: bool = False) -> tf.Tensor:
         """See ``VAE.call``."""

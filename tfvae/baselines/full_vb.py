@@ -15,7 +15,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfvae import families
 from tfvae.baselines.base import Trainer
-from tfvae.objectives import Terms
+from tfvae.training import Loss
 from tfvae.vae import VAE
 
 
@@ -50,6 +50,7 @@ class FullVB(Trainer):
         [[2, 4], [4], [4, 8], [8]]
     """
 
+    reported = (*VAE.reported, "weights_kl")
     _arguments = ("num_rows", "scale", "initial_scale")
 
     def __init__(
@@ -78,7 +79,6 @@ class FullVB(Trainer):
             self.add_weight(shape=w.shape, initializer=initial, dtype="float32", name=f"log_scale_{i}")
             for i, w in enumerate(vae.generative_weights)
         ]
-        self._weights_kl = keras.metrics.Mean(name="weights_kl")
 
     def weights_posterior(self) -> list[tfd.Distribution]:
         """q(θ), one normal for each of ``vae.generative_weights``, in their order and of their shapes."""
@@ -117,34 +117,35 @@ class FullVB(Trainer):
             weight.assign(value)
         return drawn
 
-    def batch_loss(self, x: tf.Tensor, weights: tf.Tensor, training: bool) -> tf.Tensor:
-        """KL(q(θ)‖p(θ)) / N less the mean surrogate at one θ~; regularisers and metrics as in ``VAE.batch_loss``."""
-        self._clear_losses()
+    def batch_loss(self, inputs: dict[str, tf.Tensor], weights: tf.Tensor, training: bool) -> Loss:
+        """The VAE's loss at one θ~, and KL(q(θ)‖p(θ)) / N beside the VAE's penalty."""
+        drawn = self.with_noise(inputs, training)
         first, second = tf.unstack(tf.random.experimental.stateless_split(self.next_seed(training), 2))
-        terms, penalty = self._terms_at_drawn_weights(x, first, second, training)
+        loss = self._loss_at_drawn_weights(drawn, weights, first, second, training)
         weights_kl = self.weights_kl() / self.num_rows
-        estimate = self.vae.objective(terms)
-        self.update_metrics(terms, weights_kl + penalty - estimate.bound, weights)
-        self._weights_kl.update_state(weights_kl, tf.reduce_sum(weights))
-        gain = tf.math.divide_no_nan(tf.reduce_sum(weights * estimate.surrogate), tf.reduce_sum(weights))
-        return weights_kl + penalty - gain
+        return Loss(loss.rows, weights_kl + loss.penalty, {**loss.report, "weights_kl": weights_kl})
 
-    def _terms_at_drawn_weights(
-        self, x: tf.Tensor, weights_seed: tf.Tensor, seed: tf.Tensor, training: bool
-    ) -> tuple[Terms, tf.Tensor]:
-        """The VAE's terms and penalty while its generative weights read as θ~."""
+    def _loss_at_drawn_weights(
+        self,
+        inputs: dict[str, tf.Tensor],
+        weights: tf.Tensor,
+        weights_seed: tf.Tensor,
+        seed: tf.Tensor,
+        training: bool,
+    ) -> Loss:
+        """The VAE's loss while its generative weights read as θ~."""
         drawn = zip(self.vae.generative_weights, self.draw_weights(weights_seed), strict=True)
+        step = self.optimizer.iterations.value if self.compiled else None
         # Inside the scope a regulariser sees no weight that the scope was not given.
         as_they_are = [(w, tf.convert_to_tensor(w.value)) for w in self.vae.recognition_weights]
         with keras.StatelessScope([*as_they_are, *drawn], collect_losses=True) as scope:
-            terms = self.vae.terms(x, self.vae.num_samples, seed, training)
-            penalty = self.vae.penalty()
+            loss = self.vae.loss_of_draw(inputs, weights, seed, training, step)
         # The scope holds back what layers write too: moving averages and the states of dropout's streams.
         for variable in self.vae.non_trainable_variables:
             value = scope.get_current_value(variable)
             if value is not None:
                 variable.assign(value)
-        return terms, penalty
+        return loss
 
     def save_own_variables(self, store: dict[str, Any]) -> None:
         """See ``UnsupervisedModel.save_own_variables``; σ is saved here too."""

@@ -15,7 +15,10 @@ import tensorflow as tf
 
 from tfvae import batches, posterior_sampling
 from tfvae.baselines.base import Trainer
-from tfvae.vae import VAE
+from tfvae.engine import keras_private
+from tfvae.replicas import Rows
+from tfvae.training import Loss, with_gradient_of
+from tfvae.vae import VAE, Batch
 
 _FIRST_STEP_SIZE = 0.1  # in the units of a Chain's u; ten times too small or too large is put right in ten visits
 
@@ -58,6 +61,7 @@ class MonteCarloEM(Trainer):
         10
     """
 
+    reported = ("log_likelihood", "acceptance_rate")
     _arguments = ("num_rows", "num_leapfrog_steps", "num_updates", "target_accept")
 
     def __init__(
@@ -80,62 +84,57 @@ class MonteCarloEM(Trainer):
         self.num_leapfrog_steps, self.target_accept = int(num_leapfrog_steps), float(target_accept)
         self.chains = _Chains(vae.prior.sample(self.num_rows, seed=self.next_seed(True)))
         posterior_sampling.check_settings(self.chains.z, 1, self.num_leapfrog_steps, 0, self.target_accept)
-        _, self._log_likelihood, _ = self._bound_metrics
-        self._acceptance_rate = keras.metrics.Mean(name="acceptance_rate")
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
         """θ alone: the optimiser keeps no state for an encoder that it never moves."""
         return self.vae.generative_weights
 
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Without the ELBO and its KL: there is no q(z|x)."""
-        return [metric for metric in super().metrics if metric.name not in ("elbo", "kl")]
+    def batch_loss(self, inputs: dict[str, tf.Tensor], weights: tf.Tensor, training: bool) -> Loss:
+        raise ValueError(
+            "Monte Carlo EM has no q(z|x), so no bound to evaluate, on validation data neither: call "
+            "tfvae.evaluation.hmc_log_marginal(model.vae, x)."
+        )
 
-    def batch_loss(self, x: tf.Tensor, weights: tf.Tensor, training: bool, z: tf.Tensor | None = None) -> tf.Tensor:
-        """-log p(x, z), the mean over the batch, for the chains' states z ``[B, D]``, and the VAE's penalty."""
-        if z is None:
-            raise ValueError(
-                "Monte Carlo EM has no q(z|x), so no bound to evaluate, on validation data neither: call "
-                "tfvae.evaluation.hmc_log_marginal(model.vae, x)."
-            )
-        self._clear_losses()
-        # The prior stands in for q(z|x), of which log p(x, z) knows nothing.
-        terms = self.vae.terms_at(x, self.vae.prior, z[tf.newaxis], training)
-        log_likelihood = terms.log_likelihood[0]
-        log_joint = log_likelihood + terms.log_prior[0]
-        self._loss_tracker.update_state(-log_joint, weights)
-        self._log_likelihood.update_state(log_likelihood, weights)
-        return self.vae.penalty() - tf.math.divide_no_nan(tf.reduce_sum(weights * log_joint), tf.reduce_sum(weights))
-
-    def _train_on(self, x: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor) -> None:
-        z = self._transition(x, weights, rows)
+    def step(self, inputs: dict[str, tf.Tensor], rows: Rows) -> None:
+        """One transition of the batch's chains, and then some updates of the weights where they came to."""
+        batch = self.vae.batch(inputs)
+        z, acceptance_rate = self._transition(batch, rows)
         variables = self.trainable_variables
 
         def update(k):
             with tf.GradientTape() as tape:
-                loss = self.optimizer.scale_loss(self.batch_loss(x, weights, training=True, z=z))
+                keras_private.clear_losses(self)
+                loss = self.record(self._loss_at(batch, z, acceptance_rate), rows)
+                loss = self.optimizer.scale_loss(loss)
             self.optimizer.apply(tape.gradient(loss, variables), variables)
             return (k + 1,)
 
         tf.while_loop(lambda k: k < self.num_updates, update, (tf.constant(0),))
 
-    def _transition(self, x: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """Where the chains of the batch stand after one HMC transition, ``[B, D]``; they are left there."""
-        step_size = tf.fill([tf.shape(rows)[0], 1], self.chains.step_size.value)
-        chain = posterior_sampling.continue_chain(
-            self.vae, x, self.chains.of(rows), step_size, 1, self.num_leapfrog_steps, self.next_seed(True)
-        )
-        self._acceptance_rate.update_state(chain.acceptance_rate, weights)
-        self.chains.move(rows, weights, chain.z[0])
-        self.chains.adapt(chain.acceptance_rate, weights, self.target_accept)
-        return chain.z[0]
+    def _loss_at(self, batch: Batch, z: tf.Tensor, acceptance_rate: tf.Tensor) -> Loss:
+        """-log p(x, z) for the chains' states z ``[B, D]``; the VAE's penalty is learned from and not reported."""
+        log_likelihood = self.vae.decode(z, batch.condition, training=True).log_prob(batch.x)
+        log_joint = log_likelihood + self.vae.prior.log_prob(z)
+        penalty = with_gradient_of(tf.constant(0.0), self.vae.penalty())
+        return Loss(-log_joint, penalty, {"log_likelihood": log_likelihood, "acceptance_rate": acceptance_rate})
 
-    def _batches(self, x: Any, batch_size: int, steps: int | None, shuffle: bool = False) -> Any:
-        if self._distribute_strategy is not None:
+    def _transition(self, batch: Batch, rows: Rows) -> tuple[tf.Tensor, tf.Tensor]:
+        """Where the chains of the batch stand after one HMC transition, ``[B, D]``, and how each accepted, ``[B]``."""
+        step_size = tf.fill([tf.shape(rows.numbers)[0], 1], self.chains.step_size.value)
+        chain = posterior_sampling.continue_chain(
+            self.vae, batch, self.chains.of(rows.numbers), step_size, 1, self.num_leapfrog_steps, self.next_seed(True)
+        )
+        self.chains.move(rows.numbers, rows.counts, chain.z[0])
+        self.chains.adapt(chain.acceptance_rate, rows.counts, self.target_accept)
+        return chain.z[0], chain.acceptance_rate
+
+    def _batches(
+        self, x: Any, batch_size: int, steps: int | None, shuffle: bool = False, sample_weight: Any = None
+    ) -> Any:
+        if keras_private.strategy(self) is not None:
             raise ValueError("Monte Carlo EM keeps its chains on one device: train it without tf.distribute.")
-        made = super()._batches(x, batch_size, steps, shuffle)
+        made = super()._batches(x, batch_size, steps, shuffle, sample_weight)
         if isinstance(made, batches.StreamBatches):
             raise ValueError(
                 f"Monte Carlo EM keeps a chain for each row, and a {type(x).__name__} does not say which row is which: "
@@ -150,9 +149,10 @@ class MonteCarloEM(Trainer):
         return super().train_on_batch(x, *args, **kwargs)
 
     def _check_rows(self, x: Any) -> None:
-        if len(x) != self.num_rows:
+        count = batches.num_rows(x)
+        if count != self.num_rows:
             raise ValueError(
-                f"Monte Carlo EM has a chain for each of {self.num_rows} training rows, received {len(x)} rows: pass "
+                f"Monte Carlo EM has a chain for each of {self.num_rows} training rows, received {count} rows: pass "
                 "all the training data, or give MonteCarloEM another num_rows. Other rows have no chain: for them call "
                 "tfvae.evaluation.hmc_log_marginal(model.vae, x)."
             )

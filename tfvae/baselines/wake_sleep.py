@@ -10,9 +10,11 @@ from typing import final
 import keras
 import tensorflow as tf
 
-from tfvae import objectives, posteriors, replicas
+from tfvae import posteriors, replicas
 from tfvae.baselines.base import Trainer
-from tfvae.vae import VAE
+from tfvae.objectives import Terms
+from tfvae.training import Loss, with_gradient_of
+from tfvae.vae import VAE, Batch, report
 
 
 @final
@@ -33,28 +35,32 @@ class WakeSleep(Trainer):
         ['elbo', 'kl', 'log_likelihood', 'loss']
     """
 
+    reported = VAE.reported
+
     def __init__(self, vae: VAE, seed: int | None = None, name: str = "wake_sleep"):
         super().__init__(vae, seed, name)
 
-    def batch_loss(self, x: tf.Tensor, weights: tf.Tensor, training: bool) -> tf.Tensor:
-        """-log p(x, z) for z ~ q(z|x), and -log q(z|x) for a dream; their gradients do not mix."""
-        self._clear_losses()
-        terms = self._wake(x, training)
-        self.update_metrics(terms, -objectives.elbo(terms).bound, weights)
+    def batch_loss(self, inputs: dict[str, tf.Tensor], weights: tf.Tensor, training: bool) -> Loss:
+        """-log p(x, z) for z ~ q(z|x), and -log q(z|x) for a dream; their gradients do not mix, the value is -ELBO."""
+        batch = self.vae.batch(self.with_noise(inputs, training))
+        terms = self._wake(batch, training)
+        numbers = report(terms)
+        loss, zero = -numbers["elbo"], tf.constant(0.0)
         if not training:
-            return tf.constant(0.0)
-        wake = tf.reduce_mean(terms.log_likelihood + terms.log_prior, axis=0)
-        gain = tf.math.divide_no_nan(tf.reduce_sum(weights * wake), tf.reduce_sum(weights))
-        return self.vae.penalty() - gain - tf.reduce_mean(self._sleep(tf.shape(x)[0]))
+            return Loss(loss, zero, numbers)
+        wake = tf.reduce_mean(terms.log_joint, axis=0)
+        penalty = self.vae.penalty() - tf.reduce_mean(self._sleep(batch))
+        return Loss(with_gradient_of(loss, -wake), with_gradient_of(zero, penalty), numbers)
 
-    def _wake(self, x: tf.Tensor, training: bool) -> objectives.Terms:
-        q = self.vae.encode(x, training)
+    def _wake(self, batch: Batch, training: bool) -> Terms:
+        q = self.vae.encode(batch, training=training)
         z, log_posterior = posteriors.draw(q, self.vae.num_samples, self.next_seed(training))
-        return self.vae.terms_at(x, q, tf.stop_gradient(z), training, tf.stop_gradient(log_posterior))
+        return self.vae.terms_at(batch, q, tf.stop_gradient(z), training, tf.stop_gradient(log_posterior))
 
-    def _sleep(self, num_rows: tf.Tensor) -> tf.Tensor:
-        """log q(z|x) of dreams z ~ p(z), x ~ p(x|z), as many as rows in the batch, ``[B]``, nats."""
+    def _sleep(self, batch: Batch) -> tf.Tensor:
+        """log q(z|x) of dreams z ~ p(z), x ~ p(x|z), one for each row of the batch, ``[B]``, nats."""
         first, second = tf.unstack(tf.random.experimental.stateless_split(self.next_seed(True), 2))
-        z = replicas.sample(self.vae.prior, first, after=[num_rows])
-        x = replicas.sample(self.vae.decode(z, training=True), second)
-        return self.vae.encode(tf.stop_gradient(x), training=True).log_prob(tf.stop_gradient(z))
+        z = replicas.sample(self.vae.prior, first, after=[tf.shape(batch.x)[0]])
+        x = replicas.sample(self.vae.decode(z, batch.condition, training=True), second)
+        dream = batch._replace(x=tf.stop_gradient(x))
+        return self.vae.encode(dream, training=True).log_prob(tf.stop_gradient(z))

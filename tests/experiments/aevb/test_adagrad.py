@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfvae import VAE, DistributionLayer, networks
 from tfvae.experiments.aevb.adagrad import WarmAdagrad
+from tfvae.replicas import Rows
 
 
 def reference(weights: np.ndarray, gradients: np.ndarray, step: float, warmup: int, scale: float) -> list[np.ndarray]:
@@ -62,7 +63,7 @@ def test_under_fit_it_is_the_same_rule(x):
     @tf.function(jit_compile=True, autograph=False)
     def gradients(batch: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
-            loss = vae.batch_loss(batch, tf.ones([4]), training=True)
+            loss = vae.total_loss({"x": batch}, Rows.of_one_device(tf.ones([4])), training=True)
         return tape.gradient(loss, variables)
 
     for number, start in enumerate((0, 4) * 3):

@@ -1,0 +1,66 @@
+"""What the engine uses of Keras that Keras does not export, all of it; read in Keras 3.15.
+
+``tests/engine/test_keras_private.py`` asks the installed Keras for each by name, so that a release that changes one
+fails there and says which.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+from keras.src.trainers import data_adapters
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+
+__all__ = ["BuiltModel", "DataAdapter", "adapter", "clear_losses", "layers", "loss_tracker", "seed_states", "strategy"]
+
+
+class BuiltModel(keras.Model):
+    """A model that its constructor has built: Keras takes no first batch to build it with."""
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
+        pass
+
+
+def adapter(source, steps_per_epoch: int | None, shuffle: bool) -> DataAdapter:
+    """Keras's reader of a stream: a ``tf.data.Dataset``, a ``PyDataset``, a generator or a PyTorch DataLoader."""
+    return data_adapters.get_data_adapter(source, steps_per_epoch=steps_per_epoch, shuffle=shuffle)
+
+
+def clear_losses(model: keras.Model) -> None:
+    """Forget the penalties of the last forward pass."""
+    model._clear_losses()
+
+
+def layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The model and every layer in it."""
+    return model._flatten_layers()
+
+
+def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
+    """The metric that Keras reports as ``loss``, there once the model is compiled."""
+    return model._loss_tracker
+
+
+def strategy(model: keras.Model) -> tf.distribute.Strategy | None:
+    """The strategy in whose scope the model was made."""
+    return model._distribute_strategy
+
+
+def seed_states(model: keras.Model) -> list[keras.Variable]:
+    """The state of every random stream in the model, its own and its layers'."""
+    return [generator.state for layer in layers(model) for generator in layer._seed_generators]
+
+
+@contextlib.contextmanager
+def summed_gradients(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Within it the optimiser takes its gradients as they are.
+
+    It would sum them over the replicas itself, but only after clipping, and each replica would clip its own.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
+    try:
+        yield
+    finally:
+        del inner._all_reduce_sum_gradients
