@@ -21,7 +21,6 @@ if __name__ == "__main__":
     sys.exit(command_line.main("embed"))
 
 import dataclasses
-import functools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,7 +34,7 @@ from pipelines import command_line, contract, jobs, storage
 from pipelines.embedding import repeated_keys
 from pipelines.embedding.handler import Embedded, SavedModelHandler
 from pipelines.embedding.parquet_parts import Part
-from pipelines.embedding.saved_models import ModelVersion, Signature, choose_score, choose_signature, find_model
+from pipelines.embedding.saved_models import choose_score, choose_signature, find_model
 from pipelines.errors import PipelineError
 from pipelines.inputs import open_input
 from pipelines.inputs.base import Block, BlockReference, Rows
@@ -46,7 +45,121 @@ KIND = "embeddings"
 BATCH_SIZE = 4096
 
 
-# A worker: read a block, run the model, write a part.
+def run(
+    model: str,
+    input: str,
+    output: str,
+    *,
+    split: str | None = None,
+    key: str = contract.KEY,
+    column: str = contract.X,
+    keep: Sequence[str] = (),
+    batch_size: int = BATCH_SIZE,
+    signature: str | None = None,
+    stddev: bool = False,
+    score: int = 0,
+    overwrite: bool = False,
+    beam_args: Sequence[str] = (),
+    progress: jobs.Progress | None = None,
+) -> jobs.Summary:
+    """Embeds a dataset, or what is missing of it.
+
+    Args:
+        model: Folder of a SavedModel: a version, or its base folder, of which the newest version is taken.
+        input: A prepared dataset; or Parquet, TFRecord (of ``tf.Example``) or image files: one, a folder or a pattern.
+        output: Folder to make. A complete one for the same model, input and options is left as it is.
+        split: Which rows of a prepared dataset, ``"all"`` for every split; by default ``"test"``.
+        key: Column of Parquet, or feature of TFRecord files, with the key of a row.
+        column: Column of Parquet, or feature of TFRecord files, with the observation.
+        keep: Columns or features that the output takes over; of a prepared dataset its ``label``.
+        batch_size: Most rows in one call of the model. The result does not depend on it beyond rounding.
+        signature: Which signature; by default ``embed_uint8`` for bytes, ``embed`` for floats and
+            ``embed_image_bytes`` for encoded images.
+        stddev: Also write ``embedding_stddev``.
+        score: Also write ``score``, the ELBO in nats, from so many samples of z; each row's noise comes from its key.
+        overwrite: Replace what another job, or this one, wrote to ``output``.
+        beam_args: Beam's own command-line options.
+        progress: Called with a ``pipelines.jobs.progress.State`` while the job runs.
+
+    Raises:
+        PipelineError: The model or the input is absent, broken or does not fit the other, or the output is
+        not ours.
+
+    Example:
+        >>> from pipelines import preprocess
+        >>> preprocess.run("digits", None, "prepared/digits").rows
+        {'train': 1607, 'test': 190}
+        >>> module, images = tf.Module(), tf.TensorSpec([None, 8, 8, 1], tf.uint8, "x")
+        >>> first_row = lambda x: {"embedding": tf.cast(x[:, 0, :, 0], tf.float32)}
+        >>> module.embed = tf.function(first_row, input_signature=[images])
+        >>> tf.saved_model.save(module, "saved_models/digits/1", {"embed_uint8": module.embed})
+        >>> run("saved_models/digits", "prepared/digits", "embeddings/digits").rows
+        {'test': 190}
+    """
+    started = time.monotonic()
+    for name, value, least in (("batch_size", batch_size, 1), ("score", score, 0)):
+        if value < least:
+            raise PipelineError(f"{name} is {value}, expected {least} or more")
+    version, dataset = find_model(storage.absolute(model)), open_input(storage.absolute(input), key, column, keep)
+    blocks = dataset.blocks(split)
+    chosen = choose_signature(version, dataset, signature, stddev)
+    dataset = dataset.fitted(chosen.shape, chosen.dtype)
+    settings = {
+        "splits": list(dict.fromkeys(block.split for block in blocks)),
+        "signature": chosen.name,
+        "stddev": stddev,
+        "score": score,
+        "key": key,
+        "column": column,
+        "keep": list(keep),
+    }
+    observation = {"shape": list(dataset.shape or ()), "dtype": dataset.dtype}
+    checksums = {block.file: dataset.checksums[block.file] for block in blocks}
+    fingerprint = storage.fingerprint([KIND, version.manifest(), observation, checksums, settings])
+    handler = SavedModelHandler(version, chosen, batch_size, stddev, choose_score(version, chosen, score))
+    target = Output(storage.absolute(output))
+    units = _units(blocks, dataset, fingerprint)
+    with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
+        if job.is_finished:
+            return job.summary()
+        if job.pending:
+            job.run_units(units, _Embed(target, dataset, handler))
+        repeated_keys.reject(target, units)
+        entries = {
+            "model": version.manifest(),
+            "dimension": chosen.dimension,
+            "inputs": checksums,
+            "options": settings,
+        }
+        return job.finish(entries, [], job.verify())
+
+
+def _units(blocks: Sequence[BlockReference], dataset: Rows, job_fingerprint: str) -> list[Unit]:
+    """A unit a reference, numbered within its split."""
+    units = []
+    for split in dict.fromkeys(block.split for block in blocks):
+        mine = [block for block in blocks if block.split == split]
+        for index, block in enumerate(mine):
+            name = f"{split}-{index:05d}-of-{len(mine):05d}"
+            task = dataclasses.asdict(block)
+            fingerprint = storage.fingerprint([job_fingerprint, task, dataset.checksums[block.file]])
+            units.append(Unit(name, block.rows, (f"{name}.parquet",), fingerprint, task))
+    return units
+
+
+class _Embed(beam.PTransform):
+    """Read, infer, write: one fused stage."""
+
+    def __init__(self, output: Output, dataset: Rows, handler: SavedModelHandler):
+        super().__init__()
+        self._output, self._dataset, self._handler = output, dataset, handler
+
+    def expand(self, units: Any) -> Any:
+        """See ``beam.PTransform.expand``."""
+        read, infer = beam.ParDo(ReadUnit(self._output, self._dataset)), RunInference(self._handler)
+        blocks = units | "Read" >> read.with_output_types(Block)
+        embedded = blocks | "Infer" >> infer.with_output_types(Embedded)
+        return embedded | "Write" >> beam.ParDo(WriteUnit(self._output))
 
 
 class ReadUnit(beam.DoFn):
@@ -133,141 +246,6 @@ def read_embeddings(output: str) -> pa.Table:
         raise PipelineError(f"{output} is not a complete output of pipelines.embed: run the same command again")
     parts = [entry["path"] for entry in manifest["files"] if entry["path"].endswith(".parquet")]
     return pa.concat_tables([pq.read_table(target.file(part), partitioning=None) for part in parts])
-
-
-# The plan.
-
-
-def _units(blocks: Sequence[BlockReference], dataset: Rows, job_fingerprint: str) -> list[Unit]:
-    """A unit a reference, numbered within its split."""
-    units = []
-    for split in dict.fromkeys(block.split for block in blocks):
-        mine = [block for block in blocks if block.split == split]
-        for index, block in enumerate(mine):
-            name = f"{split}-{index:05d}-of-{len(mine):05d}"
-            task = dataclasses.asdict(block)
-            fingerprint = storage.fingerprint([job_fingerprint, task, dataset.checksums[block.file]])
-            units.append(Unit(name, block.rows, (f"{name}.parquet",), fingerprint, task))
-    return units
-
-
-def run(
-    model: str,
-    input: str,
-    output: str,
-    *,
-    split: str | None = None,
-    key: str = contract.KEY,
-    column: str = contract.X,
-    keep: Sequence[str] = (),
-    batch_size: int = BATCH_SIZE,
-    signature: str | None = None,
-    stddev: bool = False,
-    score: int = 0,
-    overwrite: bool = False,
-    beam_args: Sequence[str] = (),
-    progress: jobs.Progress | None = None,
-) -> jobs.Summary:
-    """Embeds a dataset, or what is missing of it.
-
-    Args:
-        model: Folder of a SavedModel: a version, or its base folder, of which the newest version is taken.
-        input: A prepared dataset; or Parquet, TFRecord (of ``tf.Example``) or image files: one, a folder or a pattern.
-        output: Folder to make. A complete one for the same model, input and options is left as it is.
-        split: Which rows of a prepared dataset, ``"all"`` for every split; by default ``"test"``.
-        key: Column of Parquet, or feature of TFRecord files, with the key of a row.
-        column: Column of Parquet, or feature of TFRecord files, with the observation.
-        keep: Columns or features that the output takes over; of a prepared dataset its ``label``.
-        batch_size: Most rows in one call of the model. The result does not depend on it beyond rounding.
-        signature: Which signature; by default ``embed_uint8`` for bytes, ``embed`` for floats and
-            ``embed_image_bytes`` for encoded images.
-        stddev: Also write ``embedding_stddev``.
-        score: Also write ``score``, the ELBO in nats, from so many samples of z; each row's noise comes from its key.
-        overwrite: Replace what another job, or this one, wrote to ``output``.
-        beam_args: Beam's own command-line options.
-        progress: Called with a ``pipelines.jobs.progress.State`` while the job runs.
-
-    Raises:
-        PipelineError: The model or the input is absent, broken or does not fit the other, or the output is
-        not ours.
-
-    Example:
-        >>> from pipelines import preprocess
-        >>> preprocess.run("digits", None, "prepared/digits").rows
-        {'train': 1607, 'test': 190}
-        >>> module, images = tf.Module(), tf.TensorSpec([None, 8, 8, 1], tf.uint8, "x")
-        >>> first_row = lambda x: {"embedding": tf.cast(x[:, 0, :, 0], tf.float32)}
-        >>> module.embed = tf.function(first_row, input_signature=[images])
-        >>> tf.saved_model.save(module, "saved_models/digits/1", {"embed_uint8": module.embed})
-        >>> run("saved_models/digits", "prepared/digits", "embeddings/digits").rows
-        {'test': 190}
-    """
-    started = time.monotonic()
-    for name, value, least in (("batch_size", batch_size, 1), ("score", score, 0)):
-        if value < least:
-            raise PipelineError(f"{name} is {value}, expected {least} or more")
-    version, dataset = find_model(storage.absolute(model)), open_input(storage.absolute(input), key, column, keep)
-    blocks = dataset.blocks(split)
-    chosen = choose_signature(version, dataset, signature, stddev)
-    dataset = dataset.fitted(chosen.shape, chosen.dtype)
-    settings = {
-        "splits": list(dict.fromkeys(block.split for block in blocks)),
-        "signature": chosen.name,
-        "stddev": stddev,
-        "score": score,
-        "key": key,
-        "column": column,
-        "keep": list(keep),
-    }
-    observation = {"shape": list(dataset.shape or ()), "dtype": dataset.dtype}
-    checksums = {block.file: dataset.checksums[block.file] for block in blocks}
-    fingerprint = storage.fingerprint([KIND, version.manifest(), observation, checksums, settings])
-    handler = SavedModelHandler(version, chosen, batch_size, stddev, choose_score(version, chosen, score))
-    target = Output(storage.absolute(output))
-    units = _units(blocks, dataset, fingerprint)
-    job = jobs.Job(
-        kind=KIND,
-        output=target,
-        fingerprint=fingerprint,
-        units=units,
-        steps=_Embed(target, dataset, handler),
-        settle=functools.partial(repeated_keys.reject, target, units),
-        conclude=functools.partial(_conclude, version, chosen, checksums, settings),
-        started=started,
-    )
-    return jobs.execute(job, overwrite, beam_args, progress)
-
-
-class _Embed(beam.PTransform):
-    """Read, infer, write: one fused stage."""
-
-    def __init__(self, output: Output, dataset: Rows, handler: SavedModelHandler):
-        super().__init__()
-        self._output, self._dataset, self._handler = output, dataset, handler
-
-    def expand(self, units: Any) -> Any:
-        """See ``beam.PTransform.expand``."""
-        read, infer = beam.ParDo(ReadUnit(self._output, self._dataset)), RunInference(self._handler)
-        blocks = units | "Read" >> read.with_output_types(Block)
-        embedded = blocks | "Infer" >> infer.with_output_types(Embedded)
-        return embedded | "Write" >> beam.ParDo(WriteUnit(self._output))
-
-
-def _conclude(
-    version: ModelVersion,
-    signature: Signature,
-    checksums: dict[str, str],
-    settings: dict[str, Any],
-    commits: list[dict[str, Any]],
-) -> tuple[dict[str, Any], list[str]]:
-    """The manifest's own entries; an embedding job writes nothing beside its parts."""
-    entries = {
-        "model": version.manifest(),
-        "dimension": signature.dimension,
-        "inputs": checksums,
-        "options": settings,
-    }
-    return entries, []
 
 
 def main(argv: Sequence[str] | None = None) -> int:

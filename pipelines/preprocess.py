@@ -19,7 +19,6 @@ if __name__ == "__main__":
     sys.exit(command_line.main("prepare"))
 
 import dataclasses
-import functools
 import itertools
 import time
 from collections.abc import Sequence
@@ -107,25 +106,17 @@ def run(
     units = [shard_unit(reader, plan, shard, fingerprint) for shard in shards]
     target = Output(storage.absolute(output))
 
-    def prepare(do: jobs.Do) -> None:
-        reasons: dict[int, str] = {}
-        if deduplicate:
-            reasons = equal_rows.find_duplicates(target, reader, plan, rows_per_shard, fingerprint, do)
-        for unit, shard in zip(units, shards, strict=True):
-            write_references(target, unit, plan, shard.rows, reasons)
-
-    job = jobs.Job(
-        kind=KIND,
-        output=target,
-        fingerprint=fingerprint,
-        units=units,
-        steps=beam.ParDo(WriteShard(target, reader, plan.schema)),
-        prepare=prepare,
-        conclude=functools.partial(_conclude, target, reader.name, plan, units, settings),
-        rejected=plan.rejected,
-        started=started,
-    )
-    return jobs.execute(job, overwrite, beam_args, progress)
+    with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
+        if job.is_finished:
+            return job.summary()
+        if job.pending:
+            reasons = equal_rows.find_duplicates(job, reader, plan, rows_per_shard) if deduplicate else {}
+            for unit, shard in zip(units, shards, strict=True):
+                write_references(target, unit, plan, shard.rows, reasons)
+            job.run_units(units, beam.ParDo(WriteShard(target, reader, plan.schema)))
+        records = job.verify()
+        files = _write_beside(target, reader.name, plan, units, records)
+        return job.finish({"options": settings, "inputs": _inputs(plan)}, files, records, plan.rejected)
 
 
 def _check_options(test_fraction: float, validation_fraction: float, rows_per_shard: int, max_pixels: int) -> None:
@@ -141,30 +132,29 @@ def _check_options(test_fraction: float, validation_fraction: float, rows_per_sh
             raise PipelineError(f"{name} is {count}, expected 1 or more")
 
 
-def _conclude(
-    output: Output,
-    name: str,
-    plan: Plan,
-    units: Sequence[Unit],
-    settings: dict[str, Any],
-    commits: list[dict[str, Any]],
-) -> tuple[dict[str, Any], list[str]]:
-    """Writes what lies beside the shards; returns the manifest's own entries and the names of those files."""
-    files = write_tfds_metadata(output, name, plan.schema, units, commits)
-    statistics = shard_summary.statistics(plan.schema, units, commits)
-    pictures = shard_summary.pictures(plan.schema, units, commits)
+def _write_beside(
+    output: Output, name: str, plan: Plan, units: Sequence[Unit], records: Sequence[dict[str, Any]]
+) -> list[str]:
+    """Writes what lies beside the shards and returns the names of those files."""
+    files = write_tfds_metadata(output, name, plan.schema, units, records)
+    statistics = shard_summary.statistics(plan.schema, units, records)
+    pictures = shard_summary.pictures(plan.schema, units, records)
     output.write_json(contract.STATISTICS, statistics)
     rejections = itertools.chain(plan.rejected, itertools.chain.from_iterable(map(output.rejections, units)))
     with output.writing(contract.REPORT) as file:
         file.write(report.render(name, statistics, pictures, rejections))
     with output.writing(contract.INPUTS) as file:
         file.writelines(storage.to_json(entry._asdict()) for entry in sorted(plan.inputs))
-    inputs = {
+    return [*files, contract.STATISTICS, contract.REPORT, contract.INPUTS]
+
+
+def _inputs(plan: Plan) -> dict[str, Any]:
+    """What the manifest says of the files that were read."""
+    return {
         "files": len(plan.inputs),
         "bytes": sum(entry.bytes for entry in plan.inputs),
         "listing": contract.INPUTS,
     }
-    return {"options": settings, "inputs": inputs}, [*files, contract.STATISTICS, contract.REPORT, contract.INPUTS]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

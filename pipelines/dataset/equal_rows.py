@@ -26,28 +26,26 @@ _BYTES = 32  # of a hash; a row that cannot be read has zeros
 _LAYOUT = np.dtype((np.uint64, 4))
 
 
-def find_duplicates(
-    output: Output, source: Source, plan: Plan, rows_per_unit: int, job_fingerprint: str, do: jobs.Do
-) -> dict[int, str]:
+def find_duplicates(job: jobs.Job, source: Source, plan: Plan, rows_per_unit: int) -> dict[int, str]:
     """Which rows of a plan have the content of an earlier one, and what to say of them, by their number.
 
     Args:
-        output: The job's output, which is claimed already.
-        source, plan: The rows.
+        job: The job that will write the rows.
+        source: What reads them.
+        plan: Where they lie.
         rows_per_unit: Most rows that are hashed by one unit.
-        job_fingerprint: Of the job.
-        do: Does the units that are still to do.
 
     Raises:
         PipelineError: A unit failed.
     """
     count = -(-len(plan.keys) // rows_per_unit)
     runs = np.array_split(np.arange(len(plan.keys)), count)
-    units = [_unit(plan, run, index, count, job_fingerprint) for index, run in enumerate(runs)]
+    units = [_unit(plan, run, index, count, job.fingerprint) for index, run in enumerate(runs)]
     for unit, run in zip(units, runs, strict=True):
-        write_references(output, unit, plan, run, {})
-    do(units, beam.ParDo(HashRows(output, source, plan.schema)))
-    hashes = b"".join(storage.read(output.file(*unit.files[0].split("/"))) for unit in units)
+        write_references(job.output, unit, plan, run, {})
+    job.run_units(units, beam.ParDo(HashRows(job.output, source, plan.schema)))
+    job.output.verify(units)
+    hashes = b"".join(storage.read(job.output.file(*unit.files[0].split("/"))) for unit in units)
     first = first_of_equals(np.frombuffer(hashes, _LAYOUT))
     later = np.flatnonzero(first < np.arange(len(first)))
     return {int(row): f"duplicate content, first at {plan.place(int(first[row]))}" for row in later}

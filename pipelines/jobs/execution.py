@@ -1,8 +1,15 @@
 """Running a planned job: the same steps for every pipeline.
 
-claim the output, run the units that are pending, hold what was written against the plan, write the
+Claim the output, run the units that are pending, hold what was written against the plan, write the
 manifest. While Beam runs, a thread counts commit records, which is progress that means the same on every
 runner.
+
+    with claimed(output, KIND, fingerprint, units, overwrite, beam_args, progress) as job:
+        if job.is_finished:
+            return job.summary()
+        if job.pending:
+            job.run_units(units, steps)
+        return job.finish(entries, files, job.verify())
 """
 
 import contextlib
@@ -10,25 +17,24 @@ import dataclasses
 import importlib.metadata
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.errors import PipelineError, Rejection
 from pipelines.jobs import metrics, options
-from pipelines.jobs.commits import MANIFEST, Output, Unit
+from pipelines.jobs.commits import MANIFEST, REJECTED, Output, Unit
 from pipelines.jobs.progress import Progress, State
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_REJECTED = 0, 1, 3
 _POLL_SECONDS = 0.5
 
-Do = Callable[[Sequence[Unit], beam.PTransform], list[dict[str, Any]]]
-
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a job did.
+    """What a job did whose output is whole; one that is not raises.
 
     Attributes:
         output: The output directory.
@@ -39,9 +45,8 @@ class Summary:
         rows_written: Good rows of the units that this run did.
         rows_rejected: Bad rows of those units; ``rejected`` counts the plan's and earlier runs' too.
         seconds: Wall time of this run.
-        complete: Whether the output is whole; always true, since a job that is not raises.
         manifest: Path of ``manifest.json``.
-        latency: Of the model's calls in this run, where there is a model and the runner tells.
+        latency: How long the model's calls took; None without a model, or where the runner keeps no metrics.
     """
 
     output: str
@@ -52,7 +57,6 @@ class Summary:
     rows_written: int
     rows_rejected: int
     seconds: float
-    complete: bool
     manifest: str
     latency: metrics.Latency | None = None
 
@@ -91,36 +95,6 @@ class Summary:
         return "\n".join(f"{name:<16} {value}" for name, value in lines)
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A planned job.
-
-    Attributes:
-        kind: Of the output, ``"prepared"`` or ``"embeddings"``.
-        output: Where to.
-        fingerprint: Of inputs and options.
-        units: The whole plan, each unit's ``task`` holding its ``split``.
-        steps: A Beam transform from units to anything: it does and commits each unit.
-        conclude: From the commit records to the manifest's own entries and the further files it wrote.
-        prepare: Makes ready what the units need, when there are units to do. It is given ``do(units, steps)``, which
-            does those units before, where they are not done yet, and returns their commit records.
-        settle: After the units, mends what only the whole shows.
-        rejected: Rows that the plan already rejected; they belong to no unit.
-        started: When planning began, by the monotonic clock.
-    """
-
-    kind: str
-    output: Output
-    fingerprint: str
-    units: Sequence[Unit]
-    steps: beam.PTransform
-    conclude: Callable[[list[dict[str, Any]]], tuple[dict[str, Any], list[str]]]
-    prepare: Callable[[Do], None] = lambda do: None
-    settle: Callable[[], None] = lambda: None
-    rejected: Sequence[Rejection] = ()
-    started: float = dataclasses.field(default_factory=time.monotonic)
-
-
 def version() -> str:
     """The version of the installed package that wrote an artifact."""
     try:
@@ -129,38 +103,158 @@ def version() -> str:
         return "not installed"
 
 
-def execute(job: Job, overwrite: bool, beam_args: Sequence[str], progress: Progress | None) -> Summary:
-    """Does what is missing of a job and completes its output.
+@dataclasses.dataclass
+class Job:
+    """A job that holds its output; see ``claimed``.
+
+    Attributes:
+        output: The directory, which is locked.
+        kind: What the output holds, ``"prepared"`` or ``"embeddings"``.
+        fingerprint: The job's own, from its inputs and options.
+        units: The whole plan, each unit's ``task`` holding its ``split``.
+        pending: The units that were still to do when the output was claimed.
+        is_finished: Whether an earlier run completed this very job.
+        started: When planning began, by the monotonic clock.
+        latency: How long the model's calls took, where there is a model and the runner tells.
+    """
+
+    output: Output
+    kind: str
+    fingerprint: str
+    units: Sequence[Unit]
+    pending: Sequence[Unit]
+    is_finished: bool
+    started: float
+    beam_options: PipelineOptions
+    progress: Progress | None
+    latency: metrics.Latency | None = None
+
+    def run_units(self, units: Sequence[Unit], steps: beam.PTransform) -> None:
+        """Does those of the units that are not done yet.
+
+        Args:
+            units: The job's own, or others that must be done before.
+            steps: A Beam transform from units to anything: it does and commits each unit.
+
+        Raises:
+            PipelineError: A unit failed.
+        """
+        if left := self.output.pending(units):
+            with _watching(self.output, units, self.progress):
+                self.latency = metrics.latency(_run(self.output, left, steps, self.beam_options))
+
+    def verify(self) -> list[dict[str, Any]]:
+        """The commit records, in the order of the units, of an output that holds what was planned.
+
+        Raises:
+            PipelineError: Something is missing or differs from its record, or a split has no good row.
+        """
+        records = self.output.verify(self.units)
+        for split, rows in self._rows(records).items():  # is no result, and TFDS cannot read it
+            if rows == 0:
+                rejected = self.output.file(REJECTED)
+                raise PipelineError(f"no row of split {split!r} is good: the reasons are in {rejected}")
+        return records
+
+    def finish(
+        self,
+        entries: dict[str, Any],
+        files: Sequence[str],
+        records: Sequence[dict[str, Any]],
+        rejected: Sequence[Rejection] = (),
+    ) -> Summary:
+        """Writes the manifest, with which the output is complete.
+
+        Args:
+            entries: What this kind of job says in its manifest, beside what every job says.
+            files: Names of the files that lie beside those of the units.
+            records: What ``verify`` returned.
+            rejected: Rows that the plan already rejected; they belong to no unit.
+        """
+        manifest = {
+            "kind": self.kind,
+            "tfvae_version": version(),
+            "fingerprint": self.fingerprint,
+            "rows": self._rows(records),
+            "rejected": sum(record["rejected"] for record in records) + len(rejected),
+            "units": len(self.units),
+        }
+        files = [*files, *self.output.reject_planned(rejected)]
+        self.output.finish(manifest | entries, files, records)
+        return self.summary()
+
+    def summary(self) -> Summary:
+        """What this run did of a job that is complete."""
+        records = [record for unit in self.units if (record := self.output.record(unit.name)) is not None]
+        manifest = self.output.manifest() or {}
+        names = {unit.name for unit in self.pending}
+        mine = [record for record in records if record["unit"] in names]
+        return Summary(
+            output=self.output.path,
+            rows=self._rows(records),
+            rejected=manifest["rejected"],
+            units=len(self.units),
+            units_done=len(self.pending),
+            rows_written=sum(record["rows"] for record in mine),
+            rows_rejected=sum(record["rejected"] for record in mine),
+            seconds=time.monotonic() - self.started,
+            manifest=self.output.file(MANIFEST),
+            latency=self.latency,
+        )
+
+    def _rows(self, records: Sequence[dict[str, Any]]) -> dict[str, int]:
+        """Good rows by split."""
+        rows: dict[str, int] = {}
+        for unit, record in zip(self.units, records, strict=True):
+            rows[unit.task["split"]] = rows.get(unit.task["split"], 0) + record["rows"]
+        return rows
+
+
+@contextlib.contextmanager
+def claimed(
+    output: Output,
+    kind: str,
+    fingerprint: str,
+    units: Sequence[Unit],
+    overwrite: bool,
+    beam_args: Sequence[str] = (),
+    progress: Progress | None = None,
+    started: float | None = None,
+) -> Iterator[Job]:
+    """A planned job, alone with its output directory until the block ends.
+
+    Args:
+        output: Where to.
+        kind: What the output will hold, ``"prepared"`` or ``"embeddings"``.
+        fingerprint: Hash of inputs and options.
+        units: The whole plan, each unit's ``task`` holding its ``split``.
+        overwrite: Remove what earlier jobs wrote to the output.
+        beam_args: Beam's own command-line options.
+        progress: Called with a ``State`` while units are done.
+        started: When planning began, by the monotonic clock; by default now.
 
     Raises:
-        PipelineError: The output belongs to another job, a unit failed, or what was written is not what was
-        planned.
+        PipelineError: The output belongs to another job, or another process writes to it.
+
+    Example:
+        >>> class Write(beam.DoFn):
+        ...     def process(self, unit):
+        ...         with Output("out").writing(unit.files[0]) as file:
+        ...             file.write(b"two rows")
+        ...         Output("out").commit(unit, rows=2, rejected=[], facts={})
+        >>> units = [Unit("part", 2, ("part.txt",), "of the unit", {"split": "all"})]
+        >>> with claimed(Output("out"), "prepared", "of the job", units, overwrite=False) as job:
+        ...     job.run_units(units, beam.ParDo(Write()))
+        ...     job.finish({}, [], job.verify()).rows
+        {'all': 2}
     """
-    pipeline_options = options.beam_options(beam_args)
-
-    def do(units: Sequence[Unit], steps: beam.PTransform) -> list[dict[str, Any]]:
-        if left := job.output.pending(units):
-            with _watching(job.output, units, progress):
-                _run(job.output, left, steps, pipeline_options)
-        return job.output.verify(units)
-
-    with job.output.lock():
-        job.output.claim(job.kind, job.fingerprint, job.units, overwrite)
-        if job.output.finished(job.fingerprint, job.units) is not None:
-            records = [record for unit in job.units if (record := job.output.record(unit.name)) is not None]
-            return _summary(job, records, [])
-        pending, latency = job.output.pending(job.units), None
-        if pending:
-            job.prepare(do)
-            with _watching(job.output, job.units, progress):
-                latency = metrics.latency(_run(job.output, pending, job.steps, pipeline_options))
-        job.settle()
-        records = job.output.verify(job.units)
-        _refuse_nothing(job, records)
-        manifest, files = job.conclude(records)
-        files += job.output.reject_planned(job.rejected)
-        job.output.finish(_manifest(job, records) | manifest, files, records)
-        return _summary(job, records, pending, latency)
+    started = time.monotonic() if started is None else started
+    beam_options = options.beam_options(beam_args)
+    with output.lock():
+        output.claim(kind, fingerprint, units, overwrite)
+        is_finished = output.finished(fingerprint, units) is not None
+        pending = [] if is_finished else output.pending(units)
+        yield Job(output, kind, fingerprint, units, pending, is_finished, started, beam_options, progress)
 
 
 def _run(output: Output, pending: Sequence[Unit], steps: beam.PTransform, pipeline_options: Any) -> Any:
@@ -184,52 +278,6 @@ def _reason(output: Output, error: Exception) -> str:
         return said[0]
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return f"{lines[-1]}: run the same command again to do what is missing"
-
-
-def _refuse_nothing(job: Job, records: Sequence[dict[str, Any]]) -> None:
-    """A split without a single good row is not a result, and TFDS cannot read one."""
-    for split, rows in _rows(job, records).items():
-        if rows == 0:
-            raise PipelineError(f"no row of split {split!r} is good: the reasons are in {job.output.file('rejected')}")
-
-
-def _rows(job: Job, records: Sequence[dict[str, Any]]) -> dict[str, int]:
-    rows: dict[str, int] = {}
-    for unit, record in zip(job.units, records, strict=True):
-        rows[unit.task["split"]] = rows.get(unit.task["split"], 0) + record["rows"]
-    return rows
-
-
-def _manifest(job: Job, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "kind": job.kind,
-        "tfvae_version": version(),
-        "fingerprint": job.fingerprint,
-        "rows": _rows(job, records),
-        "rejected": sum(record["rejected"] for record in records) + len(job.rejected),
-        "units": len(job.units),
-    }
-
-
-def _summary(
-    job: Job, records: Sequence[dict[str, Any]], done: Sequence[Unit], latency: metrics.Latency | None = None
-) -> Summary:
-    manifest = job.output.manifest() or {}
-    names = {unit.name for unit in done}
-    mine = [record for record in records if record["unit"] in names]
-    return Summary(
-        output=job.output.path,
-        rows=_rows(job, records),
-        rejected=manifest["rejected"],
-        units=len(job.units),
-        units_done=len(done),
-        rows_written=sum(record["rows"] for record in mine),
-        rows_rejected=sum(record["rejected"] for record in mine),
-        seconds=time.monotonic() - job.started,
-        complete=True,
-        manifest=job.output.file(MANIFEST),
-        latency=latency,
-    )
 
 
 @contextlib.contextmanager
