@@ -27,13 +27,12 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.parquet as pq
 from apache_beam.ml.inference.base import RunInference
 
 from pipelines import command_line, contract, jobs, storage
 from pipelines.embedding import repeated_keys
 from pipelines.embedding.handler import Embedded, SavedModelHandler
-from pipelines.embedding.parquet_parts import Part
+from pipelines.embedding.parquet_parts import Part, read_part
 from pipelines.embedding.saved_models import choose_score, choose_signature, find_model
 from pipelines.errors import PipelineError
 from pipelines.inputs import open_input
@@ -245,7 +244,7 @@ def read_embeddings(output: str) -> pa.Table:
     if manifest is None or manifest.get("kind") != KIND:
         raise PipelineError(f"{output} is not a complete output of pipelines.embed: run the same command again")
     parts = [entry["path"] for entry in manifest["files"] if entry["path"].endswith(".parquet")]
-    return pa.concat_tables([pq.read_table(target.file(part), partitioning=None) for part in parts])
+    return pa.concat_tables([read_part(target, part) for part in parts])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

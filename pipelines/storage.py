@@ -1,20 +1,24 @@
 """The one door to the file system.
 
-Both pipelines read and write through these few functions, so that another file system (Beam's
-``FileSystems``, say) needs a change here and nowhere else. A file appears under its final name whole or not
-at all: it is written beside, flushed to the disk and renamed.
+Whatever pipelines read or write goes through these few functions, so that another file system (an object store, say)
+is let in here and nowhere else; a test holds it. A file appears under its final name whole or not at all: it is
+written beside, flushed to the disk and renamed. Two libraries have doors of their own and are given a path: TensorFlow,
+which loads a SavedModel, and TensorFlow Datasets.
 """
 
 import concurrent.futures
 import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import statistics
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from pipelines.errors import PipelineError
 
@@ -35,9 +39,50 @@ def absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
+class Identity(NamedTuple):
+    """Bytes of a file and when it was modified, by which whoever keeps its content knows that it changed."""
+
+    size: int
+    modified: int
+
+
+class Entry(NamedTuple):
+    """What a folder holds under a name: a plain file, a folder, a link to one (``is_folder`` too) or something else."""
+
+    name: str
+    is_file: bool
+    is_folder: bool
+    is_link: bool
+
+
 def exists(path: str) -> bool:
     """Whether a file or folder lies there."""
     return os.path.exists(path)
+
+
+def is_file(path: str) -> bool:
+    """Whether a plain file lies there, or a link to one."""
+    return os.path.isfile(path)
+
+
+def is_folder(path: str) -> bool:
+    """Whether a folder lies there, or a link to one."""
+    return os.path.isdir(path)
+
+
+def is_link(path: str) -> bool:
+    """Whether the last part of a path is a link."""
+    return os.path.islink(path)
+
+
+def identify(path: str) -> Identity:
+    """Size and time of a file.
+
+    Raises:
+        OSError: It is not there.
+    """
+    status = os.stat(path)
+    return Identity(status.st_size, status.st_mtime_ns)
 
 
 def size(path: str) -> int | None:
@@ -48,6 +93,43 @@ def size(path: str) -> int | None:
 def names(folder: str) -> list[str]:
     """Sorted names in a folder; empty where there is no folder."""
     return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+
+
+def entries(folder: str) -> list[Entry]:
+    """What a folder holds, in no order.
+
+    Raises:
+        OSError: There is no folder, or it may not be read.
+    """
+    with os.scandir(folder) as found:
+        return [Entry(e.name, e.is_file(follow_symlinks=False), e.is_dir(), e.is_symlink()) for e in found]
+
+
+def files_below(folder: str, but: tuple[str, ...] = ()) -> list[str]:
+    """The paths, relative to a folder, of all files in it and its sub-folders; links to folders are not followed.
+
+    Args:
+        folder: Where to look.
+        but: Files and folders whose names begin so are left out.
+
+    Example:
+        >>> for name in ("rows/a", "rows/more/b", "rows/_notes/c"):
+        ...     with replacing(name, "temporary") as file:
+        ...         _ = file.write(b"")
+        >>> sorted(files_below("rows", but=("_",)))
+        ['a', 'more/b']
+    """
+    found = []
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(but)]
+        kept = [os.path.join(where, name) for name in files if not name.startswith(but)]
+        found += [os.path.relpath(path, folder) for path in kept]
+    return found
+
+
+def matching(pattern: str) -> list[str]:
+    """The paths of all plain files that a pattern names; ``**`` is any number of folders."""
+    return [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
 
 
 def make_folder(path: str) -> None:
@@ -67,19 +149,62 @@ def remove_folder_if_empty(path: str) -> None:
         os.rmdir(path)
 
 
+def open_to_read(path: str, buffering: int = -1) -> BinaryIO:
+    """A file to read, at any offset; ``buffering`` as in ``open``.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return open(path, "rb", buffering)
+
+
 def read(path: str) -> bytes:
     """All bytes of a file."""
-    with open(path, "rb", buffering=0) as file:
+    with open_to_read(path, 0) as file:
         return file.read()
 
 
-def of_each(function: Callable[[str], _Result], files: Sequence[str]) -> list[_Result]:
+def map_array(path: str) -> Any:
+    """The array of an ``.npy`` file, mapped so that a row costs a row; nothing is unpickled.
+
+    Raises:
+        OSError, ValueError, EOFError, SyntaxError: NumPy cannot read it.
+    """
+    import numpy as np
+
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def scratch(folder: str) -> BinaryIO:
+    """A file without a name, to write and read back; it is gone when it is closed, or its process ends."""
+    return tempfile.TemporaryFile(dir=folder)
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[bool]:
+    """Whether this process, and no other, holds the lock ``path`` until the block ends (or the process dies).
+
+    Example:
+        >>> with locked("lock") as mine, locked("lock") as mine_again:
+        ...     mine, mine_again
+        (True, False)
+    """
+    with open(path, "wb") as holder:
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def map_files(function: Callable[[str], _Result], files: Sequence[str]) -> list[_Result]:
     """What ``function`` reads of each file, in threads where the first files take long: far away, or large to hash.
 
     Of small files that lie near, threads would only take the interpreter's lock from each other.
 
     Example:
-        >>> of_each(len, ["a", "bc"])
+        >>> map_files(len, ["a", "bc"])
         [1, 2]
     """
     results, seconds, rest = [], [], files[_TRIAL:]
@@ -123,7 +248,7 @@ def replacing(path: str, temporary: str) -> Iterator[BinaryIO]:
 def sha256(path: str) -> str:
     """Hexadecimal SHA-256 of a file, read in blocks."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_to_read(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import contract
+from pipelines import contract, storage
 from pipelines.embedding.handler import Embedded
 from pipelines.errors import PipelineError, Rejection
 from pipelines.jobs.commits import Output, Unit
@@ -50,6 +50,12 @@ class Part:
 def parquet_writer(file: Any, schema: pa.Schema) -> pq.ParquetWriter:
     """Neither compression nor a dictionary makes floats and distinct keys much smaller, and both cost time."""
     return pq.ParquetWriter(file, schema, compression="none", use_dictionary=False)
+
+
+def read_part(output: Output, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A part of an output, or some of its columns."""
+    with storage.open_to_read(output.file(name)) as file:
+        return pq.read_table(file, columns=columns)
 
 
 def part_table(keys: Sequence[str], outputs: dict[str, np.ndarray], kept: pa.Table | None = None) -> pa.Table:

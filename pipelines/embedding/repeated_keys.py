@@ -7,16 +7,14 @@ record that does not agree, and the unit is done again.
 """
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines import contract
-from pipelines.embedding.parquet_parts import parquet_writer
+from pipelines import contract, storage
+from pipelines.embedding.parquet_parts import parquet_writer, read_part
 from pipelines.errors import Rejection
 from pipelines.jobs.commits import Output, Unit
 
@@ -54,7 +52,7 @@ def _repeated(output: Output, units: Sequence[Unit]) -> np.ndarray:
     """The hashes that more than one row has, sorted, int64."""
     files = min(_MOST_FILES, 1 + sum(unit.rows for unit in units) // _HASHES)
     with contextlib.ExitStack() as stack:
-        sorted_in = [stack.enter_context(tempfile.TemporaryFile(dir=output.file(contract.WORK))) for _ in range(files)]
+        sorted_in = [stack.enter_context(storage.scratch(output.file(contract.WORK))) for _ in range(files)]
         for unit in units:
             hashes = _hashes(_keys(output, unit))
             for index, file in enumerate(sorted_in):
@@ -74,9 +72,7 @@ def _twice(ordered: np.ndarray) -> np.ndarray:
 
 
 def _keys(output: Output, unit: Unit) -> list[str]:
-    return pq.read_table(output.file(unit.files[0]), columns=[contract.KEY], partitioning=None)[
-        contract.KEY
-    ].to_pylist()
+    return read_part(output, unit.files[0], [contract.KEY])[contract.KEY].to_pylist()
 
 
 def _hashes(keys: Sequence[str]) -> np.ndarray:
@@ -98,7 +94,7 @@ def _reject_in(output: Output, unit: Unit, suspects: np.ndarray, first: dict[str
             rejected.append(Rejection(keys[row], task["file"], int(positions[row]), reason))
     if not later:
         return
-    table = pq.read_table(output.file(unit.files[0]), partitioning=None)
+    table = read_part(output, unit.files[0])
     table = table.take(pa.array(np.delete(np.arange(len(keys)), later)))
     with output.writing(unit.files[0]) as file, parquet_writer(file, table.schema) as writer:
         writer.write_table(table)

@@ -57,8 +57,8 @@ def find_model(path: str) -> ModelVersion:
 
 def _checksum(folder: str) -> str:
     """Of every file of the SavedModel, with its name."""
-    files = [os.path.join(where, name) for where, _, names in os.walk(folder) for name in names]
-    return storage.fingerprint(sorted([os.path.relpath(file, folder), storage.sha256(file)] for file in files))
+    files = storage.files_below(folder)
+    return storage.fingerprint(sorted([file, storage.sha256(os.path.join(folder, file))] for file in files))
 
 
 _loaded: dict[tuple[str, str], Any] = {}

@@ -6,7 +6,6 @@ they are declared, before memory is taken, and hold: neither format's reader giv
 """
 
 import functools
-import os
 import stat
 import tarfile
 import zipfile
@@ -14,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
+from pipelines import storage
 from pipelines.errors import PipelineError, RowError, first_line
 from pipelines.formats.seekable_gzip import open_gzip
 
@@ -46,8 +46,7 @@ def members(path: str) -> list[Member]:
     """
     if path.endswith(".zip"):
         return [_member(entry.orig_filename, entry.file_size, zip_refusal(entry)) for entry in open_zip(path)[1]]
-    status = os.stat(path)
-    return _list_tar(path, status.st_size, status.st_mtime_ns)
+    return _list_tar(path, *storage.identify(path))
 
 
 def open_member(path: str, limit: int) -> Callable[[int], bytes]:
@@ -101,7 +100,7 @@ class _Headers:
 
 
 def _open_tar(path: str) -> BinaryIO:
-    return open(path, "rb") if path.endswith(".tar") else open_gzip(path)
+    return storage.open_to_read(path) if path.endswith(".tar") else open_gzip(path)
 
 
 @functools.lru_cache(maxsize=64)
@@ -150,14 +149,13 @@ def open_zip(path: str) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
     Raises:
         PipelineError: It is truncated or damaged, or its members overlap.
     """
-    status = os.stat(path)
-    return _open_zip(path, status.st_size, status.st_mtime_ns)
+    return _open_zip(path, *storage.identify(path))
 
 
 @functools.lru_cache(maxsize=64)
 def _open_zip(path: str, _size: int, _modified: int) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(storage.open_to_read(path))
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise PipelineError(f"{path} cannot be read as a zip file: {first_line(error)}") from error
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]

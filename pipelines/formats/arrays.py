@@ -2,13 +2,14 @@
 
 import numpy as np
 
+from pipelines import storage
 from pipelines.errors import PipelineError
 
 
 def load_npy(path: str) -> np.ndarray:
     """An array mapped from its file, so that a row costs a row."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = storage.map_array(path)
     except (ValueError, EOFError, OSError, SyntaxError) as error:
         raise PipelineError(f"{path} cannot be read as an .npy array: {error}") from error
     if not isinstance(array, np.ndarray):

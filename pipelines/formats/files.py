@@ -1,7 +1,6 @@
 """The files that an input names: a file, a folder of them, or a pattern; links are not followed."""
 
 import dataclasses
-import glob
 import os
 import re
 from typing import BinaryIO
@@ -25,12 +24,12 @@ class Found:
 
     def open(self, file: str) -> BinaryIO:
         """A file, to be read."""
-        return open(self.path(file), "rb")
+        return storage.open_to_read(self.path(file))
 
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each file."""
         paths = [self.path(file) for file in self.files]
-        return dict(zip(self.files, storage.of_each(storage.sha256, paths), strict=True))
+        return dict(zip(self.files, storage.map_files(storage.sha256, paths), strict=True))
 
 
 def root_of(path: str) -> str:
@@ -40,9 +39,9 @@ def root_of(path: str) -> str:
         >>> root_of("data/2*/part-?.parquet")
         'data'
     """
-    if os.path.isdir(path):
+    if storage.is_folder(path):
         return path
-    fixed = path if os.path.isfile(path) else path.split("*")[0].split("?")[0].split("[")[0]
+    fixed = path if storage.is_file(path) else path.split("*")[0].split("?")[0].split("[")[0]
     return os.path.dirname(fixed) or "."
 
 
@@ -67,7 +66,7 @@ def find_files(path: str, suffixes: tuple[str, ...], otherwise: str = "") -> Fou
         >>> find_files("*.parquet", (".parquet",)).files
         ('a.parquet', 'b.parquet')
     """
-    if os.path.isfile(path):
+    if storage.is_file(path):
         return Found(root_of(path), (os.path.basename(path),))
     found = files_with_suffix(path, suffixes)
     if not found.files:
@@ -78,15 +77,15 @@ def find_files(path: str, suffixes: tuple[str, ...], otherwise: str = "") -> Fou
 def files_with_suffix(path: str, suffixes: tuple[str, ...]) -> Found:
     """What ``find_files`` finds, and nothing where there is none; a file that is named itself needs the suffix too."""
     root = root_of(path)
-    if os.path.isfile(path):
+    if storage.is_file(path):
         names = [os.path.basename(path)]
-    elif os.path.isdir(path):
-        names = _below(path)
+    elif storage.is_folder(path):
+        names = storage.files_below(path, but=("_", "."))
     else:
-        names = [os.path.relpath(name, root) for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
+        names = [os.path.relpath(name, root) for name in storage.matching(path)]
     named = {name.replace(os.sep, "/") for name in names if has_suffix(name, suffixes)}
     files = tuple(sorted(named))
-    for file in files if not os.path.isfile(path) else ():
+    for file in files if not storage.is_file(path) else ():
         _refuse_odd(root, file)
     return Found(root, files)
 
@@ -105,15 +104,7 @@ def _refuse_odd(root: str, file: str) -> None:
     parts = file.split("/")
     for end in range(1, len(parts) + 1):
         link = os.path.join(root, *parts[:end])
-        if os.path.islink(link):
+        if storage.is_link(link):
             raise PipelineError(f"{link} is a link, and links are not followed: name the file itself")
     if any(0xD800 <= ord(letter) < 0xE000 for letter in file):
         raise PipelineError(f"the name of {os.path.join(root, file)!a} is not UTF-8: rename the file")
-
-
-def _below(folder: str) -> list[str]:
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(("_", "."))]
-        found += [os.path.relpath(os.path.join(where, name), folder) for name in names if name[0] not in "_."]
-    return found

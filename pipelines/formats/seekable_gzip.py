@@ -13,6 +13,7 @@ import threading
 import zlib
 from typing import Any, BinaryIO
 
+from pipelines import storage
 from pipelines.errors import PipelineError
 
 _SPACING = 4 << 20  # bytes of content between two states
@@ -33,8 +34,7 @@ def open_gzip(path: str) -> BinaryIO:
         ...     file.seek(254), file.read()
         (254, b'\\xfe\\xff')
     """
-    status = os.stat(path)
-    return io.BufferedReader(_Gzip(path, _states(path, status.st_size, status.st_mtime_ns)), _BLOCK)
+    return io.BufferedReader(_Gzip(path, _states(path, *storage.identify(path))), _BLOCK)
 
 
 class _States:
@@ -65,7 +65,7 @@ def _states(path: str, size: int, modified: int) -> _States:
 class _Gzip(io.RawIOBase):
     def __init__(self, path: str, states: _States):
         self._path, self._known = path, states
-        self._file = open(path, "rb")  # noqa: SIM115  # closed in close
+        self._file = storage.open_to_read(path)
         self._offset, self._raw, self._state = states.before(0)
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ def open_input(path: str, key: str = contract.KEY, column: str = contract.X, kee
         if name in RESERVED:
             raise PipelineError(f"column {name!r} cannot be kept: the output has one of its own by that name")
     named = (key, column) != (contract.KEY, contract.X)
-    if os.path.isdir(path) and (storage.exists(os.path.join(path, contract.DATASET_INFO)) or _is_unfinished(path)):
+    if storage.is_folder(path) and (storage.exists(os.path.join(path, contract.DATASET_INFO)) or _is_unfinished(path)):
         if named:
             raise PipelineError(f"{path} is a prepared dataset, whose columns are key and x: leave --key and --column")
         return open_prepared(path, tuple(keep))
@@ -61,7 +61,7 @@ def _of_one_kind(path: str) -> tuple[str, Found]:
     if kinds:
         return kinds[0], found
     found = files_with_suffix(path, ("",))
-    if os.path.isdir(path) or not found.files:
+    if storage.is_folder(path) or not found.files:
         raise PipelineError(f"{path} names no Parquet, TFRecord or image file and is no prepared dataset either")
     with found.open(found.files[0]) as file:
         head = file.read(12)

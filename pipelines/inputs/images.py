@@ -1,7 +1,6 @@
 """Image files as the embedding job's input: the model decodes them, and the key is the path below the folder."""
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -68,7 +67,7 @@ def _runs(files: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _content(path: str) -> bytes:
-    size = os.path.getsize(path)
+    size = storage.identify(path).size
     if size > MAX_BYTES:
         raise PipelineError(f"the file has {size} bytes, expected at most {MAX_BYTES}")
     return storage.read(path)

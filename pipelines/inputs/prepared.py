@@ -55,8 +55,8 @@ class Prepared(Rows):
         """See ``Rows.read``; a unit is one part."""
         path = os.path.join(self.path, block.file)
         try:
-            with open(path, "rb") as file:
-                size = os.path.getsize(path)
+            with storage.open_to_read(path) as file:
+                size = storage.identify(path).size
                 serialized = list(tfrecords.read_records(file, path, block.first, block.rows, size))
         except OSError as error:
             raise PipelineError(f"{path} cannot be read: {error.strerror}") from error

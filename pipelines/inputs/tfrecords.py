@@ -8,10 +8,9 @@ there and the cost grows with the rows, not with their square.
 import concurrent.futures
 import dataclasses
 import itertools
-import os
 from collections.abc import Iterator
 
-from pipelines import contract
+from pipelines import contract, storage
 from pipelines.errors import PipelineError
 from pipelines.formats import tfrecords
 from pipelines.formats.files import Found
@@ -57,9 +56,9 @@ class TFRecords(ColumnRows):
         path, step = self.found.path(block.file), block_rows(self.shape or (), self.dtype)
         offset = self.starts[block.file][block.first // UNIT_ROWS]
         try:
-            with open(path, "rb", _BUFFER) as file:
+            with storage.open_to_read(path, _BUFFER) as file:
                 file.seek(offset)
-                serialized = tfrecords.read_records(file, path, 0, block.rows, os.path.getsize(path), offset)
+                serialized = tfrecords.read_records(file, path, 0, block.rows, storage.identify(path).size, offset)
                 for first in range(block.first, block.first + block.rows, step):
                     part = list(itertools.islice(serialized, min(step, block.first + block.rows - first)))
                     yield parse(block.file, first, part, self.features, self.shape or (), self.dtype)
@@ -79,14 +78,14 @@ def open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[s
         hashing = beside.submit(found.checksums)
         for file in found.files:
             with found.open(file) as raw:
-                size = os.path.getsize(found.path(file))
+                size = storage.identify(found.path(file)).size
                 rows[file], starts[file] = tfrecords.index_records(raw, found.path(file), size, UNIT_ROWS)
         checksums = hashing.result()
     first = next((file for file in found.files if rows[file]), None)
     if first is None:
         raise PipelineError(f"{path} holds no rows")
     with found.open(first) as raw:
-        [head] = tfrecords.read_records(raw, found.path(first), 0, 1, os.path.getsize(found.path(first)))
+        [head] = tfrecords.read_records(raw, found.path(first), 0, 1, storage.identify(found.path(first)).size)
     dtypes, size, is_image = dtypes_of(head, found.path(first), key, column, keep)
     shape, dtype = None, "bytes"
     signature = contract.signature(contract.EMBED, "string" if is_image else "uint8")

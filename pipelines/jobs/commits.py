@@ -22,11 +22,10 @@ Counts come from commit records and never from the runner's counters: a retried 
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from pipelines import contract, storage
 from pipelines.errors import PipelineError, Rejection
@@ -91,26 +90,22 @@ class Output:
 
     # Taking the directory.
 
-    def lock(self) -> BinaryIO:
-        """Holds the directory for this process until the returned file is closed (or the process dies).
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the directory for this process until the block ends (or the process dies).
 
         Raises:
             PipelineError: It is not ours, or another job holds it.
         """
         self._refuse_foreign()
         storage.make_folder(self.file(contract.WORK))
-        holder = open(self.file(contract.WORK, "lock"), "wb")  # noqa: SIM115  # the lock lives as long as the file
-        try:
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder.close()
-            raise PipelineError(
-                f"another job is writing to {self.path}: wait for it or choose another output"
-            ) from error
-        return holder
+        with storage.locked(self.file(contract.WORK, "lock")) as is_ours:
+            if not is_ours:
+                raise PipelineError(f"another job is writing to {self.path}: wait for it or choose another output")
+            yield
 
     def _refuse_foreign(self) -> None:
-        if storage.exists(self.path) and not os.path.isdir(self.path):
+        if storage.exists(self.path) and not storage.is_folder(self.path):
             raise PipelineError(f"the output {self.path} is a file, expected a folder that may be made")
         found = storage.names(self.path)
         barely_begun = found == [contract.WORK] and set(storage.names(self.file(contract.WORK))) <= {

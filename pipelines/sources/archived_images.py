@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pipelines import storage
 from pipelines.errors import PipelineError, Rejection, RowError
 from pipelines.formats import archives
 from pipelines.formats.files import find_files, root_of
@@ -61,7 +62,7 @@ class ArchivedImages(Source):
 
     @property
     def _several(self) -> bool:
-        return not os.path.isfile(self.input_path)
+        return not storage.is_file(self.input_path)
 
     @property
     def _limit(self) -> int:

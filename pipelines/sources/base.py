@@ -322,7 +322,7 @@ def numbered(prefix: str, count: int) -> list[str]:
 
 def describe(path: str, root: str) -> Input:
     """What a manifest says of an input file, its path relative to ``root``."""
-    return Input(os.path.relpath(path, root).replace(os.sep, "/"), os.path.getsize(path), storage.sha256(path))
+    return Input(os.path.relpath(path, root).replace(os.sep, "/"), storage.identify(path).size, storage.sha256(path))
 
 
 def class_names(labels: Sequence[np.ndarray]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines import contract
+from pipelines import contract, storage
 from pipelines.errors import PipelineError, RowError
 from pipelines.formats.files import find_files, root_of
 from pipelines.sources.base import MAX_CLASSES, Opened, Plan, Schema, Source, class_names, describe
@@ -95,7 +95,7 @@ class Csv(Source):
 
 def _open(path: str) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return storage.open_to_read(path)
     except OSError as error:
         raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
 

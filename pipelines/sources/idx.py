@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import contract
+from pipelines import contract, storage
 from pipelines.errors import PipelineError
 from pipelines.sources.base import ArraySource, Plan, Schema, class_names, concatenated, describe
 
@@ -25,7 +25,7 @@ class Idx(ArraySource):
     _SPLITS = (("train", contract.TRAIN), ("t10k", contract.TEST))
 
     def plan(self) -> Plan:
-        if not os.path.isdir(self.input_path):
+        if not storage.is_folder(self.input_path):
             raise PipelineError(f"{self.input_path} is not a folder, expected one with train-images-idx3-ubyte[.gz]")
         found = [(split, images) for stem, split in self._SPLITS if (images := self._find(stem, "images-idx3"))]
         if not found:
@@ -54,7 +54,7 @@ class Idx(ArraySource):
 
     def _find(self, stem: str, what: str) -> str | None:
         names = [f"{stem}-{what}-ubyte{suffix}" for suffix in ("", ".gz")]
-        found = [name for name in names if os.path.isfile(self._file(name))]
+        found = [name for name in names if storage.is_file(self._file(name))]
         if len(found) > 1:
             raise PipelineError(f"{self.input_path} holds both {found[0]} and {found[1]}: keep one of them")
         return found[0] if found else None
@@ -85,16 +85,16 @@ _idx_lock = threading.Lock()
 
 def _idx(path: str, rank: int) -> np.ndarray:
     """A decoded IDX file of bytes with ``rank`` dimensions, from the cache where it has not changed."""
-    status = os.stat(path)
+    identity = storage.identify(path)
     with _idx_lock:  # two threads that ask for one file decode it once
         decode = _decode_images if rank == 3 else _decode_labels
-        return decode(path, rank, status.st_size, status.st_mtime_ns)
+        return decode(path, rank, *identity)
 
 
 def _decode_idx(path: str, rank: int, _size: int, _modified: int) -> np.ndarray:
-    with open(path, "rb") as raw:
+    with storage.open_to_read(path) as raw:
         try:
-            return _parse_idx(gzip.open(raw) if path.endswith(".gz") else raw, path, rank)
+            return _parse_idx(gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else raw, path, rank)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise PipelineError(f"{path} is broken: {error}; fetch it again") from error
 

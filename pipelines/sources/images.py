@@ -5,7 +5,6 @@ import fnmatch
 import functools
 import hashlib
 import os
-import stat
 from collections.abc import Iterator, Sequence
 
 from pipelines import storage
@@ -30,7 +29,7 @@ class Images(Source):
             raise PipelineError(
                 f"{self.input_path} matches no PNG or JPEG file that can be read ({len(rejected)} rejected)"
             )
-        looks = storage.of_each(self._look, files)
+        looks = storage.map_files(self._look, files)
         schema = schema_of(self.input_path, files, [shape for _, shape in looks])
         inputs = [found for found, _ in looks]
         return Plan(schema, files, [None] * len(files), files, [0] * len(files), inputs, rejected)
@@ -45,7 +44,7 @@ class Images(Source):
         """The folder, and the pattern's parts below it."""
         parts = self.input_path.split("/")
         magic = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), len(parts))
-        if magic == len(parts) and os.path.isdir(self.input_path):
+        if magic == len(parts) and storage.is_folder(self.input_path):
             return self.input_path, ["**", "*"]
         if magic == len(parts):
             raise PipelineError(f"{self.input_path} is neither a folder nor a pattern of files")
@@ -57,7 +56,7 @@ class Images(Source):
         files, rejected = [], []
         for path, entry in _walk(root):
             reason = _refusal(path, entry)
-            linked_folder = entry.is_symlink() and entry.is_dir()
+            linked_folder = entry.is_link and entry.is_folder
             wanted = path.lower().endswith(SUFFIXES) and _matches(path.split("/"), pattern)
             if reason is None and wanted:
                 files.append(path)
@@ -111,25 +110,24 @@ def _label_names(files: Sequence[str]) -> tuple[str, ...] | None:
     return None if loose else tuple(sorted({file.split("/")[-2] for file in files}))
 
 
-def _walk(root: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def _walk(root: str) -> Iterator[tuple[str, storage.Entry]]:
     """Every entry below a folder with its relative path; links to folders are entries and are not entered."""
     folders = [""]
     while folders:
         folder = folders.pop()
-        with os.scandir(os.path.join(root, folder) if folder else root) as entries:
-            for entry in entries:
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(path)
-                else:
-                    yield path, entry
+        for entry in storage.entries(os.path.join(root, folder) if folder else root):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_folder and not entry.is_link:
+                folders.append(path)
+            else:
+                yield path, entry
 
 
-def _refusal(path: str, entry: os.DirEntry[str]) -> str | None:
+def _refusal(path: str, entry: storage.Entry) -> str | None:
     """Why an entry is not opened: it could lead out of the folder, block, or have no name in UTF-8."""
-    if entry.is_symlink():
+    if entry.is_link:
         return "a link: links are not followed"
-    if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+    if not entry.is_file:
         return "not a plain file"
     try:
         path.encode("utf-8")

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from pipelines import contract
+from pipelines import contract, storage
 from pipelines.errors import PipelineError
 from pipelines.formats.arrays import check_labels, check_rows, layout_of, load_npy
 from pipelines.sources.base import ArraySource, Plan, Schema, class_names, concatenated, describe
@@ -47,16 +47,16 @@ class Npy(ArraySource):
 
     @property
     def _root(self) -> str:
-        return self.input_path if os.path.isdir(self.input_path) else os.path.dirname(self.input_path) or "."
+        return self.input_path if storage.is_folder(self.input_path) else os.path.dirname(self.input_path) or "."
 
     def _file(self, name: str) -> str:
         return os.path.join(self._root, name)
 
     def _files(self) -> list[tuple[str | None, str]]:
-        if os.path.isfile(self.input_path):
+        if storage.is_file(self.input_path):
             return [(None, os.path.basename(self.input_path))]
         found: list[tuple[str | None, str]] = [
-            (split, f"{split}.npy") for split in self._SPLITS if os.path.isfile(self._file(f"{split}.npy"))
+            (split, f"{split}.npy") for split in self._SPLITS if storage.is_file(self._file(f"{split}.npy"))
         ]
         if not found:
             raise PipelineError(f"{self.input_path} is neither an .npy file nor a folder with a train.npy")
@@ -68,7 +68,7 @@ class Npy(ArraySource):
 
     def _labels(self, name: str, rows: int) -> np.ndarray | None:
         path = self._file(self._labels_name(name))
-        if not os.path.isdir(self.input_path) or not os.path.isfile(path):
+        if not storage.is_folder(self.input_path) or not storage.is_file(path):
             return None
         return check_labels(load_npy(path), rows, path)
 

@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from pipelines import contract
+from pipelines import contract, storage
 from pipelines.errors import PipelineError, first_line
 from pipelines.formats.archives import open_zip, zip_refusal
 from pipelines.formats.arrays import check_labels, check_rows, layout_of
@@ -118,8 +118,7 @@ def _parts(path: str) -> list[_Part]:
 
 def _load(path: str, part: _Part) -> tuple[np.ndarray, np.ndarray | None]:
     """Rows `[N, ...]` and labels `[N]`; the last two such pairs unpacked in this process are kept."""
-    status = os.stat(path)
-    return _unpacked(path, part, status.st_size, status.st_mtime_ns)
+    return _unpacked(path, part, *storage.identify(path))
 
 
 @functools.lru_cache(maxsize=2)

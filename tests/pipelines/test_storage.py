@@ -1,0 +1,66 @@
+"""One door to the file system: nothing in pipelines goes round it."""
+
+import ast
+import pathlib
+
+import pytest
+
+from .conftest import ROOT
+
+# Functions of ``os`` and ``os.path`` that only look at the text of a path, the environment or the terminal.
+_NO_FILES = {"basename", "dirname", "environ", "execve", "fsencode", "fspath", "get_terminal_size", "isabs", "join"} | {
+    *("SEEK_CUR", "SEEK_SET", "abspath", "path", "relpath", "sep", "split")
+}
+_NUMPY = {"load", "save", "savez", "memmap", "fromfile", "loadtxt", "genfromtxt", "DataSource"}
+_MODULES = {"fcntl", "glob", "mmap", "pathlib", "shutil", "tempfile"}
+# These take a path or an open file: only an open file.
+_OPENERS = {"ZipFile", "ParquetFile", "read_table", "GzipFile"}
+_OPEN = {"file", "raw", "buffer"}
+
+
+def round_the_door(source: str) -> list[str]:
+    """What in a module's source touches the file system by itself."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name in _MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            found += [node.module] if node.module in _MODULES | {"os", "os.path"} else []
+        elif isinstance(node, ast.Attribute):
+            of = ast.unparse(node.value)
+            if (of in ("os", "os.path") and node.attr not in _NO_FILES) or (of == "np" and node.attr in _NUMPY):
+                found.append(f"{of}.{node.attr}")
+            found += [ast.unparse(node)] if node.attr == "open" and of in ("gzip", "io", "bz2", "lzma") else []
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            found += ["open"] if name == "open" else []
+            if name.split(".")[-1] in _OPENERS:
+                first = ast.unparse([*node.args, *(word.value for word in node.keywords)][0])
+                found += [] if first in _OPEN or first.startswith("storage.") else [f"{name}({first})"]
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_goes_round_the_door(path):
+    if path != ROOT / "pipelines" / "storage.py":
+        assert round_the_door(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "open(path)", "import glob", "from pathlib import Path", "os.path.isfile(path)", "os.stat(path)",
+        "os.walk(folder)", "np.load(path, mmap_mode='r')", "from os import stat", "gzip.open(path)",
+        "zipfile.ZipFile(path)", "pq.read_table(path)", "gzip.GzipFile(path)", "open_them = os.scandir",
+    ],
+)  # fmt: skip
+def test_ways_round_are_seen(line):
+    assert round_the_door(line)
+
+
+def test_a_path_is_no_file():
+    assert not round_the_door("os.path.join(a, os.path.basename(b)); zipfile.ZipFile(storage.open_to_read(path))")
+
+
+def test_the_door_itself_goes_round():
+    assert round_the_door((pathlib.Path(ROOT) / "pipelines" / "storage.py").read_text(encoding="utf-8"))
