@@ -31,12 +31,12 @@ from apache_beam.ml.inference.base import RunInference
 
 from pipelines import command_line, contract, jobs, storage
 from pipelines.embedding import repeated_keys
-from pipelines.embedding.handler import Embedded, SavedModelHandler
-from pipelines.embedding.parquet_parts import Part, read_part
+from pipelines.embedding.handler import Embedded, SavedModelHandler, UnitBlock
+from pipelines.embedding.parquet_parts import ParquetPart, read_part
 from pipelines.embedding.saved_models import choose_score, choose_signature, find_model
 from pipelines.errors import PipelineError
 from pipelines.inputs import open_input
-from pipelines.inputs.base import Block, BlockReference, Rows
+from pipelines.inputs.base import BlockReference, Rows
 from pipelines.jobs import metrics
 from pipelines.jobs.commits import Output, Unit
 
@@ -156,7 +156,7 @@ class _Embed(beam.PTransform):
     def expand(self, units: Any) -> Any:
         """See ``beam.PTransform.expand``."""
         read, infer = beam.ParDo(ReadUnit(self._output, self._dataset)), RunInference(self._handler)
-        blocks = units | "Read" >> read.with_output_types(Block)
+        blocks = units | "Read" >> read.with_output_types(UnitBlock)
         embedded = blocks | "Infer" >> infer.with_output_types(Embedded)
         return embedded | "Write" >> beam.ParDo(WriteUnit(self._output))
 
@@ -168,7 +168,7 @@ class ReadUnit(beam.DoFn):
         self._output, self._dataset = output, dataset
         self._rows_read = metrics.counter("rows_read")
 
-    def process(self, unit: Unit) -> Iterator[Block]:
+    def process(self, unit: Unit) -> Iterator[UnitBlock]:
         """Reads a block at a time; a file that is broken as a whole fails the job. A unit that is done stays."""
         if self._output.is_done(unit):
             return
@@ -178,7 +178,7 @@ class ReadUnit(beam.DoFn):
                 rows = len(block) + len(block.rejected)
                 left -= rows
                 self._rows_read.inc(rows)
-                yield dataclasses.replace(block, unit=unit, index=index, last=left == 0)
+                yield UnitBlock(block, unit, index, is_last=left == 0)
             if left:
                 raise PipelineError(f"{unit.task['file']} gave {unit.rows - left} of {unit.rows} rows: it has changed")
 
@@ -193,26 +193,25 @@ class WriteUnit(beam.DoFn):
     def __init__(self, output: Output):
         self._output = output
         self._rows_written, self._rows_rejected = map(metrics.counter, ("rows_written", "rows_rejected"))
-        self._part: Part | None = None
+        self._part: ParquetPart | None = None
 
     def process(self, embedded: Embedded) -> Iterator[str]:
         """Writes one block, also when no row of it is left: a part says what its columns are."""
-        block, unit = embedded.block, embedded.block.unit
-        assert unit is not None, "ReadUnit gives every block its unit"
+        rows, unit = embedded.rows, embedded.rows.unit
         with jobs.reporting(self._output, unit):
-            if block.index == 0:
+            if rows.index == 0:
                 self.teardown()  # of a try that failed half way
-                self._part = Part(self._output, unit)
-            if self._part is None or (unit.name, block.index) != (self._part.unit.name, self._part.blocks):
-                raise PipelineError(f"block {block.index} of unit {unit.name} came out of turn: the runner parts them")
+                self._part = ParquetPart(self._output, unit)
+            if self._part is None or (unit.name, rows.index) != (self._part.unit.name, self._part.blocks):
+                raise PipelineError(f"block {rows.index} of unit {unit.name} came out of turn: the runner parts them")
             self._part.add(embedded)
-            if not block.last:
+            if not rows.is_last:
                 return
-            rows, rejected = self._part.rows, self._part.rejected
+            written, rejected = self._part.rows, self._part.rejected
             self._part.close()
             self._part = None
-            self._output.commit(unit, rows, rejected, {})
-        self._rows_written.inc(rows)
+            self._output.commit(unit, written, rejected, {})
+        self._rows_written.inc(written)
         self._rows_rejected.inc(len(rejected))
         yield unit.name
 

@@ -70,7 +70,7 @@ PIPELINES: dict[str, set[str]] = {
     "formats": {"contract", "errors", "storage"},
     "jobs": {"contract", "errors", "storage"},
     "sources": {"contract", "errors", "storage", "formats"},
-    "inputs": {"contract", "errors", "storage", "formats", "jobs"},
+    "inputs": {"contract", "errors", "storage", "formats"},
     "dataset": {"contract", "errors", "storage", "formats", "jobs", "sources"},
     "embedding": {"contract", "errors", "storage", "formats", "jobs", "inputs"},
     "command_line": {"contract", "errors", "jobs"},

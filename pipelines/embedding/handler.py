@@ -21,14 +21,39 @@ from pipelines.errors import first_line
 from pipelines.formats.arrays import finite_rows
 from pipelines.inputs.base import Block, bisect
 from pipelines.jobs import metrics
+from pipelines.jobs.commits import Unit
+
+
+@dataclasses.dataclass
+class UnitBlock:
+    """Rows on their way through the model.
+
+    Attributes:
+        block: The rows.
+        unit: The unit of work that they belong to.
+        index: Number of the block within its unit, from 0.
+        is_last: Whether it is the unit's last block.
+    """
+
+    block: Block
+    unit: Unit
+    index: int
+    is_last: bool
+
+    def __len__(self) -> int:
+        return len(self.block)
 
 
 @dataclasses.dataclass
 class Embedded:
-    """A block and what the model made of it: float32 `[N, D]` by output name (a score is `[N]`), rows in the block's
-    order."""
+    """Rows and what the model made of them.
 
-    block: Block
+    Attributes:
+        rows: Those that the model could take.
+        outputs: Float32 `[N, D]` by output name, a score `[N]`, in the order of the rows.
+    """
+
+    rows: UnitBlock
     outputs: dict[str, np.ndarray]
 
 
@@ -47,16 +72,15 @@ class SizedCoder(beam.coders.Coder):
 
     def estimate_size(self, value: Any) -> int:
         """Bytes of the observations."""
-        return (value.block if isinstance(value, Embedded) else value).x.nbytes
+        return (value.rows if isinstance(value, Embedded) else value).block.x.nbytes
 
 
-for _kind in (Block, Embedded):
+for _kind in (UnitBlock, Embedded):
     beam.coders.registry.register_coder(_kind, SizedCoder)
 
 
-class SavedModelHandler(ModelHandler[Block, Embedded, Any]):
-    """Runs blocks through a signature, in sub-batches; a row on which the model fails is rejected, not the
-    block.
+class SavedModelHandler(ModelHandler[UnitBlock, Embedded, Any]):
+    """Runs blocks through a signature, in sub-batches; a row on which the model fails is rejected, not the block.
 
     Args:
         model: Which one.
@@ -74,7 +98,8 @@ class SavedModelHandler(ModelHandler[Block, Embedded, Any]):
         >>> signature = Signature("embed", "x", (2,), "float32", dimension=2)
         >>> handler = SavedModelHandler(model, signature, 4096, stddev=False)
         >>> block = Block("rows.npy", ["a"], np.ones([1, 2], np.float32), np.arange(1), [])
-        >>> [embedded] = handler.run_inference(block, handler.load_model())
+        >>> rows = UnitBlock(block, Unit("all", 1, (), "of the unit"), index=0, is_last=True)
+        >>> [embedded] = handler.run_inference(rows, handler.load_model())
         >>> embedded.outputs["embedding"]
         array([[2., 2.]], dtype=float32)
 
@@ -99,12 +124,11 @@ class SavedModelHandler(ModelHandler[Block, Embedded, Any]):
 
     def get_num_bytes(self, batch: Any) -> int:
         """Bytes of observations; the default would pickle the block to find out."""
-        return batch.x.nbytes
+        return batch.block.x.nbytes
 
     def run_inference(self, batch: Any, model: Any, inference_args: dict[str, Any] | None = None) -> Iterable[Embedded]:
-        """One block in, one out. Rows that raise, or whose outputs are not finite, are moved to its
-        rejections."""
-        block, dimension = batch, self._signature.dimension
+        """One block in, one out; rows that raise, or whose outputs are not finite, are moved to its rejections."""
+        block, dimension = batch.block, self._signature.dimension
         outputs: dict[str, np.ndarray] = {
             name: np.full((len(block), dimension), np.nan, np.float32) for name in self._names
         }
@@ -125,7 +149,7 @@ class SavedModelHandler(ModelHandler[Block, Embedded, Any]):
 
         for first in range(0, len(block), self._batch_size):
             bisect(range(first, min(first + self._batch_size, len(block))), work, reject)
-        return [_without_bad_rows(block, outputs, reasons)]
+        return [_without_bad_rows(batch, outputs, reasons)]
 
     def _embed(self, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         import tensorflow as tf
@@ -151,13 +175,13 @@ def _shaped(name: str, output: Any, expected: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def _without_bad_rows(block: Block, outputs: dict[str, np.ndarray], reasons: dict[int, str]) -> Embedded:
+def _without_bad_rows(rows: UnitBlock, outputs: dict[str, np.ndarray], reasons: dict[int, str]) -> Embedded:
     finite = np.logical_and.reduce([finite_rows(array) for array in outputs.values()])
     for row in np.flatnonzero(~finite):
         reasons.setdefault(int(row), "the model's output is not finite")
     if not reasons:
-        return Embedded(block, outputs)
-    rejected = [block.rejection(row, reason) for row, reason in reasons.items()]
+        return Embedded(rows, outputs)
+    rejected = [rows.block.rejection(row, reason) for row, reason in reasons.items()]
     good = np.flatnonzero(finite)
-    kept = block.take(good, rejected)
+    kept = dataclasses.replace(rows, block=rows.block.take(good, rejected))
     return Embedded(kept, {name: array[good] for name, array in outputs.items()})

@@ -14,7 +14,7 @@ from pipelines.errors import PipelineError, Rejection
 from pipelines.jobs.commits import Output, Unit
 
 
-class Part:
+class ParquetPart:
     """A Parquet part that is being written, one row group a block."""
 
     def __init__(self, output: Output, unit: Unit):
@@ -25,7 +25,8 @@ class Part:
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, embedded: Embedded) -> None:
-        block = embedded.block
+        """Writes the rows of a block, and remembers which of them are bad."""
+        block = embedded.rows.block
         table = part_table(block.keys, embedded.outputs, block.kept)
         if self._writer is None:
             self._writer = parquet_writer(self._file, table.schema)

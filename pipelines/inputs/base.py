@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from pipelines.errors import PipelineError, Rejection
 from pipelines.formats.files import Found
-from pipelines.jobs.commits import Unit
 
 BLOCK_BYTES = 32 << 20  # of observations; a block and its embeddings are what a worker holds in memory
 BLOCK_ROWS = 65536
@@ -43,9 +42,6 @@ class Block:
         positions: In the file, `[N]`.
         rejected: Rows of the same run of records that are bad.
         kept: Further columns of the input that the output takes over, `[N]` each.
-        unit: The unit of work that these rows are of, so that it comes through the model to the writer.
-        index: Which part of the unit, from 0.
-        last: Whether it is the unit's last part.
         own_files: Whether each row is a file of its own, which its key names.
     """
 
@@ -55,9 +51,6 @@ class Block:
     positions: np.ndarray
     rejected: list[Rejection]
     kept: pa.Table | None = None
-    unit: Unit | None = None
-    index: int = 0
-    last: bool = True
     own_files: bool = False
 
     def __len__(self) -> int:

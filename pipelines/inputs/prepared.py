@@ -13,7 +13,6 @@ from pipelines.errors import PipelineError
 from pipelines.formats import tfrecords
 from pipelines.inputs.base import Block, BlockReference, Rows, block_rows, unknown_split
 from pipelines.inputs.examples import Features, parse
-from pipelines.jobs.commits import MANIFEST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _shards(info: dict[str, Any]) -> list[tuple[str, str, int]]:
 
 def _checksums(path: str, shards: Sequence[tuple[str, str, int]]) -> dict[str, str]:
     """The SHA-256 of each shard: from the manifest where there is one, else computed."""
-    manifest = os.path.join(path, MANIFEST)
+    manifest = os.path.join(path, contract.MANIFEST)
     files = [file for _, file, _ in shards]
     if storage.exists(manifest):
         listed = {entry["path"]: entry for entry in storage.read_json(manifest).get("files", [])}
@@ -146,7 +145,9 @@ def _checksums(path: str, shards: Sequence[tuple[str, str, int]]) -> dict[str, s
                 )
         return {file: listed[file]["sha256"] for file in files}
     if storage.exists(os.path.join(path, contract.WORK)):
-        raise PipelineError(f"{path} is not complete (it has no {MANIFEST}): run its preparation again to finish it")
+        raise PipelineError(
+            f"{path} is not complete (it has no {contract.MANIFEST}): run its preparation again to finish it"
+        )
     missing = [file for file in files if storage.size(os.path.join(path, file)) is None]
     if missing:
         raise PipelineError(f"{path} lacks {len(missing)} of its shards, the first is {missing[0]}")
