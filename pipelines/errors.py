@@ -37,8 +37,7 @@ class Rejection:
 
 
 def first_line(error: Exception) -> str:
-    """An error's first line that says something, at most 300 characters; TensorFlow opens with several that
-    do not.
+    """An error's first line that says something, at most 300 characters; TensorFlow's first ones say nothing.
 
     Example:
         >>> first_line(ValueError("Graph execution error:\\n\\n  a white row"))

@@ -92,7 +92,7 @@ def content_hashes(batch: Batch, rows: int) -> bytes:
 
 
 def first_of_equals(hashes: np.ndarray) -> np.ndarray:
-    """For each row the number of the first one with the same hash, `[N]`; hashes are uint64 `[N, 4]`.
+    """For each row the number of the first one with the same hash, ``[N]``; hashes are uint64 ``[N, 4]``.
 
     Example:
         >>> first_of_equals(np.uint64([[7, 7, 7, 7], [0, 0, 0, 1], [7, 7, 7, 7], [0, 0, 0, 0], [0, 0, 0, 0]])).tolist()

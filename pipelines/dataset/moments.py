@@ -71,8 +71,7 @@ class Moments:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Mean, standard deviation (of the population) and range, in the units of x; for bytes the
-        histogram too."""
+        """Mean, standard deviation (of the population) and range, in the units of x; of bytes the histogram too."""
         if self.histogram:
             return _byte_summary(self.histogram)
         std = math.sqrt(self.deviations / self.values)
@@ -80,12 +79,12 @@ class Moments:
 
 
 @dataclasses.dataclass(frozen=True)
-class Columns:
-    """Moments of each column of float vectors: rows, and by column `[D]` mean, squared deviations and range.
+class ColumnMoments:
+    """Moments of each column of float vectors: rows, and by column ``[D]`` mean, squared deviations and range.
 
     Example:
         >>> x = np.float32([[0, 5], [2, 5]])
-        >>> (Columns.of(x[:1]) + Columns.of(x[1:])).summary()
+        >>> (ColumnMoments.of(x[:1]) + ColumnMoments.of(x[1:])).summary()
         {'mean': [1.0, 5.0], 'std': [1.0, 0.0], 'min': [0.0, 5.0], 'max': [2.0, 5.0]}
     """
 
@@ -96,14 +95,14 @@ class Columns:
     maximum: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray) -> "Columns":
-        """Moments of the columns of `[N, D]`, N at least 1."""
+    def of(cls, x: np.ndarray) -> "ColumnMoments":
+        """Moments of the columns of ``[N, D]``, N at least 1."""
         wide = x.astype(np.float64)
         mean = wide.mean(axis=0)
         return cls(len(wide), mean, ((wide - mean) ** 2).sum(axis=0), wide.min(axis=0), wide.max(axis=0))
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Columns":
+    def from_json(cls, value: dict[str, Any]) -> "ColumnMoments":
         """The inverse of ``to_json``."""
         return cls(value["rows"], *(np.array(value[name]) for name in _ARRAYS))
 
@@ -111,9 +110,9 @@ class Columns:
         """Plain values."""
         return {"rows": self.rows} | {name: getattr(self, name).tolist() for name in _ARRAYS}
 
-    def __add__(self, other: "Columns") -> "Columns":
+    def __add__(self, other: "ColumnMoments") -> "ColumnMoments":
         mean, deviations = _chan(self.rows, self.mean, self.deviations, other.rows, other.mean, other.deviations)
-        return Columns(
+        return ColumnMoments(
             self.rows + other.rows,
             mean,
             deviations,
@@ -122,14 +121,13 @@ class Columns:
         )
 
     def summary(self) -> dict[str, list[float]]:
-        """Mean, standard deviation (of the population) and range of each column, `[D]`, in the units of x."""
+        """Mean, standard deviation (of the population) and range of each column, ``[D]``, in the units of x."""
         std = np.sqrt(self.deviations / self.rows)
         return dict(zip(_SUMMARY, (v.tolist() for v in (self.mean, std, self.minimum, self.maximum)), strict=True))
 
 
 def has_columns(shape: Sequence[int], dtype: str) -> bool:
-    """Whether observations of this shape and dtype have moments by column: float vectors that are not too long to
-    show."""
+    """Whether rows of this shape and dtype have moments by column: float vectors that are not too long to show."""
     return dtype == "float32" and len(shape) == 1 and shape[0] <= MAX_COLUMNS
 
 
@@ -140,7 +138,7 @@ def _chan(n: int, mean: Any, deviations: Any, other_n: int, other_mean: Any, oth
 
 
 def _histogram(x: np.ndarray) -> np.ndarray:
-    """How often each byte value occurs, `[256]`. Counting bytes in pairs is twice as fast."""
+    """How often each byte value occurs, ``[256]``. Counting bytes in pairs is twice as fast."""
     even = len(x) - len(x) % 2
     pairs = np.bincount(np.ascontiguousarray(x[:even]).view(np.uint16), minlength=1 << 16).reshape(256, 256)
     return pairs.sum(axis=0) + pairs.sum(axis=1) + np.bincount(x[even:], minlength=256)

@@ -38,9 +38,9 @@ def render(
     """The page.
 
     Args:
-        name: Of the dataset.
+        name: The dataset's name.
         statistics: What ``statistics.json`` holds.
-        pictures: By split its first rows, `[N, H, W, 1 or 3]`; nothing where rows are no images.
+        pictures: By split its first rows, ``[N, H, W, 1 or 3]``; nothing where rows are no images.
         rejections: All of them, in the order of the plan; read once, and few are kept.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a worker tells of its shard, and what the driver makes of all that is told.
+"""What a worker reports of its shard, and what the driver makes of all reports.
 
 The facts of a shard travel in its commit record as plain JSON values: counts of labels, moments, the first images. They
 are added up in the order of the shards, so that the sum does not depend on who did which shard when.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.dataset import thumbnails
-from pipelines.dataset.moments import Columns, Moments, combine, has_columns
+from pipelines.dataset.moments import ColumnMoments, Moments, combine, has_columns
 from pipelines.jobs.commits import Unit
 from pipelines.sources import Batch, Schema
 
@@ -23,7 +23,7 @@ class Tally:
     """Counts, label counts, moments and first images of the rows of a shard.
 
     Args:
-        schema: Of the rows.
+        schema: What every row looks like.
         shown: From how many of the shard's first references an image is kept; 0 where rows are no images.
 
     Example:
@@ -38,7 +38,7 @@ class Tally:
         self._by_column, self._shown = has_columns(schema.shape, schema.dtype), shown
         self._labels: dict[int, int] = {}
         self._moments = Moments()
-        self._columns: list[Columns] = []
+        self._columns: list[ColumnMoments] = []
         self._pictures: list[np.ndarray] = []
 
     def add(self, batch: Batch, rows: np.ndarray) -> None:
@@ -48,7 +48,7 @@ class Tally:
         self.rows += len(batch.x)
         self._moments = self._moments + Moments.of(batch.x)
         if self._by_column:
-            own = Columns.of(batch.x)
+            own = ColumnMoments.of(batch.x)
             self._columns = [self._columns[0] + own] if self._columns else [own]
         if rows[0] < self._shown:
             self._pictures.append(thumbnails.thumbnails(batch.x[rows[batch.good] < self._shown]))
@@ -78,13 +78,13 @@ def statistics(schema: Schema, units: Sequence[Unit], commits: Sequence[dict[str
             splits[split]["labels"] = dict(zip(schema.labels, counts, strict=True))
         splits[split]["x"] = combine(Moments.from_json(f["moments"]) for f in facts).summary()
         if has_columns(schema.shape, schema.dtype):
-            columns = (Columns.from_json(value) for f in facts for value in f["columns"])
+            columns = (ColumnMoments.from_json(value) for f in facts for value in f["columns"])
             splits[split]["columns"] = functools.reduce(operator.add, columns).summary()
     return {"shape": list(schema.shape), "dtype": schema.dtype, "splits": splits}
 
 
 def pictures(schema: Schema, units: Sequence[Unit], commits: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """By split its first rows as images, `[N, h, w, c]`; a split without is not there."""
+    """By split its first rows as images, ``[N, h, w, c]``; a split without is not there."""
     parts: dict[str, list[np.ndarray]] = {}
     for unit, commit in zip(units, commits, strict=True):
         for value in commit["facts"]["pictures"]:

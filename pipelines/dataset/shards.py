@@ -31,7 +31,7 @@ class Shard:
         index: Number of the shard within its split, from 0.
         count: How many shards the split has.
         first: How many rows of the split lie in the shards before.
-        rows: Indices into the source's plan, `[N]`.
+        rows: Indices into the source's plan, ``[N]``.
     """
 
     split: str
@@ -90,14 +90,14 @@ def plan_shards(plan: Plan, test_fraction: float, validation_fraction: float, ro
 
 
 def _hashes(keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Two independent 64-bit hashes of each key, `[N]`: one orders the rows, the other draws the split."""
+    """Two independent 64-bit hashes of each key, ``[N]``: one orders the rows, the other draws the split."""
     digests = b"".join(hashlib.sha256(key.encode()).digest()[:16] for key in keys)
     words = np.frombuffer(digests, ">u8").reshape(-1, 2)
     return words[:, 0], words[:, 1]
 
 
 def _splits(plan: Plan, draws: np.ndarray, test_fraction: float, validation_fraction: float) -> np.ndarray:
-    """The split of each row, `[N]`: the source's own, and by hash what the source does not have."""
+    """The split of each row, ``[N]``: the source's own, and by hash what the source does not have."""
     own = np.array([split or contract.TRAIN for split in plan.splits])
     u = draws / 2.0**64
     test = 0.0 if (own == contract.TEST).any() else test_fraction
@@ -142,8 +142,8 @@ class WriteShard(beam.DoFn):
             yield unit.name
             return
         with reporting(self._output, unit):
-            rows, rejected, told = self._write(unit)
-            self._output.commit(unit, rows, rejected, told)
+            rows, rejected, facts = self._write(unit)
+            self._output.commit(unit, rows, rejected, facts)
         self._read.inc(unit.rows)
         self._written.inc(rows)
         self._rejected.inc(len(rejected))

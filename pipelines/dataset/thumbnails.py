@@ -17,7 +17,7 @@ _SHEET_COLUMNS, _GAP = 8, 1  # images, pixels
 
 
 def limit(shape: Sequence[int], dtype: str) -> int:
-    """How many rows of a split are shown; none where they are no images `[H, W, C]` with C from 1 to 4.
+    """How many rows of a split are shown; none where they are no images ``[H, W, C]`` with C from 1 to 4.
 
     Example:
         >>> limit((28, 28, 1), "uint8"), limit((784,), "uint8"), limit((4000, 3000, 3), "float32")
@@ -31,7 +31,7 @@ def limit(shape: Sequence[int], dtype: str) -> int:
 
 
 def thumbnails(x: np.ndarray) -> np.ndarray:
-    """Images `[N, H, W, C]` to `[N, h, w, c]`, each side at most 128 pixels, without the alpha channel."""
+    """Images ``[N, H, W, C]`` to ``[N, h, w, c]``, each side at most 128 pixels, without the alpha channel."""
     step = _step(x.shape[1:])
     return x[:, ::step, ::step, : _colours(x.shape[3])]
 
@@ -70,7 +70,7 @@ def to_bytes(x: np.ndarray, black: float, white: float) -> np.ndarray:
 
 
 def sheet(x: np.ndarray) -> np.ndarray:
-    """Byte images `[N, h, w, c]` in rows of eight, a grey line between them: `[H, W, c]`.
+    """Byte images ``[N, h, w, c]`` in rows of eight, a grey line between them: ``[H, W, c]``.
 
     Example:
         >>> sheet(np.zeros([9, 28, 28, 1], np.uint8)).shape
@@ -88,7 +88,7 @@ def sheet(x: np.ndarray) -> np.ndarray:
 
 
 def png(page: np.ndarray) -> bytes:
-    """`[H, W, 1]` or `[H, W, 3]` bytes as a PNG file."""
+    """``[H, W, 1]`` or ``[H, W, 3]`` bytes as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(page[..., 0] if page.shape[2] == 1 else page).save(file, "PNG")
     return file.getvalue()

@@ -18,8 +18,10 @@ class References:
     """Rows by name and place, in the order of the unit.
 
     Attributes:
-        keys, files, positions: Of each row, `[N]`.
-        reasons: Why a row is rejected unread, or None, `[N]`.
+        keys: The key of each row, ``[N]``.
+        files: The file in which it lies, ``[N]``.
+        positions: Where in that file, ``[N]``.
+        reasons: Why a row is rejected unread, or None, ``[N]``.
 
     Example:
         >>> from pipelines.sources import make_source

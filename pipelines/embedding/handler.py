@@ -50,7 +50,7 @@ class Embedded:
 
     Attributes:
         rows: Those that the model could take.
-        outputs: Float32 `[N, D]` by output name, a score `[N]`, in the order of the rows.
+        outputs: Float32 ``[N, D]`` by output name, a score ``[N]``, in the order of the rows.
     """
 
     rows: UnitBlock
@@ -83,9 +83,9 @@ class SavedModelHandler(ModelHandler[UnitBlock, Embedded, Any]):
     """Runs blocks through a signature, in sub-batches; a row on which the model fails is rejected, not the block.
 
     Args:
-        model: Which one.
+        model: The version that is loaded.
         signature: See ``choose_signature``.
-        batch_size: Most rows in one call.
+        batch_size: Most rows in one call of the model.
         stddev: Also keep ``embedding_stddev``.
         score: Also ask for the ELBO.
 

@@ -13,7 +13,7 @@ _GOLDEN, _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1C
 
 
 def standard_normal(keys: Sequence[str], num_samples: int, dimension: int) -> np.ndarray:
-    """Float32 `[N, num_samples, dimension]`, from N(0, 1), each row a function of its key alone.
+    """Float32 ``[N, num_samples, dimension]``, from N(0, 1), each row a function of its key alone.
 
     SplitMix64 (Steele, Lea and Flood, 2014) counts on from a hash of the key; Box and Muller make normals of its bits.
 

@@ -60,8 +60,9 @@ def read_part(output: Output, name: str, columns: Sequence[str] | None = None) -
 
 
 def part_table(keys: Sequence[str], outputs: dict[str, np.ndarray], kept: pa.Table | None = None) -> pa.Table:
-    """The columns of a part: ``key`` string, each output `[N, D]` as a fixed-size list of float32 and `[N]` as float32,
-    and what is kept.
+    """The columns of a part: the key, each output and what is kept.
+
+    An output ``[N, D]`` is a column of fixed-size lists of float32, one of ``[N]`` a column of float32.
 
     Example:
         >>> part_table(["a"], {"embedding": np.zeros([1, 2], np.float32)}).schema.names

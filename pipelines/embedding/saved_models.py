@@ -15,8 +15,7 @@ OUTPUTS = contract.OUTPUTS[contract.EMBED]
 
 @dataclasses.dataclass(frozen=True)
 class ModelVersion:
-    """One version of a model: its folder, its name, its number (None where the folder has none), its
-    checksum."""
+    """One version of a model: its folder, name, number (None where the folder has none) and checksum."""
 
     path: str
     name: str
@@ -56,7 +55,7 @@ def find_model(path: str) -> ModelVersion:
 
 
 def _checksum(folder: str) -> str:
-    """Of every file of the SavedModel, with its name."""
+    """A hash of every file of the SavedModel and its name."""
     files = storage.files_below(folder)
     return storage.fingerprint(sorted([file, storage.sha256(os.path.join(folder, file))] for file in files))
 
@@ -87,7 +86,15 @@ def load(model: ModelVersion) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """A signature: its name, the name, shape and dtype of its input, and the length D of an embedding."""
+    """A signature that gives embeddings.
+
+    Attributes:
+        name: The signature's name.
+        input: Name of the input for the observations.
+        shape: An observation's shape; None where any size is taken.
+        dtype: An observation's dtype.
+        dimension: Length D of an embedding.
+    """
 
     name: str
     input: str
@@ -98,8 +105,14 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A signature that gives a row's ELBO from noise: its name, the name of its observations, the length of z, and how
-    many samples of z to take."""
+    """A signature that gives a row's ELBO from noise.
+
+    Attributes:
+        name: The signature's name.
+        input: Name of the input for the observations.
+        dimension: Length of z.
+        num_samples: How many samples of z to take.
+    """
 
     name: str
     input: str

@@ -53,7 +53,7 @@ def find_files(path: str, suffixes: tuple[str, ...], otherwise: str = "") -> Fou
 
     Args:
         path: A file, a folder or a pattern.
-        suffixes: Of the names.
+        suffixes: How the names of the files end.
         otherwise: What else ``path`` might have been, for the error.
 
     Raises:

@@ -24,19 +24,19 @@ _KEY_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer,
 
 
 @dataclasses.dataclass(frozen=True)
-class Columns:
+class ParquetLayout:
     """What the footers of some Parquet files say, which all have the columns in question.
 
     Attributes:
         kinds: The types of those columns, by name.
-        groups: Of each file, the rows of its row groups.
+        groups: How many rows each row group of a file has, by file.
     """
 
     kinds: dict[str, pa.DataType]
     groups: dict[str, tuple[int, ...]]
 
 
-def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[str]]) -> Columns:
+def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[str]]) -> ParquetLayout:
     """The columns of Parquet files that must agree on them.
 
     Args:
@@ -67,7 +67,7 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
         raise PipelineError(f"{first} and {second} in {found.root} have columns of different types: take them apart")
     if not any(map(sum, groups.values())):
         raise PipelineError(f"{path} holds no rows")
-    return Columns(dict(next(iter(kinds))), groups)
+    return ParquetLayout(dict(next(iter(kinds))), groups)
 
 
 def _look(found: Found, file: str) -> tuple[pa.Schema, tuple[int, ...]]:
@@ -81,7 +81,9 @@ def _look(found: Found, file: str) -> tuple[pa.Schema, tuple[int, ...]]:
         raise PipelineError(f"{found.path(file)} cannot be read as Parquet: {first_line(error)}") from error
 
 
-def check_columns(path: str, columns: Columns, column: str, key: str | None) -> tuple[tuple[int, ...] | None, str, str]:
+def check_columns(
+    path: str, columns: ParquetLayout, column: str, key: str | None
+) -> tuple[tuple[int, ...] | None, str, str]:
     """What ``describe_column`` says of the column with the observations.
 
     Raises:
@@ -136,8 +138,9 @@ def tensors(
     """The rows that can be taken, as indices `[M]`, and their observations `[M, *shape]`.
 
     Args:
-        array: Lists of numbers, or bytes. shape, dtype: Of an observation; the dtype ``string`` leaves bytes as they
-            are, objects `[M]`.
+        array: Lists of numbers, or bytes.
+        shape: An observation's shape.
+        dtype: An observation's dtype; ``string`` leaves bytes as they are, objects ``[M]``.
         reasons: Told why the others cannot be taken, unless they have a reason already.
 
     Example:

@@ -24,8 +24,9 @@ def open_input(path: str, key: str = contract.KEY, column: str = contract.X, kee
 
     Args:
         path: What to read: a prepared dataset; or Parquet, TFRecord or image files: one, a folder or a pattern.
-        key, column, keep: Of Parquet files, the columns with the key, the observation, and those to take over; of
-            TFRecord files, the features. A prepared dataset can keep its ``label``.
+        key: Column of Parquet files, or feature of TFRecord files, with the key.
+        column: The same with the observation.
+        keep: The same that the output takes over; a prepared dataset can keep its ``label``.
 
     Raises:
         PipelineError: There is nothing of the kind, or it lacks a column.

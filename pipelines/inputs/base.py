@@ -78,11 +78,11 @@ class Rows(abc.ABC):
     """An input. Holds plain values only, because it travels to the workers.
 
     Attributes:
-        path: As given.
-        shape: Of an observation, without the batch; None where the signature decides.
-        dtype: Of an observation: uint8, float32, or string for encoded images.
+        path: Where the input lies, as it was given.
+        shape: An observation's shape, without the batch; None where the signature decides.
+        dtype: An observation's dtype: uint8, float32, or string for encoded images.
         signature: The signature that such rows are for, unless another is named.
-        checksums: Of each file, for the job's fingerprint.
+        checksums: The SHA-256 of each file, for the job's fingerprint.
     """
 
     path: str
@@ -188,8 +188,7 @@ def block_rows(shape: Sequence[int], dtype: str) -> int:
 def bisect(
     rows: Sequence[int], work: Callable[[Sequence[int]], None], reject: Callable[[int, Exception], None]
 ) -> None:
-    """Does ``work`` on rows; where it raises, on halves of them, until only rows that fail by themselves
-    are left.
+    """Does ``work`` on rows; where it raises, on halves of them, down to the rows that fail by themselves.
 
     Args:
         rows: Any sequence that can be sliced.

@@ -23,7 +23,7 @@ class Parquet(ColumnRows):
     """Parquet files that have the same columns.
 
     Attributes:
-        groups: Of each file, the rows of its row groups.
+        groups: How many rows each row group of a file has, by file.
 
     Example:
         >>> rows = pa.table({"key": ["a", "b"], "x": pa.array([b"\\0\\1", b"\\2\\3"], pa.binary(2))})

@@ -27,7 +27,8 @@ class TFRecords(ColumnRows):
 
     Attributes:
         features: Which of the features are read.
-        rows, starts: Of each file, how many records it has and at which byte each unit of work begins.
+        rows: How many records each file has.
+        starts: At which bytes of each file the units of work begin.
 
     Example:
         >>> from pipelines.inputs import open_input

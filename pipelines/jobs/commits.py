@@ -43,7 +43,7 @@ class Unit:
         name: Also the name of its commit record. Depends on the plan alone.
         rows: How many rows it was planned to read.
         files: Its output files, relative to the output directory.
-        fingerprint: Of the job and of what this unit reads.
+        fingerprint: Hash of the job and of what this unit reads.
         task: What to do, in plain JSON values; each pipeline has its own.
     """
 
@@ -88,8 +88,6 @@ class Output:
         with self.writing(name) as file:
             file.write(storage.to_json(value, indent=2))
 
-    # Taking the directory.
-
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the directory for this process until the block ends (or the process dies).
@@ -122,9 +120,10 @@ class Output:
         """Makes the directory this job's: resumes the same job, refuses another one unless ``overwrite``.
 
         Args:
-            kind: ``"prepared"`` or ``"embeddings"``; an output never changes its kind. fingerprint: Of
-            inputs and options. units: The whole plan. overwrite: Remove what earlier jobs wrote here, this
-            one's earlier runs included, and start afresh.
+            kind: ``"prepared"`` or ``"embeddings"``; an output never changes its kind.
+            fingerprint: Hash of inputs and options.
+            units: The whole plan.
+            overwrite: Remove what earlier jobs wrote here, this one's earlier runs included, and start afresh.
 
         Raises:
             PipelineError: The directory belongs to another job.
@@ -172,8 +171,6 @@ class Output:
             for name in storage.names(self.file(contract.WORK, folder)):
                 storage.remove(self.file(contract.WORK, folder, name))
 
-    # A worker's part.
-
     def commit(self, unit: Unit, rows: int, rejected: Sequence[Rejection], facts: dict[str, Any]) -> None:
         """Writes a unit's rejections and then its record; its files must lie under their final names.
 
@@ -197,8 +194,7 @@ class Output:
         storage.remove(self.file(contract.WORK, "failures", f"{unit.name}.txt"))  # of a try that the runner repeated
 
     def _reject(self, name: str, rejected: Sequence[Rejection]) -> list[str]:
-        """Writes rejections, or removes those of an earlier try; returns the name of the file, if there is
-        one."""
+        """Writes rejections, or removes those of an earlier try; returns the name of the file, if there is one."""
         listing = f"{REJECTED}/{name}.jsonl"
         if not rejected:
             storage.remove(self.file(listing))
@@ -230,8 +226,6 @@ class Output:
             self.writing(f"_work/failures/{unit.name}.txt") as file,
         ):
             file.write(reason.encode("utf-8", "backslashreplace"))
-
-    # The driver's part.
 
     def record(self, name: str) -> dict[str, Any] | None:
         """A commit record, or None where the unit has not been committed."""
@@ -309,8 +303,7 @@ class Output:
         return storage.read_json(self.file(MANIFEST)) if storage.exists(self.file(MANIFEST)) else None
 
     def finished(self, fingerprint: str, units: Sequence[Unit]) -> dict[str, Any] | None:
-        """The manifest when this very job is complete and its files are in place; else None, and no
-        manifest."""
+        """The manifest where this very job is complete and its files in place; else None, and it is removed."""
         manifest = self.manifest()
         if (
             manifest is not None

@@ -30,6 +30,7 @@ class ArchivedImages(Source):
     SUFFIXES = archives.SUFFIXES
 
     def plan(self) -> Plan:
+        """See ``Source.plan``."""
         found = find_files(self.input_path, self.SUFFIXES)
         rows, names, shapes = TableRows(), [], []
         for file in found.files:

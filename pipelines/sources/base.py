@@ -47,10 +47,10 @@ class Fields:
 
     Attributes:
         key: Column or feature with the key.
-        column: With the observation.
-        label: With the class.
-        shape: Of an observation.
-        dtype: Of an observation that is raw bytes, ``uint8`` or ``float32``.
+        column: Column or feature with the observation.
+        label: Column or feature with the class.
+        shape: An observation's shape.
+        dtype: What an observation that is raw bytes holds, ``uint8`` or ``float32``.
     """
 
     key: str | None = None
@@ -74,7 +74,7 @@ class Plan:
     """All rows of an input, as columns in the order of the source.
 
     Attributes:
-        schema: Of the rows.
+        schema: What every row looks like.
         keys: Stable names, `[N]`.
         splits: The source's own split of each row, or None where the format has none, `[N]`.
         files: Where each row lies, `[N]`; what ``Source.open`` takes.
@@ -127,7 +127,7 @@ class Source(abc.ABC):
 
     Attributes:
         takes: Which of the ``Fields`` mean something to this source.
-        block_bytes: Of rows that a worker reads, counts and writes together. More where a file has no random access.
+        block_bytes: How much a worker reads, counts and writes together; more where a file has no random access.
 
     Example:
         >>> from pipelines.sources import make_source

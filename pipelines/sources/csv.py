@@ -30,6 +30,7 @@ class Csv(Source):
     takes = ("key", "label")
 
     def plan(self) -> Plan:
+        """See ``Source.plan``."""
         found = find_files(self.input_path, (".csv",))
         rows, classes = TableRows(), Classes()
         first: list[str] = []

@@ -14,6 +14,7 @@ class Digits(ArraySource):
     needs_input = False
 
     def plan(self) -> Plan:
+        """See ``Source.plan``."""
         x, y = _digits()
         raw = x.tobytes() + y.tobytes()
         inputs = [Input("scikit-learn/digits", len(raw), hashlib.sha256(raw).hexdigest())]

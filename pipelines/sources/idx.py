@@ -15,8 +15,7 @@ from pipelines.sources.base import ArraySource, Plan, Schema, class_names, conca
 
 
 class Idx(ArraySource):
-    """MNIST's format: a folder with ``train-images-idx3-ubyte``, ``t10k-images-idx3-ubyte`` and labels, gz
-    or not.
+    """MNIST's format: ``train-images-idx3-ubyte``, ``t10k-images-idx3-ubyte`` and labels in a folder, gz or not.
 
     The splits come from the file names; keys are like ``train-00000`` and ``test-00000``, numbered by
     position.
@@ -25,6 +24,7 @@ class Idx(ArraySource):
     _SPLITS = (("train", contract.TRAIN), ("t10k", contract.TEST))
 
     def plan(self) -> Plan:
+        """See ``Source.plan``."""
         if not storage.is_folder(self.input_path):
             raise PipelineError(f"{self.input_path} is not a folder, expected one with train-images-idx3-ubyte[.gz]")
         found = [(split, images) for stem, split in self._SPLITS if (images := self._find(stem, "images-idx3"))]

@@ -24,6 +24,7 @@ class Images(Source):
     """
 
     def plan(self) -> Plan:
+        """See ``Source.plan``."""
         files, rejected = self._files()
         if not files:
             raise PipelineError(

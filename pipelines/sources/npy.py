@@ -21,6 +21,7 @@ class Npy(ArraySource):
     _SPLITS = contract.SPLITS
 
     def plan(self) -> Plan:
+        """See ``Source.plan``."""
         found = self._files()
         arrays = [_npy(self._file(name)) for _, name in found]
         schemas = {layout_of(array) for array in arrays}

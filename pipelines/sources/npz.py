@@ -51,6 +51,7 @@ class Npz(ArraySource):
     block_bytes = 64 << 20
 
     def plan(self) -> Plan:
+        """See ``Source.plan``."""
         found = find_files(self.input_path, (".npz",))
         stems = {file: file.removesuffix(".npz") for file in found.files}
         by_name = len(stems) > 1 and set(stems.values()) <= set(_SPLITS)

@@ -47,6 +47,7 @@ class Parquet(BlockSource):
     takes = ("key", "column", "label", "shape", "dtype")
 
     def plan(self) -> Plan:
+        """See ``Source.plan``."""
         found = find_files(self.input_path, (".parquet",))
         columns = open_columns(self.input_path, found, self._names)
         key, label = _named(columns.kinds, self.fields.key, contract.KEY), _label(columns.kinds, self.fields.label)

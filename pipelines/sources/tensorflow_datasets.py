@@ -12,8 +12,7 @@ from pipelines.sources.base import Opened, Plan, Schema, Source, concatenated, d
 
 
 class Tfds(Source):
-    """A TensorFlow Datasets dataset by name, ``tfds:mnist``, with its own splits; downloads where there is
-    a network.
+    """A TensorFlow Datasets dataset by name, ``tfds:mnist``, with its own splits; it may be downloaded.
 
     It is prepared as ArrayRecord, the format with random access. ``--input`` may name TFDS's data folder. The
     observation is the feature ``x`` or ``image``, or the only array feature; the label is a ``label`` class.
@@ -43,6 +42,7 @@ class Tfds(Source):
         return {name: value for name, value in self.__dict__.items() if name != "_builder"}
 
     def plan(self) -> Plan:
+        """See ``Source.plan``."""
         info = self._builder.info
         feature = info.features[self._observation]
         dtype = np.dtype(feature.np_dtype).name
@@ -58,6 +58,7 @@ class Tfds(Source):
         return concatenated(schema, parts, inputs)
 
     def open(self, file: str, schema: Schema) -> Opened:
+        """See ``Source.open``."""
         data = self._builder.as_data_source(split=file)
         observation, has_label = self._observation, self._has_label
 

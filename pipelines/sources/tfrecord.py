@@ -32,6 +32,7 @@ class TfRecord(Source):
     takes = ("key", "column", "label", "shape", "dtype")
 
     def plan(self) -> Plan:
+        """See ``Source.plan``."""
         found = find_files(self.input_path, _SUFFIXES)
         survey = _Survey(self)
         inputs: list[Input] = []

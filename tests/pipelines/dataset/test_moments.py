@@ -6,7 +6,7 @@ import operator
 import numpy as np
 import pytest
 
-from pipelines.dataset.moments import Columns, Moments, combine
+from pipelines.dataset.moments import ColumnMoments, Moments, combine
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -25,9 +25,9 @@ def test_moments_do_not_depend_on_the_cuts(dtype):
 def test_columns_do_not_depend_on_the_cuts():
     scale, shift = np.float32([1, 1e-2, 1e3]), np.float32([0, 1e4, -5])  # cancels in naive sums
     x = (np.random.default_rng(0).normal(size=(1001, 3)) * scale + shift).astype(np.float32)
-    cut = functools.reduce(operator.add, (Columns.of(part) for part in np.split(x, [1, 7, 500])))
+    cut = functools.reduce(operator.add, (ColumnMoments.of(part) for part in np.split(x, [1, 7, 500])))
     truth = x.astype(np.float64)
-    for found in (Columns.of(x).summary(), cut.summary(), Columns.from_json(cut.to_json()).summary()):
+    for found in (ColumnMoments.of(x).summary(), cut.summary(), ColumnMoments.from_json(cut.to_json()).summary()):
         np.testing.assert_allclose(found["mean"], truth.mean(axis=0), rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(found["std"], truth.std(axis=0), rtol=1e-9)
         assert found["min"] == truth.min(axis=0).tolist() and found["max"] == truth.max(axis=0).tolist()
