@@ -16,7 +16,8 @@ import tfvae
 from benchmarks import models, report, training
 from benchmarks.peers.turns import Work
 from benchmarks.sizes import HIDDEN, LATENT
-from tfvae import objectives, posteriors, xla
+from tfvae import objectives, posteriors
+from tfvae.engine import xla
 
 PASSES = 2  # over the rows in one turn, which takes about a second
 

@@ -20,8 +20,8 @@ from benchmarks.peers.keras import products
 from benchmarks.peers.turns import Work
 from benchmarks.sizes import EPOCHS, HIDDEN, LATENT
 from benchmarks.training import ROWS, fitted, images, timed
-from tfvae import xla
-from tfvae.replicas import Rows
+from tfvae.engine import xla
+from tfvae.engine.replicas import Rows
 
 PARTS = ("the matrix products", "the loss and its gradients", "the training step", "`fit`")
 

@@ -8,7 +8,8 @@ from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 import tfvae
-from tfvae import DistributionLayer, families, networks, posteriors, replicas
+from tfvae import DistributionLayer, families, networks, posteriors
+from tfvae.engine import replicas
 
 D, ROWS = 20, 4
 SEED = tf.constant([3, 4])

@@ -7,8 +7,8 @@ import tensorflow as tf
 from scipy import stats
 
 from tfvae import VAE, DistributionLayer, networks
+from tfvae.engine.replicas import Rows
 from tfvae.priors import WeightPrior
-from tfvae.replicas import Rows
 
 
 def make_vae(weight_prior: WeightPrior | None = None, decoder: keras.layers.Layer | None = None) -> VAE:

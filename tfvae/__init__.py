@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # for editors
     )
     from tfvae.distribution_layer import DistributionLayer
     from tfvae.exporting.saved_model import export
-    from tfvae.vae import VAE
+    from tfvae.models.vae import VAE
 
 __version__ = "0.1.0"
 
@@ -54,7 +54,11 @@ __all__ = [
     "serving",
 ]
 
-_HOMES = {"VAE": "tfvae.vae", "DistributionLayer": "tfvae.distribution_layer", "export": "tfvae.exporting.saved_model"}
+_HOMES = {
+    "VAE": "tfvae.models.vae",
+    "DistributionLayer": "tfvae.distribution_layer",
+    "export": "tfvae.exporting.saved_model",
+}
 _WITHOUT_KERAS = ("data", "serving")
 
 

@@ -35,8 +35,8 @@ def kl_by_unit(posterior: tfd.Distribution, prior: tfd.Distribution, z: tf.Tenso
     Example:
         >>> q = tfd.Independent(tfd.Normal([[0.5, 0.0]], [[0.6065307, 1.0]]), 1)
         >>> p = tfd.Independent(tfd.Normal([0.0, 0.0], [1.0, 1.0]), 1)
-        >>> kl_by_unit(q, p, q.sample(1)).numpy().round(5).tolist()
-        [[0.30894, 0.0]]
+        >>> [round(float(kl), 5) for kl in kl_by_unit(q, p, q.sample(1))[0]]
+        [0.30894, 0.0]
     """
     if not (_independent(posterior) and _independent(prior)):
         kl = closed_form_kl(posterior, prior)

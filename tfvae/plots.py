@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import special
 
-from tfvae.vae import VAE
+from tfvae.models.vae import VAE
 
 PathLike = str | os.PathLike[str]
 

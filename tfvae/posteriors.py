@@ -7,8 +7,8 @@ such a family fully reparameterised; this module checks it, draws from it, and s
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import replicas
 from tfvae.distribution_layer import DistributionLayer
+from tfvae.engine import replicas
 from tfvae.families import facts
 
 _NUM_DRAWS = 100  # where a mean has no formula

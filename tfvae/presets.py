@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from tfvae import likelihoods, networks, posteriors
-from tfvae.vae import VAE
+from tfvae.models.vae import VAE
 
 
 @dataclasses.dataclass(frozen=True)

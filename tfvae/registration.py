@@ -19,7 +19,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 
-ROOMS = ("vae", "baselines", "experiments.aevb.adagrad")  # whose classes end in files, and what these import
+ROOMS = ("models", "baselines", "experiments.aevb.adagrad")  # whose classes end in files, and what these import
 
 
 def register() -> None:

@@ -23,8 +23,8 @@ import numpy as np
 from tfvae import data, evaluation, families, observations, plots
 from tfvae.callbacks import ProgressBar
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
+from tfvae.models.vae import VAE
 from tfvae.presets import EXPERIMENTS
-from tfvae.vae import VAE
 
 PathLike = str | os.PathLike[str]
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import tfvae
 from benchmarks.gpu.carried import Case, Program
-from tfvae.batches import Data
+from tfvae.engine.batches import Data
 
 EMBED_ROWS = 1024  # VAE.embed's own batch
 LEARNING_RATE = 1e-3
@@ -52,14 +52,14 @@ def case(
     Raises:
         ValueError: If the rows do not fill one call of K steps.
     """
-    steps = steps or tfvae.batches.default_steps_per_execution(batch_size)
+    steps = steps or tfvae.engine.batches.default_steps_per_execution(batch_size)
     if len(rows) < steps * batch_size:
         raise ValueError(f"{steps} steps of {batch_size} rows need {steps * batch_size}, received {len(rows)}.")
     built = vae(model, hidden, list(filters), latent)
     data = tf.constant(rows.reshape(len(rows), *built.event_shape))
     optimizer = keras.optimizers.Adam(LEARNING_RATE)
     built.compile(optimizer=optimizer, steps_per_execution=steps, jit_compile=True)
-    embed, _ = program(tfvae.xla.compiled(lambda x: tfvae.posteriors.mean(built.encode(x))), [data[:EMBED_ROWS]])
+    embed, _ = program(tfvae.engine.xla.compiled(lambda x: tfvae.posteriors.mean(built.encode(x))), [data[:EMBED_ROWS]])
     built.make_train_function()
     order = np.random.default_rng(0).permutation(np.arange(len(rows), dtype=np.int32))[: steps * batch_size]
     counts = np.full([steps], batch_size, np.int32)

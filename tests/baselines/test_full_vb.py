@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import stats
+from tests.test_objectives import reference_bound
 
 from tests.baselines.test_wake_sleep import ROWS, SIZE, assert_same, make_vae, train
-from tests.test_objectives import reference_bound
 from tfvae import VAE, DistributionLayer, objectives
 from tfvae.baselines import FullVB
+from tfvae.engine.replicas import Rows
 from tfvae.priors import WeightPrior
-from tfvae.replicas import Rows
 
 X = np.random.default_rng(0).uniform(size=[ROWS, SIZE]).astype(np.float32)
 

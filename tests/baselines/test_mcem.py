@@ -11,9 +11,9 @@ from scipy import stats
 from tfvae import VAE, DistributionLayer, likelihoods, networks, posteriors
 from tfvae.baselines import MonteCarloEM
 from tfvae.engine import keras_private
+from tfvae.engine.replicas import Rows
 from tfvae.experiments.aevb.adagrad import WarmAdagrad
 from tfvae.priors import Prior, WeightPrior
-from tfvae.replicas import Rows
 
 ROWS, SIZE = 11, 5
 NOISE = 0.8

@@ -10,9 +10,9 @@ from sklearn.datasets import load_digits
 
 from tfvae import VAE, DistributionLayer, networks
 from tfvae.baselines import WakeSleep
+from tfvae.engine.replicas import Rows
+from tfvae.models.vae import Batch
 from tfvae.priors import WeightPrior
-from tfvae.replicas import Rows
-from tfvae.vae import Batch
 
 ROWS, SIZE = 11, 5
 

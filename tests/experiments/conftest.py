@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tfvae import training
 from tfvae.distribution_layer import DistributionLayer
+from tfvae.engine import loop
 from tfvae.experiments.aevb import settings
 
 
@@ -26,10 +26,10 @@ def data() -> settings.Data:
 
 @pytest.fixture(scope="module")
 def quick():
-    make = training.make_function
+    make = loop.make_function
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            training,
+            loop,
             "make_function",
             lambda step, prepare, metrics, jit, *rest: make(step, prepare, metrics, False, *rest),
         )

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfvae.training import UnsupervisedModel
-from tfvae.vae import VAE
+from tfvae.engine.model import UnsupervisedModel
+from tfvae.models.vae import VAE
 
 
 class Trainer(UnsupervisedModel):

@@ -15,8 +15,8 @@ from tensorflow_probability import distributions as tfd
 
 from tfvae import families
 from tfvae.baselines.base import Trainer
-from tfvae.training import Loss
-from tfvae.vae import VAE
+from tfvae.engine.model import Loss
+from tfvae.models.vae import VAE
 
 
 @final

@@ -13,12 +13,12 @@ from typing import Any, final
 import keras
 import tensorflow as tf
 
-from tfvae import batches, posterior_sampling
 from tfvae.baselines.base import Trainer
-from tfvae.engine import keras_private
-from tfvae.replicas import Rows
-from tfvae.training import Loss, with_gradient_of
-from tfvae.vae import VAE, Batch
+from tfvae.engine import batches, keras_private
+from tfvae.engine.model import Loss, with_gradient_of
+from tfvae.engine.replicas import Rows
+from tfvae.evaluation import hmc
+from tfvae.models.vae import VAE, Batch
 
 _FIRST_STEP_SIZE = 0.1  # in the units of a Chain's u; ten times too small or too large is put right in ten visits
 
@@ -83,7 +83,7 @@ class MonteCarloEM(Trainer):
         self.num_rows, self.num_updates = int(num_rows), int(num_updates)
         self.num_leapfrog_steps, self.target_accept = int(num_leapfrog_steps), float(target_accept)
         self.chains = _Chains(vae.prior.sample(self.num_rows, seed=self.next_seed(True)))
-        posterior_sampling.check_settings(self.chains.z, 1, self.num_leapfrog_steps, 0, self.target_accept)
+        hmc.check_settings(self.chains.z, 1, self.num_leapfrog_steps, 0, self.target_accept)
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
@@ -122,7 +122,7 @@ class MonteCarloEM(Trainer):
     def _transition(self, batch: Batch, rows: Rows) -> tuple[tf.Tensor, tf.Tensor]:
         """Where the chains of the batch stand after one HMC transition, ``[B, D]``, and how each accepted, ``[B]``."""
         step_size = tf.fill([tf.shape(rows.numbers)[0], 1], self.chains.step_size.value)
-        chain = posterior_sampling.continue_chain(
+        chain = hmc.continue_chain(
             self.vae, batch, self.chains.of(rows.numbers), step_size, 1, self.num_leapfrog_steps, self.next_seed(True)
         )
         self.chains.move(rows.numbers, rows.counts, chain.z[0])

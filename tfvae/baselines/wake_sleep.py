@@ -10,11 +10,12 @@ from typing import final
 import keras
 import tensorflow as tf
 
-from tfvae import posteriors, replicas
+from tfvae import posteriors
 from tfvae.baselines.base import Trainer
+from tfvae.engine import replicas
+from tfvae.engine.model import Loss, with_gradient_of
+from tfvae.models.vae import VAE, Batch, report
 from tfvae.objectives import Terms
-from tfvae.training import Loss, with_gradient_of
-from tfvae.vae import VAE, Batch, report
 
 
 @final

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tfvae.training import UnsupervisedModel
+from tfvae.engine.model import UnsupervisedModel
 
 
 @dataclasses.dataclass(frozen=True)

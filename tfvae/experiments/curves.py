@@ -14,11 +14,11 @@ from typing import NamedTuple
 import keras
 from tqdm import tqdm
 
+from tfvae.engine.model import UnsupervisedModel
 from tfvae.experiments import checkpoints
 from tfvae.experiments.aevb import settings
 from tfvae.experiments.checkpoints import Point
-from tfvae.training import UnsupervisedModel
-from tfvae.vae import VAE
+from tfvae.models.vae import VAE
 
 # The paper's curves were read off at these, in samples evaluated.
 POINTS = [d * 10**k for k in range(5, 9) for d in (1, 2, 3, 5)]

@@ -20,7 +20,7 @@ from pipelines import contract
 from tfvae import __version__, observations, tables
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.exporting.provenance import Provenance
-from tfvae.vae import VAE
+from tfvae.models.vae import VAE
 
 SCHEMA_VERSION = 1
 

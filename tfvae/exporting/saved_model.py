@@ -16,7 +16,7 @@ from pipelines import contract
 from tfvae.exporting import card, versions, warmup
 from tfvae.exporting.provenance import Provenance
 from tfvae.exporting.signatures import signatures
-from tfvae.vae import VAE
+from tfvae.models.vae import VAE
 
 
 def export(

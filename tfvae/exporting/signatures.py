@@ -13,7 +13,7 @@ import tensorflow as tf
 from pipelines import contract
 from tfvae import objectives, observations, posteriors
 from tfvae.exporting import guards
-from tfvae.vae import VAE
+from tfvae.models.vae import VAE
 
 Answer = dict[str, tf.Tensor]
 

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipelines import contract
-from tfvae.vae import VAE
+from tfvae.models.vae import VAE
 
 
 def write(vae: VAE, signatures: Mapping[str, Any], path: pathlib.Path, name: str, batch_sizes: Sequence[int]) -> None:

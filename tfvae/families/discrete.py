@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import xla
+from tfvae.engine import xla
 from tfvae.families.random import standard_uniform
 
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tfvae import VAE, DistributionLayer, networks
+from tfvae.engine.replicas import Rows
 from tfvae.experiments.aevb.adagrad import WarmAdagrad
-from tfvae.replicas import Rows
 
 
 def reference(weights: np.ndarray, gradients: np.ndarray, step: float, warmup: int, scale: float) -> list[np.ndarray]:

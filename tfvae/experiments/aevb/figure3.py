@@ -16,10 +16,10 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from tfvae import evaluation
+from tfvae.engine.model import UnsupervisedModel
 from tfvae.experiments import curves
 from tfvae.experiments.aevb import settings
 from tfvae.experiments.paper_figure import SPLITS, Curves, PaperFigure, check_names
-from tfvae.training import UnsupervisedModel
 
 FIGURE = PaperFigure("aevb_figure3", ("train_size",), "marginal_log_likelihood", "{:,} training images")
 METHODS: Final = ("AEVB", "MCEM", "WS")

@@ -19,7 +19,7 @@ import numpy as np
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.experiments.aevb import settings
 from tfvae.experiments.paper_figure import write_csv
-from tfvae.vae import VAE
+from tfvae.models.vae import VAE
 
 EPOCHS = 1000  # half a minute each on two cores; three times as many halve what is missing
 LEARNING_RATE = 0.01  # Adam's, falling to 0 along a cosine; 0.03 fails at 20 dimensions

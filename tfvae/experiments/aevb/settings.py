@@ -18,9 +18,9 @@ import numpy as np
 
 from tfvae import baselines, likelihoods, priors
 from tfvae.distribution_layer import DistributionLayer
+from tfvae.engine.model import UnsupervisedModel
 from tfvae.experiments.aevb.adagrad import WarmAdagrad
-from tfvae.training import UnsupervisedModel
-from tfvae.vae import VAE
+from tfvae.models.vae import VAE
 
 BATCH_SIZE = 100
 # From a VAE and the rows of its training data to what trains it: the paper's method, Monte Carlo EM and wake-sleep.

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import replica_worker
-from tfvae import VAE, likelihoods, networks, posteriors, replicas
+from tests.engine import replica_worker
+from tfvae import VAE, likelihoods, networks, posteriors
+from tfvae.engine import replicas, scope
 
 LOOSE = ("loss scale", "batch statistics")  # each replica has statistics of its own, as everywhere in Keras
 EXACT = [name for name in replica_worker.CASES if name not in LOOSE]
@@ -113,12 +114,12 @@ def test_replicas_draw_the_noise_of_the_whole_batch(jit_compile):
         q = posteriors.diagonal_normal(6).family(loc, 1.0)
         if part is None:
             return replicas.sample(q, seed, before=[3])
-        with replicas._as_part(part):
+        with scope.as_part(part):
             return replicas.sample(q, seed, before=[3])
 
     whole = tf.function(draws, jit_compile=jit_compile)(locs)
     for index in range(2):
-        mine = tf.function(lambda loc, i=index: draws(loc, replicas._Part(tf.constant(i), 2)), jit_compile=jit_compile)(
+        mine = tf.function(lambda loc, i=index: draws(loc, scope.Part(tf.constant(i), 2)), jit_compile=jit_compile)(
             locs[2 * index : 2 * index + 2]
         )
         np.testing.assert_allclose(mine, whole[:, 2 * index : 2 * index + 2], rtol=1e-6)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvae import VAE, likelihoods, networks, posteriors, xla
+from tfvae import VAE, likelihoods, networks, posteriors
+from tfvae.engine import xla
 
 X = np.concatenate([[0.0, -0.0, 1e-30, 200.0, -200.0], np.linspace(-100, 90, 20_001)]).astype(np.float32)
 

@@ -1,16 +1,8 @@
-"""What a VAE maximises: small pure functions from Terms to Estimate.
-
-The model computes the terms of a batch once; an objective combines them into a bound on log p(x), which is reported,
-and a surrogate, which is differentiated. The two are the same number for the paper's estimators and differ for others,
-so that a curve always shows nats of a true bound. Objectives never see the model.
-
-The examples below are of terms with log p(x|z) = 3, log p(z) = 2, log q(z|x) = 1 and KL = 1 nat, for two rows.
-"""
+"""What an objective is given and what it returns: the terms of a batch, and an estimate of a bound."""
 
 import dataclasses
 from typing import Any
 
-import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -147,76 +139,3 @@ class Estimate:
     surrogate: tf.Tensor
     path_weight: tf.Tensor | float | None = None
     objective: tf.Tensor | None = None
-
-
-@keras.saving.register_keras_serializable("tfvae")
-def elbo_a(terms: Terms) -> Estimate:
-    """Estimator A, equation 6: L = (1/K) Σ log p(x, z) - log q(z|x).
-
-    Example:
-        >>> elbo_a(terms).bound.numpy().tolist()
-        [4.0, 4.0]
-    """
-    bound = tf.reduce_mean(terms.log_weight, axis=0)
-    return Estimate(bound, bound)
-
-
-@keras.saving.register_keras_serializable("tfvae")
-def elbo_b(terms: Terms) -> Estimate:
-    """Estimator B, equation 7: L = -KL(q(z|x)‖p(z)) + (1/K) Σ log p(x|z).
-
-    Raises:
-        ValueError: If this pair of posterior and prior has no closed-form KL.
-
-    Example:
-        >>> elbo_b(terms).bound.numpy().tolist()
-        [2.0, 2.0]
-    """
-    if not terms.kl_is_exact:
-        raise ValueError(
-            "Estimator B needs a closed-form KL, which TFP does not know for this posterior and prior. "
-            "Use objectives.elbo_a, or objectives.elbo, which chooses."
-        )
-    bound = tf.reduce_mean(terms.log_likelihood, axis=0) - terms.kl
-    return Estimate(bound, bound)
-
-
-@keras.saving.register_keras_serializable("tfvae")
-def elbo(terms: Terms) -> Estimate:
-    """The ELBO by estimator B where KL(q‖p) has a closed form, by estimator A where it has none.
-
-    Example:
-        >>> elbo(terms).bound.numpy().tolist()  # the KL of these terms is exact
-        [2.0, 2.0]
-    """
-    return elbo_b(terms) if terms.kl_is_exact else elbo_a(terms)
-
-
-@keras.saving.register_keras_serializable("tfvae")
-def importance_weighted(terms: Terms) -> Estimate:
-    """The importance-weighted bound, log (1/K) Σ w (Burda et al., arXiv 1509.00519, equation 8).
-
-    Example:
-        >>> importance_weighted(terms).bound.numpy().tolist()
-        [4.0, 4.0]
-    """
-    log_weight = terms.log_weight
-    num_samples = tf.cast(tf.shape(log_weight)[0], log_weight.dtype)
-    bound = tf.reduce_logsumexp(log_weight, axis=0) - tf.math.log(num_samples)
-    return Estimate(bound, bound)
-
-
-@keras.saving.register_keras_serializable("tfvae")
-def score_function(terms: Terms) -> Estimate:
-    """Estimator A with the gradient of section 2.2, E[f(z) ∇ log q(z|x)]: the high-variance reference.
-
-    No gradient flows through z: the encoder learns from log w times ∇ log q(z|x), the decoder as ever from
-    ∇ log p(x|z).
-
-    Example:
-        >>> score_function(terms).bound.numpy().tolist()
-        [4.0, 4.0]
-    """
-    log_weight = tf.stop_gradient(terms.log_weight)
-    surrogate = log_weight * terms.log_posterior_at_held_z + terms.log_likelihood + terms.log_prior
-    return Estimate(tf.reduce_mean(log_weight, axis=0), tf.reduce_mean(surrogate, axis=0), path_weight=0.0)

@@ -6,10 +6,7 @@ their sum is what one device would have found. So is the noise: a replica draws 
 part. What a layer draws (dropout) or averages (batch statistics), each replica has for itself, as always in Keras.
 """
 
-import contextlib
-import contextvars
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -17,9 +14,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import xla
-from tfvae.batches import Data
-from tfvae.engine import keras_private
+from tfvae.engine import keras_private, scope, xla
+from tfvae.engine.batches import Data
 
 
 class Rows(NamedTuple):
@@ -56,26 +52,6 @@ def rows_of(batch: Data, numbers: tf.Tensor, mine: tf.Tensor, total: tf.Tensor, 
 Local = Callable[[Any, Rows], list[tf.Tensor | None]]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """The place of a replica among ``count``."""
-
-    index: tf.Tensor
-    count: int
-
-
-_part: contextvars.ContextVar[_Part | None] = contextvars.ContextVar("this replica's part of the batch", default=None)
-
-
-@contextlib.contextmanager
-def _as_part(part: _Part) -> Iterator[None]:
-    token = _part.set(part)
-    try:
-        yield
-    finally:
-        _part.reset(token)
-
-
 def sample(
     distribution: tfd.Distribution, seed: tf.Tensor, before: Sequence[int] = (), after: Sequence[Any] = ()
 ) -> tf.Tensor:
@@ -94,7 +70,7 @@ def sample(
         >>> sample(tfd.Normal(tf.zeros([3]), 1.0), tf.constant([0, 1]), before=[2]).shape
         TensorShape([2, 3])
     """
-    part = _part.get()
+    part = scope.part()
     if part is None:
         return distribution.sample([*before, *after], seed=seed)
     draws = distribution.sample([*before, part.count, *after], seed=seed)
@@ -113,7 +89,7 @@ def sample_and_log_prob(
         >>> z.shape, bool(tf.reduce_all(log_prob == tfd.Normal(0.0, 1.0).log_prob(z)))
         (TensorShape([2, 3]), True)
     """
-    part = _part.get()
+    part = scope.part()
     if part is None:
         return distribution.experimental_sample_and_log_prob([*before], seed=seed)
     draws, log_prob = distribution.experimental_sample_and_log_prob([*before, part.count], seed=seed)
@@ -153,7 +129,7 @@ def step(
     def as_part(
         batch: Data, numbers: tf.Tensor, mine: tf.Tensor, total: tf.Tensor, index: tf.Tensor
     ) -> list[tf.Tensor | None]:
-        with _as_part(_Part(index, num_replicas)):
+        with scope.as_part(scope.Part(index, num_replicas)):
             return local(batch.inputs, rows_of(batch, numbers, mine, total, tf.cast(mine / total, tf.float32)))
 
     work = xla.compiled(as_part) if jit_compile else as_part

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfvae import VAE, DistributionLayer, networks, objectives
 from tfvae.priors import Prior, StandardNormal
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def make_vae(posterior: str = "Normal", likelihood: str = "Bernoulli", seed: int | None = 0, **more) -> VAE:

@@ -1,6 +1,6 @@
 """Trains small models in a process whose devices are set up for it, and keeps what came out.
 
-python tests/replica_worker.py RESULT.npz {one,mirrored,workers} CASE ...
+python tests/engine/replica_worker.py RESULT.npz {one,mirrored,workers} CASE ...
 """
 
 import contextlib

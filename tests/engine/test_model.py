@@ -11,9 +11,9 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from tfvae import VAE, DistributionLayer, networks
-from tfvae import batches as engine
-from tfvae.batches import Data
-from tfvae.replicas import Rows
+from tfvae.engine import batches as engine
+from tfvae.engine.batches import Data
+from tfvae.engine.replicas import Rows
 
 ROWS, SIZE = 11, 5
 

@@ -11,9 +11,10 @@ import tensorflow as tf
 from scipy import special, stats
 
 import tfvae
-from tfvae import evaluation, likelihoods, networks, posterior_sampling, posteriors, priors
+from tfvae import evaluation, likelihoods, networks, posteriors, priors
+from tfvae.evaluation import appendix_d, hmc
 
-_spec = importlib.util.spec_from_file_location("_exact", pathlib.Path(__file__).with_name("test_evaluation.py"))
+_spec = importlib.util.spec_from_file_location("_exact", pathlib.Path(__file__).with_name("test_importance.py"))
 exact = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(exact)
 
@@ -54,7 +55,7 @@ def test_draws_match_the_exact_posterior(latent_dim, num_leapfrog_steps):
     """From a start in a q(z|x) three times too wide, of which nothing may remain."""
     vae, weights, bias = exact.linear_gaussian(latent_dim, widen=3.0)
     x = observations(200)
-    chain = posterior_sampling.sample_posterior(vae, x, 400, num_leapfrog_steps)
+    chain = hmc.sample_posterior(vae, x, 400, num_leapfrog_steps)
     assert chain.z.shape == (400, 200, latent_dim)
     mean, cholesky = exact_posterior(x, weights, bias)
     noise = np.linalg.solve(cholesky, (chain.z.numpy() - mean)[..., None])[..., 0]  # N(0, I) if the draws are right
@@ -83,7 +84,7 @@ def test_transitions_leave_the_posterior_as_it_is():
 
     @tf.function(jit_compile=True, autograph=False)
     def program(z):
-        return posterior_sampling.continue_chain(vae, x, z, step_size, 20, 4, tf.constant([5, 6]))
+        return hmc.continue_chain(vae, x, z, step_size, 20, 4, tf.constant([5, 6]))
 
     chain = program(z)
     assert 0.4 < np.mean(chain.acceptance_rate) < 0.93
@@ -98,7 +99,7 @@ def test_transitions_leave_the_posterior_as_it_is():
 
 def test_a_bounded_prior_is_sampled_in_a_space_without_bounds():
     vae, x = constant_vae(), observations(100)
-    chain = posterior_sampling.sample_posterior(vae, x, 400, num_leapfrog_steps=4)
+    chain = hmc.sample_posterior(vae, x, 400, num_leapfrog_steps=4)
     assert chain.u.shape == (400, 100, 2)
     np.testing.assert_allclose(np.sum(chain.z, axis=-1), 1.0, atol=1e-5)
     prior = stats.dirichlet([2.0, 3.0, 5.0])
@@ -106,8 +107,8 @@ def test_a_bounded_prior_is_sampled_in_a_space_without_bounds():
     np.testing.assert_allclose(draws.mean(axis=0), prior.mean(), atol=0.01)
     np.testing.assert_allclose(draws.var(axis=0), prior.var(), rtol=0.06)
     # Appendix D in the space without bounds: the Jacobian belongs to log p(x, u).
-    bandwidth = evaluation._bandwidth(chain.u[:200], evaluation._BANDWIDTHS["kde"])
-    log_weight = evaluation._log_density(chain.u[200:], chain.u[:200], bandwidth) - chain.log_joint[200:]
+    bandwidth = appendix_d._bandwidth(chain.u[:200], appendix_d._BANDWIDTHS["kde"])
+    log_weight = appendix_d._log_density(chain.u[200:], chain.u[:200], bandwidth) - chain.log_joint[200:]
     estimate = np.log(200) - special.logsumexp(log_weight, axis=0)
     known = vae.decode(tf.fill([100, 3], 1 / 3)).log_prob(x)
     assert np.mean(estimate - known) == pytest.approx(0.0, abs=0.05)
@@ -118,7 +119,7 @@ def test_a_useless_encoder_leaves_no_chain_stuck():
     vae, x = constant_vae(), observations(50)
     kernel, bias = vae.posterior.projection.get_weights()
     vae.posterior.projection.set_weights([kernel, bias - 1.5])  # concentrations of 0.2
-    chain = posterior_sampling.sample_posterior(vae, x, 50, num_leapfrog_steps=4)
+    chain = hmc.sample_posterior(vae, x, 50, num_leapfrog_steps=4)
     assert np.all(np.isfinite(chain.log_joint))
     assert np.min(chain.acceptance_rate) > 0.5
 
@@ -174,7 +175,7 @@ def test_the_density_keeps_mean_and_covariance_and_at_its_widest_is_the_normal()
     draws = (rng.normal(size=[30, 2, 3]) @ rng.normal(size=[3, 3])).astype(np.float32)
     points = rng.normal(size=[7, 2, 3]).astype(np.float32)
     for h in (1.0, 0.4):
-        found = evaluation._log_density(tf.constant(points), tf.constant(draws), tf.constant([h, h])).numpy()
+        found = appendix_d._log_density(tf.constant(points), tf.constant(draws), tf.constant([h, h])).numpy()
         for row in range(2):
             mean, covariance = draws[:, row].mean(axis=0), np.cov(draws[:, row].T)
             centres = mean + np.sqrt(1 - h**2) * (draws[:, row] - mean)
@@ -188,13 +189,13 @@ def test_the_bandwidth_follows_the_shape_of_the_posterior():
     normal = rng.normal(size=[400, 20, 2])
     two_peaks = normal * 0.1 + rng.choice([-1, 1], size=[400, 20, 1])
     draws = tf.constant(np.concatenate([normal, two_peaks], axis=1), tf.float32)
-    bandwidth = evaluation._bandwidth(draws, evaluation._BANDWIDTHS["kde"]).numpy()
+    bandwidth = appendix_d._bandwidth(draws, appendix_d._BANDWIDTHS["kde"]).numpy()
     assert np.median(bandwidth[:20]) > 0.5
     assert np.max(bandwidth[20:]) < 0.35
 
 
 def test_the_marginal_repeats_under_a_seed():
-    program = evaluation._reciprocal_mean(small_vae(), 16, 4, 5, (0.5, 1.0))
+    program = appendix_d._reciprocal_mean(small_vae(), 16, 4, 5, (0.5, 1.0))
     x = tf.constant(np.eye(8, dtype=np.uint8) * 255)
     first, again, other = (program(x, tf.constant([seed, 0]))[0].numpy() for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
@@ -203,7 +204,7 @@ def test_the_marginal_repeats_under_a_seed():
 
 def test_many_dimensions_warn(monkeypatch):
     answers = (tf.zeros([8]),) * 4
-    monkeypatch.setattr(evaluation, "_reciprocal_mean", lambda *settings: lambda x, seed: answers)
+    monkeypatch.setattr(appendix_d, "_reciprocal_mean", lambda *settings: lambda x, seed: answers)
     x = np.eye(8, dtype="float32")
     with pytest.warns(UserWarning, match=r"6 dimensions.*evaluation\.log_marginal"):
         evaluation.hmc_log_marginal(small_vae(6), x, 48)
@@ -231,4 +232,4 @@ def test_wrong_settings_say_what_is_wrong(settings, message):
 
 def test_a_wrong_target_is_an_error():
     with pytest.raises(ValueError, match=r"between 0 and 1, received 90"):
-        posterior_sampling.sample_posterior(small_vae(), np.zeros([3, 8]), 5, target_accept=90)
+        hmc.sample_posterior(small_vae(), np.zeros([3, 8]), 5, target_accept=90)

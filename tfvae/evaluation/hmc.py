@@ -14,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfvae import posteriors, xla
+from tfvae import posteriors
+from tfvae.engine import xla
 from tfvae.families import facts
-from tfvae.vae import VAE
+from tfvae.models.vae import VAE
 
 _JITTER = 0.2  # a transition's steps are 0.8 to 1.2 times the step size
 _ADAPTED = 0.8  # of the burn-in; in the rest of it the chain forgets the adaptation

@@ -9,22 +9,19 @@ weighted means of what the model gives it, and keeps them under the model's own 
 import abc
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae import batches, replicas, xla
-from tfvae.batches import Data
-from tfvae.engine import keras_private
-from tfvae.replicas import Rows
+from tfvae.engine import batches, keras_private, loop, replicas, xla
+from tfvae.engine.batches import Data
+from tfvae.engine.loop import Step
+from tfvae.engine.replicas import Rows
 
 DEFAULT_BATCH_SIZE = 100  # the paper's M
-
-Step = Callable[[Any, Rows], None]  # of one batch: its rows' tensors, and which and how much they count
-GroupStep = Callable[[Data, tf.Tensor, tf.Tensor], None]  # of one batch of a group: all rows, [B] numbers, how many
 
 
 class Loss(NamedTuple):
@@ -53,58 +50,6 @@ def with_gradient_of(value: tf.Tensor, surrogate: tf.Tensor) -> tf.Tensor:
         (30.0, 6.0)
     """
     return value if surrogate is value else tf.stop_gradient(value) + (surrogate - tf.stop_gradient(surrogate))
-
-
-def _on_one_device(step: Step) -> GroupStep:
-    """``step`` as the engine calls it: with all the rows, and the numbers of those that are the batch."""
-
-    def on_rows(data: Data, numbers: tf.Tensor, count: tf.Tensor) -> None:
-        batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, numbers), data)
-        step(batch.inputs, replicas.rows_of(batch, numbers, count, count, tf.constant(1.0)))
-
-    return on_rows
-
-
-def make_function(
-    step: GroupStep,
-    prepare: Callable[[Any], Data],
-    metrics: Callable[[], list[keras.metrics.Metric]],
-    jit_compile: bool,
-    run_eagerly: bool,
-    strategy: tf.distribute.Strategy,
-) -> Callable[[Iterator[Any]], dict[str, tf.Tensor]]:
-    """What Keras calls with an iterator of groups: runs ``step(data, rows, count)`` on each batch of the next group.
-
-    Args:
-        step: One step, from all the rows, the numbers ``[B]`` of the batch's and how many of those count: the first
-            ``count`` do, the others fill the batch.
-        prepare: Checks and converts the one batch of ``train_on_batch``.
-        metrics: The metrics whose results are returned.
-        jit_compile: Whether the loop is compiled by XLA.
-        run_eagerly: Whether it runs as plain Python, for debugging.
-        strategy: In whose scope it runs; its replicas divide B.
-    """
-
-    def program(data, rows, counts, num_steps):
-        def body(k):
-            step(data, rows[k], counts[k])
-            return (k + 1,)
-
-        tf.while_loop(lambda k: k < num_steps, body, (tf.constant(0),))
-        return {metric.name: metric.result() for metric in metrics()}
-
-    run = program if run_eagerly else xla.compiled(program) if jit_compile else tf.function(program, autograph=False)
-
-    def function(iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
-        group = next(iterator)
-        if not isinstance(group, batches.Group):
-            group = batches.single(prepare(group))
-        rows = replicas.divided(group.rows, strategy.num_replicas_in_sync)
-        with strategy.scope():
-            return run(group.data, tf.constant(rows), tf.constant(group.counts), tf.constant(group.num_steps))
-
-    function.program = run  # type: ignore[attr-defined]  # for whoever measures it, or takes it elsewhere
-    return function
 
 
 class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
@@ -360,11 +305,11 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         """``step`` on one device; over several, ``local`` in each replica and a step of the optimiser."""
         strategy, jit_compile = keras_private.strategy(self), self.jit_compile
         if strategy is None:
-            engine_step = _on_one_device(step)
+            engine_step = loop.on_one_device(step)
         else:
             engine_step = replicas.step(strategy, local, self.optimizer, variables, jit_compile)
             jit_compile = False
-        make = functools.partial(make_function, engine_step, self._element, lambda: self.metrics, jit_compile)
+        make = functools.partial(loop.make_function, engine_step, self._element, lambda: self.metrics, jit_compile)
         return make(self.run_eagerly, self.distribute_strategy)
 
     def _gradients(self, inputs: dict[str, tf.Tensor], rows: Rows) -> list[tf.Tensor | None]:

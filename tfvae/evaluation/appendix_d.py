@@ -1,6 +1,5 @@
-"""How good a trained VAE is: log p(x) by importance sampling or by HMC, and how many latent units it uses."""
+"""log p(x) by HMC and a density of its draws: the estimator of arXiv 1312.6114, appendix D, for few dimensions."""
 
-import dataclasses
 import functools
 import math
 import warnings
@@ -10,121 +9,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfvae import batches, posterior_sampling, xla
-from tfvae.vae import VAE
+from tfvae.engine import xla
+from tfvae.evaluation import hmc
+from tfvae.evaluation.estimate import MarginalEstimate, over_rows
+from tfvae.models.vae import VAE
 
-_FLOATS_AT_ONCE = 4_000_000  # pixels decoded in one step: tens of MB, and large enough for the matrix units
-_MOST_HMC_DIMENSIONS = 5
+_MOST_DIMENSIONS = 5
 _BANDWIDTHS = {"kde": tuple(np.geomspace(0.1, 1.0, 10)), "normal": (1.0,)}  # in standard deviations of the draws
-
-
-@dataclasses.dataclass(frozen=True)
-class MarginalEstimate:
-    """log p(x) of each row, as NumPy arrays ``[N]``.
-
-    Attributes:
-        log_marginal: The estimate of log p(x), nats. In expectation, importance sampling's is a lower bound of log p(x)
-            and HMC's an upper bound.
-        standard_error: Of ``log_marginal``, by the delta method, nats. Trust it where the sample size is large.
-        effective_sample_size: (Σw)² / Σw², between 1 and the number of samples.
-        acceptance_rate: HMC's; None for importance sampling.
-    """
-
-    log_marginal: np.ndarray
-    standard_error: np.ndarray
-    effective_sample_size: np.ndarray
-    acceptance_rate: np.ndarray | None = None
-
-    @property
-    def mean(self) -> float:
-        """The mean of log p(x) over the rows, nats."""
-        return float(np.mean(self.log_marginal))
-
-    @property
-    def mean_standard_error(self) -> float:
-        """The standard error of ``mean``, nats: what another sample of rows and of noise would move it by."""
-        return float(np.std(self.log_marginal) / math.sqrt(max(1, len(self.log_marginal) - 1)))
-
-
-def log_marginal(
-    vae: VAE,
-    x: Any,
-    num_samples: int = 5000,
-    batch_size: int = 100,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> MarginalEstimate:
-    """log p(x) ≈ log (1/K) Σ p(x|z) p(z) / q(z|x), z ~ q(z|x) (arXiv 1509.00519, section 5).
-
-    Runs in chunks of rows and samples; memory depends on neither number.
-
-    Args:
-        vae: The model.
-        x: Rows, as ``fit`` takes them in memory.
-        num_samples: K, samples of z for each row.
-        batch_size: Rows at once.
-        seed: Fixes the samples.
-        progress: Called with the number of rows done after each batch.
-
-    Raises:
-        ValueError: For fewer than two samples or an empty x.
-
-    Example:
-        >>> from tfvae import networks, likelihoods, posteriors
-        >>> vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.bernoulli([8]))
-        >>> log_marginal(vae, np.eye(8, dtype="float32"), num_samples=10).log_marginal.shape
-        (8,)
-    """
-    rows = vae.prepare(x)
-    if num_samples < 2 or rows["x"].shape[0] == 0:
-        raise ValueError(
-            f"log_marginal needs 2 samples and 1 row at least, received {num_samples} and {rows['x'].shape[0]}."
-        )
-    program = _weight_sums(vae, num_samples, max(1, _FLOATS_AT_ONCE // (batch_size * math.prod(vae.event_shape))))
-    peak, total, square = _map_rows(program, rows, batch_size, seed, progress)
-    effective = total**2 / square
-    spread = np.sqrt(np.maximum(1 / effective - 1 / num_samples, 0) * num_samples / (num_samples - 1))
-    return MarginalEstimate(peak + np.log(total / num_samples), spread, effective)
-
-
-def _map_rows(program: Callable, rows: Any, batch_size: int, seed: int, progress: Callable[[int], None] | None) -> Any:
-    """``program(rows, seed)`` over all the rows, with a seed of its own for each batch."""
-    done, count = 0, batches.num_rows(rows)
-
-    def one_batch(rows: Any) -> tuple[tf.Tensor, ...]:
-        nonlocal done
-        result = program(rows, tf.constant([seed, done], tf.int32))
-        done += batch_size
-        if progress:
-            progress(min(done, count))
-        return result
-
-    return batches.map_rows(one_batch, rows, batch_size)
-
-
-def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """(m, Σ w/eᵐ, Σ (w/eᵐ)²) over the samples of each row, m = max log w: one XLA loop over chunks of samples."""
-    chunk = min(chunk, num_samples)
-
-    @functools.partial(xla.compiled_for, vae)
-    def weight_sums(rows: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        batch = vae.batch(rows)
-
-        def body(i, peak, total, square):
-            log_weight = vae.log_weights(batch, chunk, tf.random.experimental.stateless_fold_in(seed, i))
-            counts = i * chunk + tf.range(chunk) < num_samples  # the last chunk may overshoot
-            log_weight = tf.where(counts[:, None], log_weight, -np.inf)
-            higher = tf.maximum(peak, tf.reduce_max(log_weight, axis=0))
-            weight, shrink = tf.exp(log_weight - higher), tf.exp(peak - higher)
-            total = total * shrink + tf.reduce_sum(weight, axis=0)
-            square = square * shrink**2 + tf.reduce_sum(weight**2, axis=0)
-            return i + 1, higher, total, square
-
-        zeros = tf.zeros(tf.shape(batch.x)[:1])
-        start = (tf.constant(0), zeros + tf.float32.min, zeros, zeros)
-        return tf.while_loop(lambda i, *_: i * chunk < num_samples, body, start)[1:]
-
-    return weight_sums
 
 
 def hmc_log_marginal(
@@ -158,7 +49,7 @@ def hmc_log_marginal(
         progress: Called with the number of rows done after each batch.
 
     Raises:
-        ValueError: For fewer than 16 draws or 8 a dimension, another density, or see ``posterior_sampling``.
+        ValueError: For fewer than 16 draws or 8 a dimension, another density, or see ``hmc``.
 
     Warns:
         UserWarning: If z has more than 5 dimensions.
@@ -170,10 +61,10 @@ def hmc_log_marginal(
         (8,)
     """
     rows = vae.prepare(x)
-    posterior_sampling.check_settings(rows["x"], num_samples, num_leapfrog_steps, num_burnin_steps)
+    hmc.check_settings(rows["x"], num_samples, num_leapfrog_steps, num_burnin_steps)
     _check_density(vae.latent_dim, num_samples, density)
     program = _reciprocal_mean(vae, num_samples, num_leapfrog_steps, num_burnin_steps, _BANDWIDTHS[density])
-    return MarginalEstimate(*_map_rows(program, rows, batch_size, seed, progress))
+    return MarginalEstimate(*over_rows(program, rows, batch_size, seed, progress))
 
 
 def _check_density(latent_dim: int, num_samples: int, density: str) -> None:
@@ -185,10 +76,10 @@ def _check_density(latent_dim: int, num_samples: int, density: str) -> None:
             f"A density in {latent_dim} dimensions needs {least} draws at least, received num_samples={num_samples}: "
             "take more, or evaluation.log_marginal."
         )
-    if latent_dim > _MOST_HMC_DIMENSIONS:
+    if latent_dim > _MOST_DIMENSIONS:
         warnings.warn(
             f"z has {latent_dim} dimensions, too many to trust this estimator: the paper uses it for fewer than "
-            f"{_MOST_HMC_DIMENSIONS}. Use evaluation.log_marginal.",
+            f"{_MOST_DIMENSIONS}. Use evaluation.log_marginal.",
             stacklevel=3,
         )
 
@@ -201,9 +92,7 @@ def _reciprocal_mean(
 
     @functools.partial(xla.compiled_for, vae)
     def reciprocal_mean(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        chain = posterior_sampling.new_chain(
-            vae, x, num_samples, num_leapfrog_steps, num_burnin_steps, target_accept=0.9, seed=seed
-        )
+        chain = hmc.new_chain(vae, x, num_samples, num_leapfrog_steps, num_burnin_steps, target_accept=0.9, seed=seed)
         fitted, points = chain.u[:half], chain.u[half:]
         # log w = log q(z) - log p(z) - log p(x|z)
         log_weight = _log_density(points, fitted, _bandwidth(fitted, bandwidths)) - chain.log_joint[half:]
@@ -261,15 +150,3 @@ def _log_density(points: tf.Tensor, draws: tf.Tensor, bandwidth: tf.Tensor) -> t
         return tf.reduce_logsumexp(-square / (2 * bandwidth[..., None] ** 2), axis=-1) - constant
 
     return tf.map_fn(at, points)
-
-
-def active_units(vae: VAE, x: Any, threshold: float = 0.01) -> int:
-    """Latent units with Var_x E_q[z] above the threshold: those the model uses (arXiv 1509.00519, section 5).
-
-    Example:
-        >>> from tfvae import networks, likelihoods, posteriors
-        >>> vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.bernoulli([8]))
-        >>> active_units(vae, np.zeros([8, 8], "float32"))
-        0
-    """
-    return int(np.sum(np.var(vae.embed(x), axis=0) > threshold))

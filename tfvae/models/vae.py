@@ -15,12 +15,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import batches, divergences, families, objectives, observations, posteriors, priors, replicas, xla
-from tfvae import training as engine
+from tfvae import divergences, families, objectives, observations, posteriors, priors
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.engine import keras_private
+from tfvae.engine import batches, keras_private, replicas, xla
+from tfvae.engine import model as engine
+from tfvae.engine.map_rows import map_rows
+from tfvae.engine.model import Loss
 from tfvae.objectives import Estimate, Latent, Terms
-from tfvae.training import Loss
 
 Objective = Callable[[Terms], Estimate]
 _PARTS = ("x", "condition", "label")
@@ -284,7 +285,7 @@ class VAE(engine.UnsupervisedModel):
         rows = self.prepare(x)
         if batches.num_rows(rows) == 0:
             return np.zeros([0, *shape], np.float32)
-        return batches.map_rows(function, rows, batch_size)
+        return map_rows(function, rows, batch_size)
 
     def prepare(self, inputs: Any) -> dict[str, tf.Tensor]:
         """A row's parts by name, as tensors ``[N, ...]`` of the model's shapes; a ValueError says what else came."""
@@ -400,7 +401,7 @@ class VAE(engine.UnsupervisedModel):
 
     def _predict(self, inputs: list[Any]) -> tf.Tensor:
         rows = [self._element(batch).inputs for batch in inputs]
-        return tf.concat([batches.map_rows(self._reconstruct, one, one["x"].shape[0]) for one in rows], axis=0)
+        return tf.concat([map_rows(self._reconstruct, one, one["x"].shape[0]) for one in rows], axis=0)
 
     def get_config(self) -> dict[str, Any]:
         parts = ("encoder", "decoder", "posterior", "likelihood", "prior_layer", "objective", "weight_prior")

@@ -4,16 +4,15 @@ XLA fuses a chain of elementwise operations into one pass over memory, so that a
 of it a chain costs a pass for each operation, and TensorFlow's own kernels are best.
 """
 
-import contextlib
-import contextvars
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-_inside = contextvars.ContextVar("inside an XLA program", default=False)
+from tfvae.engine import scope
+
 _CONVOLUTIONS = tuple(
     getattr(keras.layers, f"{kind}{rank}D{transposed}")
     for kind, ranks, transposed in (
@@ -37,7 +36,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def traced(*args: Any) -> Any:
-        with _as_xla():
+        with scope.as_xla():
             return function(*args)
 
     return tf.function(traced, jit_compile=True, autograph=False)
@@ -67,15 +66,6 @@ def compiled_for(model: keras.Model, function: Callable[..., Any]) -> Callable[.
     return compiled(function) if suits(model) else tf.function(function, autograph=False)
 
 
-@contextlib.contextmanager
-def _as_xla() -> Iterator[None]:
-    token = _inside.set(True)
-    try:
-        yield
-    finally:
-        _inside.reset(token)
-
-
 def softplus(x: tf.Tensor) -> tf.Tensor:
     """log(1 + eˣ).
 
@@ -86,7 +76,7 @@ def softplus(x: tf.Tensor) -> tf.Tensor:
         >>> softplus(tf.constant([0.0, 100.0])).numpy()
         array([  0.6931472, 100.       ], dtype=float32)
     """
-    return _series(x) if _inside.get() and x.dtype == tf.float32 else tf.nn.softplus(x)
+    return _series(x) if scope.in_xla() and x.dtype == tf.float32 else tf.nn.softplus(x)
 
 
 @tf.custom_gradient

@@ -10,7 +10,6 @@ their rows to the engine where there are replicas.
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -300,28 +299,3 @@ def single(data: Data) -> Group:
     """The batch of ``train_on_batch`` as a group of one."""
     size = num_rows(data)
     return Group(data, np.arange(size, dtype=np.int32)[None], np.array([size], np.int32), 1)
-
-
-def map_rows(function: Callable[[Any], Any], rows: Any, batch_size: int) -> Any:
-    """``function`` over the rows of a nest of tensors, ``batch_size`` at a time, as NumPy arrays with all the rows.
-
-    A short batch is filled up to a power of two and cut again, so that a compiled function sees few shapes.
-
-    Example:
-        >>> map_rows(lambda x: 2 * x, tf.constant([1, 2, 3]), batch_size=2).tolist()
-        [2, 4, 6]
-    """
-    count = num_rows(rows)
-    size = min(batch_size, 1 << (count - 1).bit_length())
-    pieces = []
-    for start in range(0, count, size):
-        missing = max(0, start + size - count)
-        filled = functools.partial(_filled, start=start, size=size, missing=missing)
-        batch = tf.nest.map_structure(filled, rows)
-        pieces.append(tf.nest.map_structure(lambda y, keep=size - missing: y.numpy()[:keep], function(batch)))
-    return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *pieces)
-
-
-def _filled(rows: tf.Tensor, start: int, size: int, missing: int) -> tf.Tensor:
-    batch = rows[start : start + size]
-    return tf.concat([batch, tf.repeat(batch[:1], missing, axis=0)], axis=0) if missing else batch

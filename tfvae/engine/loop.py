@@ -1,0 +1,66 @@
+"""The loop: K steps on the batches of a group, as one program that Keras calls where it has a step of its own."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfvae.engine import batches, replicas, xla
+from tfvae.engine.batches import Data
+from tfvae.engine.replicas import Rows
+
+Step = Callable[[Any, Rows], None]  # of one batch: its rows' tensors, and which and how much they count
+GroupStep = Callable[[Data, tf.Tensor, tf.Tensor], None]  # of one batch of a group: all rows, [B] numbers, how many
+
+
+def on_one_device(step: Step) -> GroupStep:
+    """``step`` as the engine calls it: with all the rows, and the numbers of those that are the batch."""
+
+    def on_rows(data: Data, numbers: tf.Tensor, count: tf.Tensor) -> None:
+        batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, numbers), data)
+        step(batch.inputs, replicas.rows_of(batch, numbers, count, count, tf.constant(1.0)))
+
+    return on_rows
+
+
+def make_function(
+    step: GroupStep,
+    prepare: Callable[[Any], Data],
+    metrics: Callable[[], list[keras.metrics.Metric]],
+    jit_compile: bool,
+    run_eagerly: bool,
+    strategy: tf.distribute.Strategy,
+) -> Callable[[Iterator[Any]], dict[str, tf.Tensor]]:
+    """What Keras calls with an iterator of groups: runs ``step(data, rows, count)`` on each batch of the next group.
+
+    Args:
+        step: One step, from all the rows, the numbers ``[B]`` of the batch's and how many of those count: the first
+            ``count`` do, the others fill the batch.
+        prepare: Checks and converts the one batch of ``train_on_batch``.
+        metrics: The metrics whose results are returned.
+        jit_compile: Whether the loop is compiled by XLA.
+        run_eagerly: Whether it runs as plain Python, for debugging.
+        strategy: In whose scope it runs; its replicas divide B.
+    """
+
+    def program(data, rows, counts, num_steps):
+        def body(k):
+            step(data, rows[k], counts[k])
+            return (k + 1,)
+
+        tf.while_loop(lambda k: k < num_steps, body, (tf.constant(0),))
+        return {metric.name: metric.result() for metric in metrics()}
+
+    run = program if run_eagerly else xla.compiled(program) if jit_compile else tf.function(program, autograph=False)
+
+    def function(iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
+        group = next(iterator)
+        if not isinstance(group, batches.Group):
+            group = batches.single(prepare(group))
+        rows = replicas.divided(group.rows, strategy.num_replicas_in_sync)
+        with strategy.scope():
+            return run(group.data, tf.constant(rows), tf.constant(group.counts), tf.constant(group.num_steps))
+
+    function.program = run  # type: ignore[attr-defined]  # for whoever measures it, or takes it elsewhere
+    return function

@@ -1,0 +1,55 @@
+"""What every estimate of log p(x) gives, and how it is taken over many rows."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfvae.engine import batches
+from tfvae.engine.map_rows import map_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class MarginalEstimate:
+    """log p(x) of each row, as NumPy arrays ``[N]``.
+
+    Attributes:
+        log_marginal: The estimate of log p(x), nats. In expectation, importance sampling's is a lower bound of log p(x)
+            and HMC's an upper bound.
+        standard_error: Of ``log_marginal``, by the delta method, nats. Trust it where the sample size is large.
+        effective_sample_size: (Σw)² / Σw², between 1 and the number of samples.
+        acceptance_rate: HMC's; None for importance sampling.
+    """
+
+    log_marginal: np.ndarray
+    standard_error: np.ndarray
+    effective_sample_size: np.ndarray
+    acceptance_rate: np.ndarray | None = None
+
+    @property
+    def mean(self) -> float:
+        """The mean of log p(x) over the rows, nats."""
+        return float(np.mean(self.log_marginal))
+
+    @property
+    def mean_standard_error(self) -> float:
+        """The standard error of ``mean``, nats: what another sample of rows and of noise would move it by."""
+        return float(np.std(self.log_marginal) / math.sqrt(max(1, len(self.log_marginal) - 1)))
+
+
+def over_rows(program: Callable, rows: Any, batch_size: int, seed: int, progress: Callable[[int], None] | None) -> Any:
+    """``program(rows, seed)`` over all the rows, with a seed of its own for each batch."""
+    done, count = 0, batches.num_rows(rows)
+
+    def one_batch(rows: Any) -> tuple[tf.Tensor, ...]:
+        nonlocal done
+        result = program(rows, tf.constant([seed, done], tf.int32))
+        done += batch_size
+        if progress:
+            progress(min(done, count))
+        return result
+
+    return map_rows(one_batch, rows, batch_size)

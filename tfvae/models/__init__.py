@@ -1,0 +1,5 @@
+"""Models that ``fit`` trains by a bound on log p(x)."""
+
+from tfvae.models.vae import VAE, Batch
+
+__all__ = ["VAE", "Batch"]

@@ -1,0 +1,15 @@
+"""What a VAE maximises: small pure functions from Terms to Estimate.
+
+The model computes the terms of a batch once; an objective combines them into a bound on log p(x), which is reported,
+and a surrogate, which is differentiated. The two are the same number for the paper's estimators and differ for others,
+so that a curve always shows nats of a true bound. Objectives never see the model.
+
+The examples here are of terms with log p(x|z) = 3, log p(z) = 2, log q(z|x) = 1 and KL = 1 nat, for two rows.
+"""
+
+from tfvae.objectives.elbo import elbo, elbo_a, elbo_b
+from tfvae.objectives.importance import importance_weighted
+from tfvae.objectives.score import score_function
+from tfvae.objectives.terms import Estimate, Latent, Terms
+
+__all__ = ["Estimate", "Latent", "Terms", "elbo", "elbo_a", "elbo_b", "importance_weighted", "score_function"]
