@@ -1,10 +1,11 @@
 """Prepared datasets come back as they were written."""
 
+import keras
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tfvae import data
+from tfvae import VAE, data, likelihoods, networks, posteriors
 
 
 def test_load_gives_every_row_of_the_source_once(digits):
@@ -33,6 +34,33 @@ def test_stream_covers_a_split_once_in_batches(digits):
     np.testing.assert_array_equal(shuffled[order[1]], whole[order[0]])
 
 
+def test_several_features_come_by_their_names_row_by_row(digits):
+    rows = data.load(digits, "train", ["x", "label", "key"])
+    assert list(rows) == ["x", "label", "key"]
+    for name, values in rows.items():
+        np.testing.assert_array_equal(values, data.load(digits, "train", name))
+    batches = list(data.stream(digits, "train", 100, seed=1, features=["label", "key"]).as_numpy_iterator())
+    label_of = dict(zip(rows["key"].tolist(), rows["label"].tolist(), strict=True))
+    streamed = {key: label for batch in batches for key, label in zip(batch["key"], batch["label"], strict=True)}
+    assert streamed == label_of
+    assert len(batches) == 17 and set(batches[0]) == {"label", "key"}
+
+
+def test_rows_with_names_go_into_fit(digits):
+    def bound(x, **more) -> float:
+        keras.utils.set_random_seed(0)
+        posterior, likelihood = posteriors.diagonal_normal(2), likelihoods.bernoulli([8, 8, 1])
+        vae = VAE(networks.mlp([4]), networks.mlp([4]), posterior, likelihood, seed=0)
+        vae.compile(jit_compile=False)
+        return vae.fit(x, verbose=0, **more).history["elbo"][0]
+
+    names = ["x", "label"]
+    alone = bound(data.load(digits, "test"), batch_size=50)
+    assert bound(data.load(digits, "test", names), batch_size=50) == pytest.approx(alone, abs=1e-4)
+    streams = [data.stream(digits, "test", 50, shuffle=False, features=features) for features in ("x", names)]
+    assert bound(streams[1]) == pytest.approx(bound(streams[0]), abs=1e-4)
+
+
 def test_what_is_not_there_is_said(digits, tmp_path):
     with pytest.raises(ValueError, match=r"no prepared dataset.*tfvae prepare"):
         data.load(tmp_path)
@@ -40,3 +68,5 @@ def test_what_is_not_there_is_said(digits, tmp_path):
         data.load(digits, "dev")
     with pytest.raises(ValueError, match="no feature 'y', only key, label, x"):
         data.load(digits, "test", "y")
+    with pytest.raises(ValueError, match="no feature 'condition', only key, label, x"):
+        data.stream(digits, features=["x", "condition"])

@@ -4,20 +4,21 @@ A prepared dataset is a TFDS directory whose examples hold a ``key``, the observ
 one, a ``label``. It is read through TFDS, so that nothing here depends on how it was written.
 """
 
-import hashlib
 import os
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import tensorflow as tf
 
-from pipelines import contract
+from pipelines import contract, storage
+
+PathLike = str | os.PathLike[str]
+Names = list[str] | tuple[str, ...]
 
 _ROWS_AT_ONCE = 1024
-_HASHED_AT_ONCE = 1 << 20
 
 
-def open_dataset(directory: str | os.PathLike[str]) -> Any:
+def open_dataset(directory: PathLike) -> Any:
     """The TFDS builder of a prepared dataset.
 
     Raises:
@@ -35,7 +36,7 @@ def open_dataset(directory: str | os.PathLike[str]) -> Any:
     return builder
 
 
-def identity(directory: str | os.PathLike[str]) -> dict[str, str | None]:
+def identity(directory: PathLike) -> dict[str, str | None]:
     """Which dataset lies there: its ``name``, its ``folder`` (no path) and the ``manifest_sha256``, None without one.
 
     Raises:
@@ -49,30 +50,42 @@ def identity(directory: str | os.PathLike[str]) -> dict[str, str | None]:
     return {
         "name": open_dataset(directory).info.name,
         "folder": os.path.basename(os.path.abspath(directory)) or None,
-        "manifest_sha256": sha256(manifest) if os.path.isfile(manifest) else None,
+        "manifest_sha256": storage.sha256(manifest) if os.path.isfile(manifest) else None,
     }
 
 
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file of any size."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_HASHED_AT_ONCE):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _read(directory: str | os.PathLike[str], split: str, feature: str, **options: Any) -> tf.data.Dataset:
+def _read(directory: PathLike, split: str, features: str | Names, **options: Any) -> tf.data.Dataset:
+    """The rows of a split, each a tensor or, of several features, a mapping of them."""
     builder = open_dataset(directory)
     if split not in builder.info.splits:
         raise ValueError(f"{directory} has no split {split!r}, only {', '.join(sorted(builder.info.splits))}.")
+    for name in [features] if isinstance(features, str) else features:
+        if name not in builder.info.features:
+            raise ValueError(f"{directory} has no feature {name!r}, only {', '.join(sorted(builder.info.features))}.")
     return builder.as_dataset(split=split, **options).map(
-        lambda example: example[feature], num_parallel_calls=tf.data.AUTOTUNE
+        lambda row: row[features] if isinstance(features, str) else {name: row[name] for name in features},
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
 
 
-def load(directory: str | os.PathLike[str], split: str = contract.TRAIN, feature: str = contract.X) -> np.ndarray:
-    """One feature of a split as one array, ``[N, *shape]``, in the dataset's order and dtype.
+def _no_rows(spec: tf.TensorSpec) -> np.ndarray:
+    return np.zeros([0, *spec.shape], spec.dtype.as_numpy_dtype)
+
+
+@overload
+def load(directory: PathLike, split: str = ..., features: str = ...) -> np.ndarray: ...
+@overload
+def load(directory: PathLike, split: str, features: Names) -> dict[str, np.ndarray]: ...
+@overload
+def load(directory: PathLike, *, features: Names) -> dict[str, np.ndarray]: ...
+
+
+def load(
+    directory: PathLike, split: str = contract.TRAIN, features: str | Names = contract.X
+) -> np.ndarray | dict[str, np.ndarray]:
+    """One feature of a split as an array, ``[N, *shape]``, or several by their names, in the dataset's order and dtype.
+
+    Several are what ``fit`` takes of rows that are more than x: ``load(directory, features=["x", "condition"])``.
 
     Raises:
         ValueError: If there is no such dataset, split or feature.
@@ -81,34 +94,37 @@ def load(directory: str | os.PathLike[str], split: str = contract.TRAIN, feature
         >>> x = load(DIGITS, "test")
         >>> x.shape[1:], x.dtype
         ((8, 8, 1), dtype('uint8'))
-        >>> labels = load(DIGITS, "test", "label")
-        >>> labels.shape == x.shape[:1]
+        >>> rows = load(DIGITS, "test", ["x", "label"])
+        >>> rows["label"].shape == rows["x"].shape[:1]
         True
     """
-    builder = open_dataset(directory)
-    if feature not in builder.info.features:
-        raise ValueError(f"{directory} has no feature {feature!r}, only {', '.join(sorted(builder.info.features))}.")
-    batches = list(_read(directory, split, feature).batch(_ROWS_AT_ONCE).as_numpy_iterator())
-    spec = builder.info.features[feature]
-    return np.concatenate(batches) if batches else np.zeros([0, *spec.shape], spec.np_dtype)
+    rows = _read(directory, split, features)
+    batches = list(rows.batch(_ROWS_AT_ONCE).as_numpy_iterator())
+    if not batches:
+        return tf.nest.map_structure(
+            lambda spec: np.zeros([0, *spec.shape], spec.dtype.as_numpy_dtype), rows.element_spec
+        )
+    return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *batches)
 
 
 def stream(
-    directory: str | os.PathLike[str],
+    directory: PathLike,
     split: str = contract.TRAIN,
     batch_size: int = 100,
     shuffle: bool = True,
     seed: int = 0,
+    features: str | Names = contract.X,
 ) -> tf.data.Dataset:
-    """Batches of x ``[B, *shape]`` from disk, for data that do not fit in memory; the last one may be shorter.
+    """Batches ``[B, *shape]`` from disk, for data that do not fit in memory; the last one may be shorter.
 
     Rows lie in the shards in the order of a hash of their keys; a shuffle mixes the shards and a window of 10,000 rows.
+    Several ``features`` come by their names, as in ``load``.
 
     Example:
         >>> next(iter(stream(DIGITS, "train", batch_size=32))).shape
         TensorShape([32, 8, 8, 1])
     """
     if not shuffle:
-        return _read(directory, split, contract.X).batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    rows = _read(directory, split, contract.X, shuffle_files=True).shuffle(10_000, seed=seed)
+        return _read(directory, split, features).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    rows = _read(directory, split, features, shuffle_files=True).shuffle(10_000, seed=seed)
     return rows.batch(batch_size).prefetch(tf.data.AUTOTUNE)

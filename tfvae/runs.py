@@ -12,7 +12,9 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from pipelines import storage
 from tfvae import data, evaluation, families, observations, plots
 from tfvae.callbacks import ProgressBar
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
@@ -102,8 +105,8 @@ def train(
         "versions": {name: importlib.metadata.version(name) for name in ("tfvae", "tensorflow", "keras")},
     }
     (output / "evaluation.json").unlink(missing_ok=True)  # of the run that this one replaces
-    _write_atomically(output / "model.keras", vae.save)
-    record["model_sha256"] = data.sha256(output / "model.keras")
+    _save(vae, output / "model.keras")
+    record["model_sha256"] = storage.sha256(str(output / "model.keras"))
     _write_json(output / "run.json", record)
     return record
 
@@ -120,12 +123,13 @@ def _observations(directory: PathLike, info: Any, split: str, batch_size: int) -
 
 
 def load(run: PathLike) -> VAE:
-    """The trained model of a run.
+    """The trained model of a run; of a baseline that was saved by hand, the VAE that it trained.
 
     Raises:
         ValueError: If the directory holds no finished run.
     """
-    return keras.saving.load_model(_model_file(run))
+    model = keras.saving.load_model(_model_file(run))
+    return getattr(model, "vae", model)
 
 
 def _model_file(run: PathLike) -> pathlib.Path:
@@ -144,7 +148,7 @@ def provenance(run: PathLike) -> Provenance:
         ValueError: If the directory holds no finished run, or a record that cannot be read.
     """
     model = _model_file(run)
-    model_sha256 = data.sha256(model)
+    model_sha256 = storage.sha256(str(model))
     trained, measured = (_record(model.with_name(name), model_sha256) for name in ("run.json", "evaluation.json"))
     facts = {name: measured[name] for name in _MEASURED if name in measured}
     try:
@@ -186,7 +190,7 @@ def evaluate(
     ``progress`` is called with the rows done and their total while log p(x) is estimated.
     """
     vae = load(run)
-    model_sha256 = data.sha256(pathlib.Path(run) / "model.keras")
+    model_sha256 = storage.sha256(str(_model_file(run)))
     x = data.load(data_directory, split)
     means = vae.evaluate(x, return_dict=True, verbose=0)
     started = time.perf_counter()
@@ -260,14 +264,13 @@ def _trained_on(run: pathlib.Path) -> str:
 
 
 def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
-    text = json.dumps(value, indent=2) + "\n"
-    _write_atomically(path, lambda temporary: pathlib.Path(temporary).write_text(text, encoding="utf-8"))
+    with storage.replacing(str(path), str(path.parent)) as file:
+        file.write(json.dumps(value, indent=2).encode() + b"\n")
 
 
-def _write_atomically(path: pathlib.Path, write: Callable[[str], Any]) -> None:
-    temporary = path.with_name(f"incomplete-{os.getpid()}-{path.name}")
-    try:
-        write(str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _save(vae: VAE, path: pathlib.Path) -> None:
+    """The model's file, whole or not at all; Keras writes to a path alone."""
+    with tempfile.TemporaryDirectory() as folder, storage.replacing(str(path), str(path.parent)) as file:
+        vae.save(f"{folder}/model.keras")
+        with open(f"{folder}/model.keras", "rb") as saved:
+            shutil.copyfileobj(saved, file)
