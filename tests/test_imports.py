@@ -20,7 +20,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # The engine knows no probability; densities know the engine; p, q and the bound know densities and not one another.
 _DENSITIES = {"engine", "families"}
 _LAYERS = _DENSITIES | {"distribution_layer"}
-_PARTS = {"observations", "posteriors", "likelihoods", "flows", "networks", "divergences", "objectives", "priors"}
+_PARTS = {
+    "observations",
+    "posteriors",
+    "likelihoods",
+    "networks",
+    "divergences",
+    "objectives",
+    "priors",
+    "regularizers",
+}
 _MODELS = _LAYERS | _PARTS | {"models"}
 _ALL = _MODELS | {"baselines", "evaluation", "plots", "callbacks", "data", "exporting"}
 _DISK = {"pipelines.contract", "pipelines.storage"}  # names on disk and on the wire, and the door to the file system
@@ -30,13 +39,13 @@ TFVAE: dict[str, set[str]] = {
     "families": {"engine"},
     "distribution_layer": _DENSITIES,
     "observations": _LAYERS,
-    "flows": _LAYERS,
     "divergences": set(),
     "objectives": {"divergences"},
     "posteriors": _LAYERS,
     "likelihoods": _LAYERS | {"observations"},
     "networks": set(),
-    "priors": _LAYERS | {"divergences", "flows"},
+    "priors": _LAYERS | {"divergences"},
+    "regularizers": set(),
     "models": _LAYERS | _PARTS,
     "baselines": _MODELS | {"evaluation"},
     "evaluation": _MODELS,
@@ -77,12 +86,6 @@ PIPELINES: dict[str, set[str]] = {
     "preprocess": {"command_line", "contract", "errors", "storage", "formats", "jobs", "sources", "dataset"},
     "embed": {"command_line", "contract", "errors", "storage", "formats", "jobs", "inputs", "embedding"},
 }
-# Files that stand beside the room they belong to, until they move in.
-BESIDE = {
-    "tfvae": {},
-    "pipelines": {},
-}
-ROOM_OF = {f"{package}.{file}": room for package, rooms in BESIDE.items() for room in rooms for file in rooms[room]}
 
 
 def imported(path: pathlib.Path) -> set[str]:
@@ -102,8 +105,7 @@ def files(package: str) -> list[pathlib.Path]:
 
 def room(name: str) -> str:
     """The room of a module's full name."""
-    package, first = name.split(".")[:2]
-    return ROOM_OF.get(f"{package}.{first}", first)
+    return name.split(".")[1]
 
 
 def forbidden(name: str, mine: str, package: str, allowed: set[str]) -> bool:
