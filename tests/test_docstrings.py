@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 import pipelines
 import tfvae
@@ -78,8 +79,9 @@ def public_members(module: types.ModuleType) -> dict[str, object]:
 def example_terms() -> objectives.Terms:
     """Of the examples of objectives: log p(x|z) = 3, log p(z) = 2, log q(z|x) = 1, KL = 1 nat, two rows."""
     one = tf.ones([4, 2])
-    normal = tfvae.priors.StandardNormal(1).distribution()
-    return objectives.Terms((objectives.Latent(one[..., None], normal, normal, one, 2 * one, one[0], True),), 3 * one)
+    normal = tfp.distributions.Independent(tfp.distributions.Normal(tf.zeros([2, 1]), 1.0), 1)
+    latent = objectives.Latent(one[..., None], normal, normal, one, 2 * one, one[0], True, held=normal)
+    return objectives.Terms((latent,), 3 * one)
 
 
 @pytest.mark.parametrize("name", module_names())

@@ -88,7 +88,7 @@ def test_a_mean_without_formula_is_that_of_fixed_draws():
 def test_a_model_whose_posterior_has_no_mean_embeds(name):
     vae = tfvae.VAE(
         networks.mlp([4]), networks.mlp([4]), DistributionLayer(name, [2]), DistributionLayer("Normal", [3]),
-        prior=tfvae.priors.Prior("Beta", [2], concentration1=2.0, concentration0=2.0),
+        prior=tfvae.priors.Family("Beta", [2], concentration1=2.0, concentration0=2.0),
     )  # fmt: skip
     x = np.random.default_rng(0).normal(size=[6, 3]).astype(np.float32)
     np.testing.assert_array_equal(vae.embed(x), vae.embed(x))

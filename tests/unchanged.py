@@ -63,7 +63,7 @@ def fits() -> dict[str, Callable[[], dict[str, list[float]]]]:
         "gamma": lambda: history(
             vae(
                 posterior=tfvae.DistributionLayer("Gamma", [3]),
-                prior=priors.Prior("Gamma", [3], concentration=1.0, rate=1.0),
+                prior=priors.Family("Gamma", [3], concentration=1.0, rate=1.0),
             ),
             digits(),
         ),

@@ -21,7 +21,7 @@ from tfvae import families
 from tfvae.families.facts import FACTS, REAL, Facts
 
 # By name, for a likelihood or posterior that is to be parameterised as a paper has it: "log_variance" is log σ² -> σ.
-_CONSTRAINTS: dict[str, Callable[[], Any]] = {
+CONSTRAINTS: dict[str, Callable[[], Any]] = {
     "identity": tfb.Identity,
     "sigmoid": tfb.Sigmoid,
     "softplus": tfb.Softplus,
@@ -75,12 +75,12 @@ class _Parameter:
 
     def constrain_by(self, name: str) -> None:
         """Use one of the named constraints in place of TFP's."""
-        if name not in _CONSTRAINTS or self.raw_shape != self.shape:
+        if name not in CONSTRAINTS or self.raw_shape != self.shape:
             raise ValueError(
-                f"{self.name} cannot be constrained by {name!r}: expected one of {', '.join(_CONSTRAINTS)}, and a "
+                f"{self.name} cannot be constrained by {name!r}: expected one of {', '.join(CONSTRAINTS)}, and a "
                 "parameter that is constrained number by number."
             )
-        self._dependent, self._lowest, self._bijector = None, 0.0, _CONSTRAINTS[name]()
+        self._dependent, self._lowest, self._bijector = None, 0.0, CONSTRAINTS[name]()
 
     def shared_shape(self, shape: Sequence[int] | None) -> tuple[int, ...]:
         """That of the weight behind the parameter, where one of ``shape`` (None: its own) is shared."""
@@ -238,6 +238,11 @@ class DistributionLayer(keras.layers.Layer):
                     f"{self.family.__name__} has no free parameter {name} to constrain; free: {', '.join(learned)}."
                 )
             learned[name].constrain_by(constraint)
+
+    @property
+    def free(self) -> list[str]:
+        """Names of the parameters that are functions of the features."""
+        return [parameter.name for parameter in self._free]
 
     @property
     def facts(self) -> Facts | None:

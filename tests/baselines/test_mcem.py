@@ -13,7 +13,7 @@ from tfvae.baselines import MonteCarloEM
 from tfvae.engine import keras_private
 from tfvae.engine.replicas import Rows
 from tfvae.experiments.aevb.adagrad import WarmAdagrad
-from tfvae.priors import Prior, WeightPrior
+from tfvae.priors import Family, WeightPrior
 
 ROWS, SIZE = 11, 5
 NOISE = 0.8
@@ -173,7 +173,7 @@ def test_a_bounded_prior_keeps_its_chains_inside():
         keras.layers.Identity(),
         DistributionLayer("Dirichlet", [3]),
         DistributionLayer("Normal", [SIZE]),
-        prior=Prior("Dirichlet", [3], concentration=[2.0, 3.0, 5.0]),
+        prior=Family("Dirichlet", [3], concentration=[2.0, 3.0, 5.0]),
         seed=1,
     )
     vae.likelihood.projection.set_weights([np.zeros_like(w) for w in vae.likelihood.projection.get_weights()])
@@ -260,7 +260,7 @@ def test_activity_penalties_count_once(x):
     with tf.GradientTape(persistent=True) as tape:
         keras_private.clear_losses(model)
         loss = model.record(model._loss_at(vae.batch(x), z, tf.zeros([ROWS])), Rows.of_one_device(tf.ones([ROWS])))
-        log_joint = vae.decode(z).log_prob(x) + vae.prior.log_prob(z)
+        log_joint = vae.decode(z).log_prob(x) + vae.prior().log_prob(z)
         keras_private.clear_losses(model)
         decoder(z)
         expected = decoder.losses[0] - tf.reduce_mean(log_joint)

@@ -77,10 +77,10 @@ def test_the_gradients_are_those_of_the_two_phases(x, likelihood, num_samples):
     model.seed_generator.state.assign(state)
     z = model._wake(vae.batch(x), training=True).z.numpy()
     first, second = tf.unstack(tf.random.experimental.stateless_split(model.next_seed(True), 2))
-    dream_z = vae.prior.sample(ROWS, seed=first).numpy()
+    dream_z = vae.prior().sample(ROWS, seed=first).numpy()
     dream_x = np.asarray(vae.decode(dream_z).sample(seed=second), np.float32)
     with tf.GradientTape() as tape:
-        log_joint = vae.decode(z).log_prob(x) + vae.prior.log_prob(z)
+        log_joint = vae.decode(z).log_prob(x) + vae.prior().log_prob(z)
         value = tf.reduce_mean(log_joint[:, : ROWS - 2])
     generative = tape.gradient(value, vae.generative_weights)
     with tf.GradientTape() as tape:
@@ -109,7 +109,7 @@ def test_a_dream_is_the_model_s_own_draw():
     """log q at dreams has the mean that q has under p(x, z), sampled by other means."""
     model = make("Normal")
     got = model._sleep(Batch(tf.zeros([20_000, 1]))).numpy().astype(np.float64)
-    z = model.vae.prior.sample(20_000, seed=(5, 6))
+    z = model.vae.prior().sample(20_000, seed=(5, 6))
     expected = model.vae.encode(model.vae.decode(z).sample(seed=(7, 8))).log_prob(z).numpy().astype(np.float64)
     error = np.sqrt((got.var() + expected.var()) / 20_000)
     assert abs(got.mean() - expected.mean()) < 4 * error

@@ -11,8 +11,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tests.conformance.catalogue import LIKELIHOODS, POSTERIORS, SIZE, Family
-from tfvae import VAE, DistributionLayer, posteriors
-from tfvae.priors import Prior
+from tfvae import VAE, DistributionLayer, posteriors, priors
 
 ROWS, WIDTH, SAMPLES = 4, 6, 100
 # What the features of a network spread over: tanh units, a first step, and a network that has run away.
@@ -182,11 +181,11 @@ def test_mixed_precision(family: Family):
     np.testing.assert_array_equal(actual.log_prob(x), expected.log_prob(x))
 
 
-def prior_for(family: Family) -> Prior | None:
+def prior_for(family: Family) -> priors.Prior | None:
     if family.name == "Dirichlet":
-        return Prior("Dirichlet", [SIZE], concentration=[1.0, 2.0, 3.0])
+        return priors.Family("Dirichlet", [SIZE], concentration=[1.0, 2.0, 3.0])
     if family.name == "VonMisesFisher":
-        return Prior("VonMisesFisher", [SIZE], mean_direction=[0.0, 0.6, 0.8], concentration=1.5)
+        return priors.Family("VonMisesFisher", [SIZE], mean_direction=[0.0, 0.6, 0.8], concentration=1.5)
     return None
 
 
@@ -289,7 +288,7 @@ def test_a_draw_stays_inside_an_open_support():
         (lambda: DistributionLayer("Uniform", [2], high=1.0), "fixed high needs a fixed low"),
         (lambda: DistributionLayer("Triangular", [2], peak=1.0), "fixed peak needs a fixed low and high"),
         (lambda: DistributionLayer("Uniform", [2], low=1.0, high=0.5), "needs low < high"),
-        (lambda: Prior("Normal", [2], loc=0.0), "prior Normal needs a fixed value for: scale"),
+        (lambda: priors.Family("Normal", [2], loc=0.0), "prior Normal needs a value for: scale"),
     ],
 )
 def test_errors(make, message):

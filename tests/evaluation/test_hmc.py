@@ -42,7 +42,7 @@ def constant_vae() -> tfvae.VAE:
         keras.layers.Identity(),
         tfvae.DistributionLayer("Dirichlet", [3]),
         tfvae.DistributionLayer("Normal", [5]),
-        prior=priors.Prior("Dirichlet", [3], concentration=[2.0, 3.0, 5.0]),
+        prior=priors.Family("Dirichlet", [3], concentration=[2.0, 3.0, 5.0]),
         seed=1,
     )
     for layer in (vae.likelihood, vae.posterior):

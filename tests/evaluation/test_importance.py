@@ -71,7 +71,7 @@ def test_chunks_and_partial_batches_cover_every_sample_once(x, monkeypatch):
     vae, weights, bias = linear_gaussian(2, widen=2.0)
     exact = exact_log_marginal(x, weights, bias)
     one_chunk = evaluation.log_marginal(vae, x, num_samples=1000)
-    monkeypatch.setattr(evaluation, "_FLOATS_AT_ONCE", 5 * 10 * 7)  # chunks of 7 samples, the last of 6
+    monkeypatch.setattr(evaluation.importance, "_FLOATS_AT_ONCE", 5 * 10 * 7)  # chunks of 7 samples, the last of 6
     chunks = evaluation.log_marginal(vae, x, num_samples=1000, batch_size=10)
     for estimate in (one_chunk, chunks):
         assert estimate.log_marginal.shape == (37,)

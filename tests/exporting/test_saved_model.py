@@ -85,7 +85,7 @@ def in_process(vae: tfvae.VAE, signature: str, inputs: dict[str, np.ndarray]) ->
     x = x / np.float32(255) if x.dtype == np.uint8 else x
     q = vae.encode(x)
     z = q.mean() + q.stddev() * np.transpose(inputs["noise"], [1, 0, 2])
-    log_weight = vae.decode(z).log_prob(x) + vae.prior.log_prob(z) - q.log_prob(z)
+    log_weight = vae.decode(z).log_prob(x) + vae.prior().log_prob(z) - q.log_prob(z)
     log_likelihood = vae.decode(z).log_prob(x)
     standard_normal = tf.reduce_sum(q.mean() ** 2 + q.stddev() ** 2 - 1 - 2 * tf.math.log(q.stddev()), axis=-1) / 2
     return {
@@ -225,7 +225,7 @@ def test_signatures_are_those_that_apply(tmp_path):
         networks.mlp([4]),
         tfvae.DistributionLayer("Dirichlet", [2]),
         tfvae.DistributionLayer("Poisson", [5]),
-        prior=tfvae.priors.Prior("Dirichlet", [2], concentration=1.0),
+        prior=tfvae.priors.Family("Dirichlet", [2], concentration=1.0),
     )
     common = {"serving_default", "embed", "reconstruct", "decode"}
     paths = [tfvae.export(vae, tmp_path / str(i), warmup_batch_sizes=[2]) for i, vae in enumerate((vector, topics))]

@@ -20,7 +20,7 @@ def test_a_layer_takes_them_by_name_and_trains(name):
         tfvae.networks.mlp([8]),
         tfvae.DistributionLayer(name, [2]),
         tfvae.DistributionLayer("Normal", [5]),
-        prior=tfvae.priors.Prior("Gamma", [2], concentration=1.0, rate=1.0),
+        prior=tfvae.priors.Family("Gamma", [2], concentration=1.0, rate=1.0),
         seed=0,
     )
     vae.compile()

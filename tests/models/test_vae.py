@@ -14,7 +14,7 @@ import scipy.stats
 import tensorflow as tf
 
 from tfvae import VAE, DistributionLayer, networks, objectives
-from tfvae.priors import Prior, StandardNormal
+from tfvae.priors import Family, StandardNormal
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -145,7 +145,7 @@ def test_shapes(vae, x):
     q, p = vae.encode(x), vae.decode(np.zeros([3, 7, 2], np.float32))
     assert (q.batch_shape, q.event_shape) == ((7,), (2,))
     assert (p.batch_shape, p.event_shape) == ((3, 7), (5,))
-    assert vae.prior.event_shape == (2,) and vae.prior.batch_shape == ()
+    assert vae.prior().event_shape == (2,) and vae.prior().batch_shape == ()
     assert vae.event_shape == (5,) and vae.latent_dim == 2
     terms = vae.terms(x, 4)
     assert terms.z.shape == (4, 7, 2) and terms.kl.shape == (7,)
@@ -416,7 +416,7 @@ def saved_vae(objective=objectives.importance_weighted) -> VAE:
         decoder=networks.mlp([8]),
         posterior=DistributionLayer("Normal", [2]),
         likelihood=DistributionLayer("Bernoulli", [5]),
-        prior=Prior("Normal", [2], loc=[0.5, -0.5], scale=2.0),
+        prior=Family("Normal", [2], loc=[0.5, -0.5], scale=2.0),
         objective=objective,
         num_samples=3,
         binarize=True,
@@ -435,7 +435,7 @@ vae = keras.models.load_model(sys.argv[1])
 x = np.load(sys.argv[2])
 seed = tf.constant([1, 2])
 out = dict(
-    embedding=vae.embed(x), elbo=vae.elbo(x, 5, seed), prior=vae.prior.log_prob(np.ones([2], "float32")),
+    embedding=vae.embed(x), elbo=vae.elbo(x, 5, seed), prior=vae.prior().log_prob(np.ones([2], "float32")),
     noise=vae.elbo(x), iterations=int(vae.optimizer.iterations),
     description=repr([vae.num_samples, vae.seed, vae.name, vae.objective.__name__, vae.steps_per_execution]),
 )
@@ -456,7 +456,7 @@ def test_a_saved_model_goes_on_in_a_fresh_process(x, tmp_path):
     out = np.load(tmp_path / "out.npz")
     np.testing.assert_array_equal(out["embedding"], vae.embed(x))
     np.testing.assert_allclose(out["elbo"], vae.elbo(x, 5, tf.constant([1, 2])), atol=1e-6)
-    assert out["prior"] == vae.prior.log_prob(np.ones([2], np.float32))
+    assert out["prior"] == vae.prior().log_prob(np.ones([2], np.float32))
     np.testing.assert_allclose(out["noise"], vae.elbo(x), atol=1e-6)
     assert out["iterations"] == 8
     assert str(out["description"]) == "[3, 11, 'saved', 'importance_weighted', 3]"

@@ -13,12 +13,12 @@ from tensorflow_probability import distributions as tfd
 from tfvae import VAE, DistributionLayer, networks, objectives
 from tfvae.divergences import closed_form_kl
 from tfvae.objectives import Latent, Terms
-from tfvae.priors import Prior, StandardNormal
+from tfvae.priors import Family, StandardNormal
 
 EVERY_OBJECTIVE = [objectives.elbo, objectives.elbo_a, objectives.elbo_b, objectives.importance_weighted]
 
 
-def small_vae(posterior: str = "Normal", prior: Prior | None = None, seed: int = 0, **more) -> VAE:
+def small_vae(posterior: str = "Normal", prior: Family | None = None, seed: int = 0, **more) -> VAE:
     keras.utils.set_random_seed(seed)
     return VAE(
         encoder=networks.mlp([6]),
@@ -59,7 +59,7 @@ def trained(digits) -> VAE:
 
 def appendix_b() -> tuple[tfd.Distribution, tfd.Distribution]:
     """The paper's appendix B at mean 0.5, log variance -1."""
-    return tfd.Independent(tfd.Normal([0.5], [np.float32(np.exp(-0.5))]), 1), StandardNormal(1).distribution()
+    return tfd.Independent(tfd.Normal([0.5], [np.float32(np.exp(-0.5))]), 1), StandardNormal(1)()
 
 
 def test_kl_of_appendix_b():
@@ -71,14 +71,14 @@ def test_kl_within_four_standard_errors_of_monte_carlo(pair):
     tril = tf.constant([[0.6, 0.0], [0.7, 0.3]])
     q, p = {
         "appendix B": appendix_b,
-        "full": lambda: (tfd.MultivariateNormalTriL([0.5, -1.0], tril), StandardNormal(2).distribution()),
+        "full": lambda: (tfd.MultivariateNormalTriL([0.5, -1.0], tril), StandardNormal(2)()),
         "gamma": lambda: (
             tfd.Independent(tfd.Gamma([2.0, 0.7], [1.5, 3.0]), 1),
-            Prior("Gamma", [2], concentration=1.5, rate=1.0).distribution(),
+            Family("Gamma", [2], concentration=1.5, rate=1.0)(),
         ),
         "dirichlet": lambda: (
             tfd.Dirichlet([2.0, 1.5, 4.0]),
-            Prior("Dirichlet", [3], concentration=[1.0, 2.0, 1.0]).distribution(),
+            Family("Dirichlet", [3], concentration=[1.0, 2.0, 1.0])(),
         ),
     }[pair]()
     z = q.sample(1_000_000, seed=(1, 2))
@@ -95,7 +95,7 @@ def test_kl_of_a_full_normal_is_its_textbook_formula():
     expected = (np.trace(covariance) + loc @ loc - 3 - np.log(np.linalg.det(covariance))) / 2
     assert float(closed_form_kl(q, StandardNormal(3).distribution())) == pytest.approx(expected, abs=1e-5)
     # The prior's own location and scale count as well.
-    prior = Prior("Normal", [3], loc=[1.0, 0.0, -1.0], scale=[0.5, 2.0, 1.0])
+    prior = Family("Normal", [3], loc=[1.0, 0.0, -1.0], scale=[0.5, 2.0, 1.0])
     inverse, shift = np.diag([4.0, 0.25, 1.0]), np.array([1.0, 0.0, -1.0]) - loc
     expected = (
         np.trace(inverse @ covariance) + shift @ inverse @ shift - 3 - np.log(np.linalg.det(inverse @ covariance))
@@ -105,7 +105,7 @@ def test_kl_of_a_full_normal_is_its_textbook_formula():
 
 def test_no_closed_form_is_none():
     q = tfd.Independent(tfd.Laplace([[0.0, 0.0]], [[1.0, 2.0]]), 1)
-    assert closed_form_kl(q, StandardNormal(2).distribution()) is None
+    assert closed_form_kl(q, StandardNormal(2)()) is None
 
 
 # The bounds as functions of Terms
@@ -117,7 +117,7 @@ def terms() -> Terms:
     z = tf.random.stateless_normal([3, 4, 2], [0, 1])
     numbers = np.random.default_rng(0).normal(size=[3, 3, 4]).astype(np.float32)
     log_likelihood, log_prior, log_posterior = map(tf.constant, numbers)
-    standard = StandardNormal(2).distribution()
+    standard = StandardNormal(2)()
     kl = tf.constant([0.1, 0.2, 0.3, 0.4])
     return Terms((Latent(z, standard, standard, log_posterior, log_prior, kl, kl_is_exact=True),), log_likelihood)
 

@@ -82,7 +82,7 @@ class MonteCarloEM(Trainer):
                 raise ValueError(f"{number} must be at least 1, received {value}.")
         self.num_rows, self.num_updates = int(num_rows), int(num_updates)
         self.num_leapfrog_steps, self.target_accept = int(num_leapfrog_steps), float(target_accept)
-        self.chains = _Chains(vae.prior.sample(self.num_rows, seed=self.next_seed(True)))
+        self.chains = _Chains(vae.prior().sample(self.num_rows, seed=self.next_seed(True)))
         hmc.check_settings(self.chains.z, 1, self.num_leapfrog_steps, 0, self.target_accept)
 
     @property
@@ -115,7 +115,7 @@ class MonteCarloEM(Trainer):
     def _loss_at(self, batch: Batch, z: tf.Tensor, acceptance_rate: tf.Tensor) -> Loss:
         """-log p(x, z) for the chains' states z ``[B, D]``; the VAE's penalty is learned from and not reported."""
         log_likelihood = self.vae.decode(z, batch.condition, training=True).log_prob(batch.x)
-        log_joint = log_likelihood + self.vae.prior.log_prob(z)
+        log_joint = log_likelihood + self.vae.prior().log_prob(z)
         penalty = with_gradient_of(tf.constant(0.0), self.vae.penalty())
         return Loss(-log_joint, penalty, {"log_likelihood": log_likelihood, "acceptance_rate": acceptance_rate})
 

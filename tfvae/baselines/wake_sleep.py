@@ -61,7 +61,9 @@ class WakeSleep(Trainer):
     def _sleep(self, batch: Batch) -> tf.Tensor:
         """log q(z|x) of dreams z ~ p(z), x ~ p(x|z), one for each row of the batch, ``[B]``, nats."""
         first, second = tf.unstack(tf.random.experimental.stateless_split(self.next_seed(True), 2))
-        z = replicas.sample(self.vae.prior, first, after=[tf.shape(batch.x)[0]])
+        prior = self.vae.prior(batch.condition)
+        one_for_all = prior.batch_shape.rank == 0
+        z = replicas.sample(prior, first, after=[tf.shape(batch.x)[0]] if one_for_all else [])
         x = replicas.sample(self.vae.decode(z, batch.condition, training=True), second)
         dream = batch._replace(x=tf.stop_gradient(x))
         return self.vae.encode(dream, training=True).log_prob(tf.stop_gradient(z))

@@ -17,7 +17,7 @@ import tensorflow_probability as tfp
 from tfvae import posteriors
 from tfvae.engine import xla
 from tfvae.families import facts
-from tfvae.models.vae import VAE
+from tfvae.models.vae import VAE, Batch
 
 _JITTER = 0.2  # a transition's steps are 0.8 to 1.2 times the step size
 _ADAPTED = 0.8  # of the burn-in; in the rest of it the chain forgets the adaptation
@@ -117,8 +117,9 @@ def new_chain(
 ) -> Chain:
     """What ``sample_posterior`` compiles, for use inside another program; ``seed`` is an int32 tensor ``[2]``."""
     first, second, rest = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
-    bijector = _bijector(vae)
-    draws = bijector.inverse(posteriors.draw(vae.encode(x), _START_DRAWS, first)[0])
+    batch = vae.batch(x)
+    bijector = _bijector(vae, batch)
+    draws = bijector.inverse(posteriors.draw(vae.encode(batch), _START_DRAWS, first)[0])
     step_size = tf.reduce_mean(tf.math.reduce_std(draws, axis=0), axis=-1, keepdims=True)
     start = _likeliest(vae, x, bijector, draws, second)
     kernel = tfp.mcmc.DualAveragingStepSizeAdaptation(
@@ -136,7 +137,8 @@ def _likeliest(vae: VAE, x: Any, bijector: tfp.bijectors.Bijector, draws: tf.Ten
 
     p(z|x) has modes that no chain leaves, and one that starts in a poor one measures that one alone.
     """
-    log_joint = _log_joint(vae, x, bijector)
+    batch = vae.batch(x)
+    log_joint = _log_joint(vae, batch, bijector)
 
     def best(draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         values = log_joint(draws)
@@ -146,7 +148,9 @@ def _likeliest(vae: VAE, x: Any, bijector: tfp.bijectors.Bijector, draws: tf.Ten
         return chosen, tf.reduce_max(values, axis=0)
 
     def look(i: tf.Tensor, u: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        z = vae.prior.sample([_START_DRAWS, tf.shape(draws)[1]], seed=seed + tf.stack([0, i]))
+        prior = vae.prior(batch.condition)
+        rows = [tf.shape(draws)[1]] if prior.batch_shape.rank == 0 else []
+        z = prior.sample([_START_DRAWS, *rows], seed=seed + tf.stack([0, i]))
         other, other_value = best(bijector.inverse(z))
         return i + 1, tf.where((other_value > value)[:, tf.newaxis], other, u), tf.maximum(other_value, value)
 
@@ -182,7 +186,7 @@ def continue_chain(
         >>> continue_chain(vae, x, z, step_size, 3, 4, seed).z.shape
         TensorShape([3, 8, 2])
     """
-    bijector = _bijector(vae)
+    bijector = _bijector(vae, vae.batch(x))
     hmc = _hmc(vae, x, bijector, step_size, num_leapfrog_steps)
     u = tf.identity(bijector.inverse(z))  # a new tensor: for the old one TFP has z in its cache, which u cannot move
     return _chain(hmc, bijector, u, 0, num_transitions, seed)
@@ -213,15 +217,25 @@ def _with_step_size(results: Any, step_size: tf.Tensor) -> Any:
     return results._replace(accepted_results=results.accepted_results._replace(step_size=step_size))
 
 
-def _bijector(vae: VAE) -> tfp.bijectors.Bijector:
+def _bijector(vae: VAE, batch: Batch) -> tfp.bijectors.Bijector:
     """f, from the space without bounds to the prior's support."""
-    known = facts.of(vae.prior)
+    prior = vae.prior(batch.condition)
+    if isinstance(prior, tfp.distributions.MixtureSameFamily):
+        prior = prior.components_distribution  # with a bijector for each component, where one serves all
+        return tfp.bijectors.Identity() if _is_real(prior) else _no_bijector(prior)
+    known = facts.of(prior)
     if known is not None and known.support is facts.SIMPLEX:
         return tfp.bijectors.IteratedSigmoidCentered()  # TFP's default for it fails under NumPy 2.4
-    bijector = vae.prior.experimental_default_event_space_bijector()
-    if bijector is None:
-        raise ValueError(f"TFP maps no unbounded space to the support of the prior {vae.prior.name}: HMC needs one.")
-    return bijector
+    return prior.experimental_default_event_space_bijector() or _no_bijector(prior)
+
+
+def _is_real(distribution: tfp.distributions.Distribution) -> bool:
+    known = facts.of(distribution)
+    return known is not None and known.support is facts.REAL
+
+
+def _no_bijector(prior: tfp.distributions.Distribution) -> tfp.bijectors.Bijector:
+    raise ValueError(f"TFP maps no unbounded space to the support of the prior {prior.name}: HMC needs one.")
 
 
 def _log_joint(vae: VAE, x: Any, bijector: Any) -> Callable[[tf.Tensor], tf.Tensor]:

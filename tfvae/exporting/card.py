@@ -48,7 +48,7 @@ def describe(
         "version": version,
         "posterior": _family(vae.posterior),
         "likelihood": _family(vae.likelihood),
-        "prior": _family(vae.prior_layer),
+        "prior": _family(vae.prior),
         "latent_dim": vae.latent_dim,
         "event_shape": list(vae.event_shape),
         "signatures": {key: _contract(vae, signatures[key]) for key in sorted(signatures)},

@@ -82,5 +82,5 @@ def _write(
 def _read(vae: VAE, functions: Iterable[Any]) -> Iterator[tf.Variable]:
     """The variables that a signature reads. A layer may hold others, such as the state of a Dropout's seeds."""
     captured = {id(tensor) for function in functions for tensor in function.captured_inputs}
-    for layer in (vae.encoder, vae.posterior, vae.decoder, vae.likelihood, vae.prior_layer):
+    for layer in (vae.encoder, vae.posterior, vae.decoder, vae.likelihood, vae.prior):
         yield from (one.value for one in layer.variables if id(one.value.handle) in captured)

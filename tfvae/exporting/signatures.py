@@ -76,14 +76,14 @@ def operations(vae: VAE) -> Iterator[Operation]:
         return {contract.RECONSTRUCTION: vae.decode(z).mean()}
 
     def sample(noise: tf.Tensor) -> Answer:
-        return {contract.SAMPLE: vae.decode(posteriors.from_noise(vae.prior, noise)).mean()}
+        return {contract.SAMPLE: vae.decode(posteriors.from_noise(vae.prior(), noise)).mean()}
 
     yield Operation(contract.EMBED, embed, kinds)
     yield Operation(contract.RECONSTRUCT, lambda x: {contract.RECONSTRUCTION: vae(x)}, floats)
     yield Operation(contract.DECODE, decode, [z])
     if _takes_noise(vae.encode(tf.zeros([1, *event]))):
         yield Operation(contract.SCORE, score, kinds, [tensor(contract.NOISE, [None, vae.latent_dim])])
-    if _takes_noise(vae.prior):
+    if _takes_noise(vae.prior()):
         yield Operation(contract.SAMPLE, sample, [tensor(contract.NOISE, [vae.latent_dim])])
 
 

@@ -22,9 +22,11 @@ from tfvae.engine import model as engine
 from tfvae.engine.map_rows import map_rows
 from tfvae.engine.model import Loss
 from tfvae.objectives import Estimate, Latent, Terms
+from tfvae.priors.base import check_prior
 
 Objective = Callable[[Terms], Estimate]
 _PARTS = ("x", "condition", "label")
+_SERIALIZED = ("encoder", "decoder", "posterior", "likelihood", "prior", "objective", "weight_prior")
 
 
 class Batch(NamedTuple):
@@ -112,7 +114,8 @@ class VAE(engine.UnsupervisedModel):
         self.condition_shape = None if condition_shape is None else tuple(int(size) for size in condition_shape)
         self.encoder, self.decoder = encoder, decoder
         self.posterior, self.likelihood = posterior, likelihood
-        self.prior_layer = prior or priors.StandardNormal(posterior.event_shape[-1])
+        self.prior = prior or priors.StandardNormal(posterior.event_shape[-1])
+        _check_prior_is_one(self.prior)
         self.objective = objective or objectives.elbo
         self.num_samples, self.weight_prior, self.binarize = int(num_samples), weight_prior, bool(binarize)
         self.build((None, *self.event_shape))
@@ -125,7 +128,8 @@ class VAE(engine.UnsupervisedModel):
             c = None if self.condition_shape is None else tf.zeros([1, *self.condition_shape])
             q = self.posterior(self._network(self.encoder, tf.zeros([1, *self.event_shape]), c))
             posteriors.check_posterior(self.posterior, q)
-            priors.check_prior(self.prior, q, self.posterior.family.__name__)
+            self.bind(self.prior)
+            check_prior(self.prior(c), q, self.posterior.family.__name__)
             self.likelihood(self._network(self.decoder, tf.zeros([1, self.latent_dim]), c))
         self.built = True
 
@@ -139,10 +143,28 @@ class VAE(engine.UnsupervisedModel):
         """D, the length of z."""
         return self.posterior.event_shape[-1]
 
-    @property
-    def prior(self) -> tfd.Distribution:
-        """p(z), event shape ``[D]``."""
-        return self.prior_layer.distribution()
+    def bind(self, prior: priors.Prior) -> None:
+        """Give a prior this model's encoder, with x ``[C, *event_shape]`` as floats, as in inference.
+
+        Raises:
+            ValueError: If the prior asks for it and the encoder needs a condition as well.
+        """
+
+        def encode(x: tf.Tensor) -> tfd.Distribution:
+            if self.condition_shape is not None:
+                raise ValueError(
+                    f"A {type(prior).__name__} encodes inputs of its own, but this encoder needs a condition for each: "
+                    "take another prior, such as priors.Mixture."
+                )
+            return self.posterior(self.encoder(x, training=False))
+
+        prior.bind(encode)
+
+    def with_prior(self, prior: priors.Prior) -> "VAE":
+        """This model with another prior, one that ``priors.fit`` has fitted, say; all other parts are the same ones."""
+        names = ("encoder", "decoder", "posterior", "likelihood", "objective", "num_samples", "seed", "weight_prior")
+        same = {name: getattr(self, name) for name in (*names, "binarize", "condition_shape", "name")}
+        return VAE(prior=prior, **same)
 
     def _network(self, network: Any, first: tf.Tensor, condition: tf.Tensor | None, training: bool = False) -> Any:
         """The features of x or z, and of the condition where there is one and the network takes two inputs."""
@@ -207,14 +229,21 @@ class VAE(engine.UnsupervisedModel):
         seed = self.next_seed(training) if seed is None else seed
         batch, path = self.batch(x), _PathWeight()
         features = self._features(batch, training)
-        q = self.posterior(features)
+        q, held = self._posteriors(features)
         z, log_posterior = posteriors.draw(q, num_samples, seed)
         terms = self.terms_at(batch, q, path.of(z), training, log_posterior)
-        held = self.posterior.held(features) if hasattr(self.posterior, "held") else None
         latents = (dataclasses.replace(terms.latents[0], held=held),)
         weights = tf.ones(tf.shape(batch.x)[:1]) if weights is None else weights
         step = tf.constant(0) if step is None else step
         return dataclasses.replace(terms, latents=latents, weights=weights, step=step), path
+
+    def _posteriors(self, features: tf.Tensor) -> tuple[tfd.Distribution, tfd.Distribution | None]:
+        """q(z|x), and the same with its parameters held where the layer is one that has them."""
+        if not isinstance(self.posterior, DistributionLayer):
+            return self.posterior(features), None
+        parameters = self.posterior.parameters(features)
+        held = {name: tf.stop_gradient(value) for name, value in parameters.items()}
+        return self.posterior.distribution(parameters), self.posterior.distribution(held)
 
     def terms_at(
         self,
@@ -228,7 +257,8 @@ class VAE(engine.UnsupervisedModel):
 
         ``log_posterior`` is log q(z|x) where it came with the draw.
         """
-        batch, prior = self.batch(x), self.prior
+        batch = self.batch(x)
+        prior = self.prior(batch.condition)
         log_likelihood = self.decode(z, batch.condition, training).log_prob(batch.x)
         log_prior = prior.log_prob(z)
         log_posterior = posterior.log_prob(z) if log_posterior is None else log_posterior
@@ -251,7 +281,7 @@ class VAE(engine.UnsupervisedModel):
     def log_joint(self, x: Any, z: tf.Tensor) -> tf.Tensor:
         """log p(x, z) = log p(x|z) + log p(z), ``[..., B]``, nats, for z ``[..., B, D]`` and a batch of rows."""
         batch = self.batch(x)
-        return self.decode(z, batch.condition).log_prob(batch.x) + self.prior.log_prob(z)
+        return self.decode(z, batch.condition).log_prob(batch.x) + self.prior(batch.condition).log_prob(z)
 
     def elbo(self, x: Any, num_samples: int = 1, seed: tf.Tensor | None = None) -> tf.Tensor:
         """The evidence lower bound of each row, ``[B]``, nats (equation 7 where KL is exact, else 6)."""
@@ -271,11 +301,29 @@ class VAE(engine.UnsupervisedModel):
         ``condition`` is ``[n, *condition_shape]``, where the model has one.
         """
         key = self.next_seed(False) if seed is None else tf.constant([0, seed], tf.int32)
-        return self.decode(self.prior.sample(n, seed=key), condition).mean().numpy()
+        given = self._conditions(condition)
+        prior = self.prior(given)
+        z = prior.sample(n, seed=key) if prior.batch_shape.rank == 0 else prior.sample(seed=key)
+        return self.decode(z, condition).mean().numpy()
+
+    def draws(self, x: Any, seed: int = 0, batch_size: int = 1024) -> np.ndarray:
+        """A draw of q(z|x) for each row, NumPy ``[N, D]``, for rows given as to ``fit``."""
+        done = 0
+
+        def one_batch(rows: Any) -> tf.Tensor:
+            nonlocal done
+            done += 1
+            return self._draw(rows, tf.constant([seed, done], tf.int32))
+
+        return self._map(one_batch, x, [self.latent_dim], batch_size)
 
     @functools.cached_property
     def _embed(self) -> Callable[[Any], tf.Tensor]:
         return xla.compiled_for(self, lambda x: posteriors.mean(self.encode(x)))
+
+    @functools.cached_property
+    def _draw(self) -> Callable[[Any, tf.Tensor], tf.Tensor]:
+        return xla.compiled_for(self, lambda x, seed: posteriors.draw(self.encode(x), 1, seed)[0][0])
 
     @functools.cached_property
     def _reconstruct(self) -> Callable[[Any], tf.Tensor]:
@@ -386,7 +434,7 @@ class VAE(engine.UnsupervisedModel):
     @property
     def generative_weights(self) -> list[keras.Variable]:
         """θ: the trainable weights of p(x, z)."""
-        return [w for part in (self.decoder, self.likelihood, self.prior_layer) for w in part.trainable_variables]
+        return [w for part in (self.decoder, self.likelihood, self.prior) for w in part.trainable_variables]
 
     @property
     def recognition_weights(self) -> list[keras.Variable]:
@@ -404,10 +452,8 @@ class VAE(engine.UnsupervisedModel):
         return tf.concat([map_rows(self._reconstruct, one, one["x"].shape[0]) for one in rows], axis=0)
 
     def get_config(self) -> dict[str, Any]:
-        parts = ("encoder", "decoder", "posterior", "likelihood", "prior_layer", "objective", "weight_prior")
-        config = {part.removesuffix("_layer"): getattr(self, part) for part in parts}
         return {
-            **{part: keras.saving.serialize_keras_object(value) for part, value in config.items()},
+            **{part: keras.saving.serialize_keras_object(getattr(self, part)) for part in _SERIALIZED},
             "num_samples": self.num_samples,
             "binarize": self.binarize,
             "condition_shape": self.condition_shape,
@@ -417,8 +463,7 @@ class VAE(engine.UnsupervisedModel):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "VAE":
-        parts = ("encoder", "decoder", "posterior", "likelihood", "prior", "objective", "weight_prior")
-        loaded = {part: keras.saving.deserialize_keras_object(config[part]) for part in parts if part in config}
+        loaded = {part: keras.saving.deserialize_keras_object(config[part]) for part in _SERIALIZED if part in config}
         return cls(**{**config, **loaded})
 
 
@@ -475,3 +520,11 @@ def _shaped(name: str, tensor: tf.Tensor, shape: Sequence[int], mend: str) -> tf
         words = ", ".join(["N", *map(str, shape)]) + ("," if not shape else "")
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({words}): {mend}.")
     return tensor
+
+
+def _check_prior_is_one(prior: Any) -> None:
+    if not isinstance(prior, priors.Prior):
+        raise ValueError(
+            f"The prior is a {type(prior).__name__}, expected one of priors, such as priors.StandardNormal(2) or "
+            'priors.Family("Normal", [2], loc=0.0, scale=1.0).'
+        )

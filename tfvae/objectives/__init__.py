@@ -8,8 +8,22 @@ The examples here are of terms with log p(x|z) = 3, log p(z) = 2, log q(z|x) = 1
 """
 
 from tfvae.objectives.elbo import elbo, elbo_a, elbo_b
-from tfvae.objectives.importance import importance_weighted
+from tfvae.objectives.importance import doubly_reparameterized, importance_weighted, sticking_the_landing
 from tfvae.objectives.score import score_function
 from tfvae.objectives.terms import Estimate, Latent, Terms
+from tfvae.objectives.weighted import FreeBits, Weighted
 
-__all__ = ["Estimate", "Latent", "Terms", "elbo", "elbo_a", "elbo_b", "importance_weighted", "score_function"]
+__all__ = [
+    "Estimate",
+    "FreeBits",
+    "Latent",
+    "Terms",
+    "Weighted",
+    "doubly_reparameterized",
+    "elbo",
+    "elbo_a",
+    "elbo_b",
+    "importance_weighted",
+    "score_function",
+    "sticking_the_landing",
+]

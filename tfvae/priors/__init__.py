@@ -1,0 +1,10 @@
+"""p(z): priors as Keras layers, fixed, learned with the model or fitted after it; and a prior on weights."""
+
+from tfvae.priors.base import Prior
+from tfvae.priors.family import Family, StandardNormal
+from tfvae.priors.fitted import fit
+from tfvae.priors.mixture import Mixture
+from tfvae.priors.vamp import VampPrior
+from tfvae.priors.weights import WeightPrior
+
+__all__ = ["Family", "Mixture", "Prior", "StandardNormal", "VampPrior", "WeightPrior", "fit"]

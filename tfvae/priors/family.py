@@ -1,0 +1,84 @@
+"""A prior of one family, fixed or learned."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from tfvae import distribution_layer
+from tfvae.distribution_layer import DistributionLayer
+from tfvae.priors.base import Prior
+
+
+@keras.saving.register_keras_serializable("tfvae", name="Prior")  # as files of 0.1 have it
+class Family(Prior):
+    """A prior of any family whose every parameter is fixed or shared; ``prior()`` is p(z).
+
+    Args:
+        distribution: A class of ``tfp.distributions`` or its name, or one of ``families``.
+        event_shape: ``[latent_dim]``.
+        shared: Parameters that are learned; see ``DistributionLayer``.
+        **fixed: A value for every other parameter of the family.
+
+    Raises:
+        ValueError: If a parameter is neither fixed nor shared, or see ``DistributionLayer``.
+
+    Example:
+        >>> Family("Gamma", [3], concentration=2.0, rate=1.0)().mean().numpy().tolist()
+        [2.0, 2.0, 2.0]
+        >>> [tuple(weight.shape) for weight in Family("Normal", [3], shared=["loc", "scale"]).trainable_weights]
+        [(3,), (3,)]
+    """
+
+    def __init__(
+        self,
+        distribution: str | type,
+        event_shape: Sequence[int],
+        *,
+        shared: Sequence[str] | Mapping[str, Sequence[int]] = (),
+        name: str = "prior",
+        trainable: bool = True,
+        **fixed: Any,
+    ):
+        super().__init__(event_shape[-1], name=name)
+        self.layer = DistributionLayer(distribution, event_shape, shared=shared, name="family", **fixed)
+        self.trainable = trainable
+        if self.layer.free:
+            missing = ", ".join(self.layer.free)
+            raise ValueError(
+                f"The prior {self.layer.family.__name__} needs a value for: {missing}. Give it, or name it in shared= "
+                "to have it learned."
+            )
+        self.layer.build((None, 1))
+
+    def distribution(self, condition: tf.Tensor | None = None) -> tfd.Distribution:
+        """See ``Prior.distribution``."""
+        return self.layer.distribution(self.layer.constants())
+
+    def describe(self) -> distribution_layer.Family:
+        """See ``DistributionLayer.describe``."""
+        return self.layer.describe()
+
+    def get_config(self) -> dict[str, Any]:
+        config = self.layer.get_config()
+        fixed = {name: config[name] for name in self.layer.fixed}
+        own = {"distribution": config["distribution"], "event_shape": config["event_shape"], "shared": config["shared"]}
+        return {**own, **fixed, "name": self.name, "trainable": self.trainable}
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class StandardNormal(Family):
+    """The paper's prior, p(z) = N(0, I).
+
+    Example:
+        >>> round(float(StandardNormal(2)().log_prob([0.0, 0.0])), 4)
+        -1.8379
+    """
+
+    def __init__(self, latent_dim: int, name: str = "prior"):
+        super().__init__("Normal", [latent_dim], loc=0.0, scale=1.0, name=name)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"latent_dim": self.latent_dim, "name": self.name}
