@@ -32,7 +32,11 @@ _PARTS = {
 }
 _MODELS = _LAYERS | _PARTS | {"models"}
 _ALL = _MODELS | {"baselines", "evaluation", "plots", "callbacks", "data", "exporting"}
-_DISK = {"pipelines.contract", "pipelines.storage"}  # names on disk and on the wire, and the door to the file system
+_DISK = {
+    "pipelines.contract",
+    "pipelines.messages",
+    "pipelines.storage",
+}  # both sides know
 
 TFVAE: dict[str, set[str]] = {
     "engine": set(),
@@ -74,9 +78,10 @@ TFVAE: dict[str, set[str]] = {
 }
 PIPELINES: dict[str, set[str]] = {
     "contract": set(),
+    "messages": set(),
     "errors": set(),
     "storage": {"errors"},
-    "formats": {"contract", "errors", "storage"},
+    "formats": {"contract", "messages", "errors", "storage"},
     "jobs": {"contract", "errors", "storage"},
     "sources": {"contract", "errors", "storage", "formats"},
     "inputs": {"contract", "errors", "storage", "formats"},

@@ -1,8 +1,7 @@
-"""TFRecord framing and ``tf.Example``, in the bytes of their wire formats.
+"""TFRecord framing and ``tf.Example``.
 
-Writing them here, without TensorFlow, keeps a preprocessing worker small (importing TensorFlow costs
-seconds and hundreds of megabytes) and makes the bytes deterministic by construction: features in the order
-of their names, nothing else to choose.
+Writing them here, without TensorFlow, keeps a preprocessing worker small: importing TensorFlow costs seconds and
+hundreds of megabytes. Features stand in the order of their names, so that equal rows are equal bytes.
 
 A TFRecord is ``length: uint64 | masked crc32c of it | data | masked crc32c of it``, little endian. A
 ``tf.Example`` is a map from name to a list of bytes, floats or integers
@@ -10,75 +9,43 @@ A TFRecord is ``length: uint64 | masked crc32c of it | data | masked crc32c of i
 """
 
 import functools
+import itertools
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pipelines.errors import PipelineError, RowError
+from pipelines.messages import Example, Features, Int64List, PackedExample
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _FRAME_HEADER = _LENGTH.size + _CRC.size
 _HEADER = struct.Struct("<QI")
+_DELTA = 0xA282EAD8  # by which TFRecord masks a checksum
+_MOST_BYTES = (1 << 63) - 1  # that a file can have
 _BUFFER = 1 << 20  # bytes of a file that are read at once
-_VARINT, _DELIMITED, _FIXED32 = 0, 2, 5  # protobuf's wire types
-_FIXED = {1: 8, _FIXED32: 4}
 _MAX_VALUES = 1 << 20  # of one feature, but for a list of floats in one piece: an integer takes more memory than bytes
 
 
 def _masked_crc(data: bytes) -> int:
     crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + _DELTA) & 0xFFFFFFFF
 
 
 def _masked(crcs: np.ndarray) -> np.ndarray:
     """The same of many checksums, uint32."""
-    return (crcs >> np.uint32(15) | crcs << np.uint32(17)) + np.uint32(0xA282EAD8)
+    return (crcs >> np.uint32(15) | crcs << np.uint32(17)) + np.uint32(_DELTA)
 
 
 @functools.lru_cache(maxsize=4096)
 def _length_crc(length: int) -> int:
     """The checksum of a length; the records of a file have few different ones."""
     return _masked_crc(_LENGTH.pack(length))
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _header(number: int, length: int) -> bytes:
-    """What stands before a length-delimited protobuf field."""
-    return bytes((number << 3 | 2,)) + _varint(length)
-
-
-@functools.lru_cache(maxsize=4096)
-def _entry_header(name: bytes, kind: int, length: int) -> bytes:
-    """One entry of the feature map up to its value of ``length`` bytes; kind 1 is a list of bytes, 3 of
-    integers.
-
-    Rows of a dataset have few different lengths, so that nearly every row finds its headers here.
-    """
-    item = _header(1, length)
-    values = _header(kind, len(item) + length) + item
-    feature = _header(2, len(values) + length) + values
-    entry = _header(1, len(name)) + name + feature
-    return _header(1, len(entry) + length) + entry
-
-
-@functools.lru_cache(maxsize=4096)
-def _label_entry(label: int | None) -> bytes:
-    if label is None:
-        return b""
-    number = _varint(label)
-    return _entry_header(b"label", 3, len(number)) + number
 
 
 def example(key: str, x: bytes, label: int | None = None) -> bytes:
@@ -94,10 +61,23 @@ def example(key: str, x: bytes, label: int | None = None) -> bytes:
         >>> row.features.feature["label"].int64_list.value
         [7]
     """
-    name = key.encode()
-    key_header, x_header = _entry_header(b"key", 1, len(name)), _entry_header(b"x", 1, len(x))
-    entries = b"".join((key_header, name, _label_entry(label), x_header, x))
-    return _header(1, len(entries)) + entries
+    features = _features(key=key.encode(), x=x) if label is None else _features(key=key.encode(), label=label, x=x)
+    return Example(features=features).SerializeToString(deterministic=True)
+
+
+def _features(**values: bytes | int) -> Any:
+    """Features of one value each, in the order of their names, as a map is written deterministically."""
+    features = Features()
+    for name, value in values.items():
+        feature = features.feature.add(key=name).value
+        (feature.one_bytes if isinstance(value, bytes) else feature.one_integers).value.append(value)
+    return features
+
+
+@functools.lru_cache(maxsize=4096)
+def _number(label: int) -> bytes:
+    """A label as it stands in its list: what is left of that without a tag and a length, a byte each."""
+    return Int64List(value=[label]).SerializeToString()[2:]
 
 
 def frame(data: bytes) -> bytes:
@@ -132,16 +112,16 @@ def framed(keys: Sequence[str], x: np.ndarray, labels: np.ndarray | None = None)
         return b""
     raw = np.ascontiguousarray(x).reshape(len(keys), -1).view(np.uint8)
     names = [key.encode() for key in keys]
-    numbers = [b""] * len(keys) if labels is None else [_varint(int(label)) for label in labels]
+    numbers = [b""] * len(keys) if labels is None else [_number(int(label)) for label in labels]
     groups: dict[tuple[int, int], list[int]] = {}
     for row, layout in enumerate(zip(map(len, names), map(len, numbers), strict=True)):
         groups.setdefault(layout, []).append(row)
     rows: list[Any] = [b""] * len(keys)
     for members in groups.values():
         first = members[0]
-        template = frame(example(keys[first], raw[first].tobytes(), None if labels is None else int(labels[first])))
-        chosen = raw if len(groups) == 1 else raw[members]
-        matrix = _filled(template, [names[row] for row in members], [numbers[row] for row in members], chosen)
+        label, chosen = None if labels is None else int(labels[first]), raw if len(groups) == 1 else raw[members]
+        template = frame(example(keys[first], raw[first].tobytes(), label))
+        matrix = _filled(template, label, [names[row] for row in members], [numbers[row] for row in members], chosen)
         if len(groups) == 1:
             return matrix.tobytes()
         for row, record in zip(members, matrix, strict=True):
@@ -149,13 +129,14 @@ def framed(keys: Sequence[str], x: np.ndarray, labels: np.ndarray | None = None)
     return b"".join(rows)
 
 
-def _filled(template: bytes, names: list[bytes], numbers: list[bytes], x: np.ndarray) -> np.ndarray:
-    """Records `[N, bytes]` of the template's layout, with these keys, labels and observations."""
+def _filled(template: bytes, label: int | None, names: list[bytes], numbers: list[bytes], x: np.ndarray) -> np.ndarray:
+    """Records `[N, bytes]` of the layout of the template, which has this label, with these keys, labels and
+    observations."""
     count, width = x.shape
     matrix = np.tile(np.frombuffer(template, np.uint8), (count, 1))
     x_end = matrix.shape[1] - _CRC.size
-    label_end = x_end - width - len(_entry_header(b"x", 1, width))
-    key_end = label_end - len(numbers[0]) - (len(_entry_header(b"label", 3, len(numbers[0]))) if numbers[0] else 0)
+    label_end = x_end - _features(x=bytes(width)).ByteSize()
+    key_end = label_end - (0 if label is None else _features(label=label).ByteSize())
     for end, values in ((key_end, names), (label_end, numbers)):
         field = np.frombuffer(b"".join(values), np.uint8).reshape(count, -1)
         matrix[:, end - field.shape[1] : end] = field
@@ -184,16 +165,9 @@ def read_records(
         PipelineError: The file ends early, or a checksum does not agree: it is broken as a whole.
     """
     index, end = 0, first + count
-    for _, buffer, bounds in _runs(file, name, total_bytes, offset) if count else ():
-        some = range(max(first - index, 0), min(end - index, len(bounds) - 1))
-        data = [buffer[bounds[i] + _FRAME_HEADER : bounds[i + 1] - _CRC.size] for i in some]
-        stored = [_CRC.unpack_from(buffer, bounds[i + 1] - _CRC.size)[0] for i in some]
-        crcs = _masked(np.fromiter(map(google_crc32c.value, data), np.uint32, len(data)))
-        differ = np.flatnonzero(crcs != np.array(stored, np.uint32))
-        yield from data[: differ[0]] if len(differ) else data
-        if len(differ):
-            damaged = index + some[differ[0]]
-            raise PipelineError(f"{name} is damaged: the checksum of record {damaged} differs; write it again")
+    for begin, buffer, bounds in _runs(file, name, offset, total_bytes) if count else ():
+        some = slice(max(first - index, 0), max(end - index, 0) + 1)
+        yield from _intact(name, begin, buffer, bounds[some])
         index += len(bounds) - 1
         if index >= end:
             return
@@ -201,15 +175,19 @@ def read_records(
         raise PipelineError(f"{name} ends after {index} records, expected {end}: it is truncated; write it again")
 
 
-def _runs(file: BinaryIO, name: str, total_bytes: int, offset: int) -> Iterator[tuple[int, bytes, list[int]]]:
+def _runs(
+    file: BinaryIO, name: str, offset: int, total_bytes: int | None, limit: int | None = None, step: int = _BUFFER
+) -> Iterator[tuple[int, bytes, list[int]]]:
     """Bytes that hold whole records: where in the file they begin, the bytes, and where in them each record begins and
     the last ends. The checksums of the lengths agree.
 
-    The file is read a megabyte at a time: a call for each header and each record costs more than all else.
+    The file is read a megabyte at a time (``step``): a call for each header and each record costs more than all else.
+    A record of more than ``limit`` bytes comes by itself, and of its bytes there is only the header. Without a limit,
+    ``total_bytes`` must be known, against which a length is held before memory is taken.
     """
-    buffer, index, intact = b"", 0, True
+    buffer = b""
     while True:
-        at, bounds = 0, [0]
+        at, bounds, end, intact = 0, [0], 0, True
         while len(buffer) - at >= _FRAME_HEADER:
             length, crc = _HEADER.unpack_from(buffer, at)
             intact = crc == _length_crc(length)
@@ -220,23 +198,43 @@ def _runs(file: BinaryIO, name: str, total_bytes: int, offset: int) -> Iterator[
             at = end
         if at:
             yield offset, buffer, bounds
-            index += len(bounds) - 1
+            offset, buffer, end = offset + at, buffer[at:], end - at
         if not intact:
-            raise PipelineError(f"{name} is damaged: the checksum of the length of record {index} differs")
-        wanted = _BUFFER
-        if len(buffer) - at >= _FRAME_HEADER:  # the record goes on behind the buffer
-            if offset + end > total_bytes:
-                raise PipelineError(
-                    f"{name} is truncated in record {index}: expected {offset + end} bytes, has {total_bytes}"
-                )
-            wanted = max(wanted, end - len(buffer))
-        offset, buffer = offset + at, buffer[at:]
-        more = file.read(wanted)
+            raise PipelineError(f"{name} is damaged: the checksum of the length of {_record(offset)} differs")
+        if end > len(buffer):  # the record goes on behind the buffer
+            if offset + end > (_MOST_BYTES if total_bytes is None else total_bytes):
+                raise _truncated(name, offset, end, (total_bytes or offset + len(buffer)) - offset)
+            if limit is not None and length > limit:
+                if file.seek(offset + end - 1) != offset + end - 1 or not file.read(1):
+                    raise _truncated(name, offset, end, file.tell() - offset)
+                yield offset, buffer[:_FRAME_HEADER], [0, end]
+                offset, buffer = offset + end, b""
+        more = file.read(max(step, end - len(buffer)))
         if not more and buffer:
-            raise PipelineError(f"{name} is truncated in record {index}, of which it has {len(buffer)} bytes")
+            raise _truncated(name, offset, max(end, _FRAME_HEADER), len(buffer))
         if not more:
             return
         buffer += more
+
+
+def _intact(name: str, offset: int, buffer: bytes, bounds: Sequence[int]) -> Iterator[bytes]:
+    """The data of a run's records, whose checksums agree; ``offset`` is where the run begins in the file."""
+    data = [buffer[begin + _FRAME_HEADER : end - _CRC.size] for begin, end in itertools.pairwise(bounds)]
+    stored = [_CRC.unpack_from(buffer, end - _CRC.size)[0] for end in bounds[1:]]
+    crcs = [((crc >> 15 | crc << 17) + _DELTA) & 0xFFFFFFFF for crc in map(google_crc32c.value, data)]
+    intact = len(data) if crcs == stored else [a == b for a, b in zip(crcs, stored, strict=True)].index(False)
+    yield from data[:intact]
+    if intact < len(data):
+        damaged = _record(offset + bounds[intact])
+        raise PipelineError(f"{name} is damaged: the checksum of {damaged} differs; get it again")
+
+
+def _record(offset: int) -> str:
+    return f"the record at byte {offset}"
+
+
+def _truncated(name: str, offset: int, expected: int, found: int) -> PipelineError:
+    return PipelineError(f"{name} is truncated in {_record(offset)}: expected {expected} bytes of it, has {found}")
 
 
 def index_records(file: BinaryIO, name: str, total_bytes: int, run: int) -> tuple[int, list[int]]:
@@ -253,7 +251,7 @@ def index_records(file: BinaryIO, name: str, total_bytes: int, run: int) -> tupl
     """
     starts: list[int] = []
     count = 0
-    for offset, _, bounds in _runs(file, name, total_bytes, 0):
+    for offset, _, bounds in _runs(file, name, 0, total_bytes):
         starts += [offset + begin for begin in bounds[-count % run : -1 : run]]
         count += len(bounds) - 1
     return count, starts
@@ -275,25 +273,22 @@ def scan_records(file: BinaryIO, name: str, limit: int) -> Iterator[tuple[int, i
         >>> list(scan_records(io.BytesIO(frame(b"one") + frame(b"three")), "rows.tfrecord", limit=4))
         [(0, 3, b'one'), (19, 5, None)]
     """
-    offset = 0
-    while (length := _length(file, name, f"the record at byte {offset}")) is not None:
-        end = offset + _FRAME_HEADER + length + _CRC.size
-        if length > limit:
-            if end >= 1 << 63 or file.seek(end - 1) != end - 1 or not file.read(1):
-                raise PipelineError(f"{name} is truncated: the record at byte {offset} has {length} bytes")
-            yield offset, length, None
-        else:
-            yield offset, length, _data(file, name, f"the record at byte {offset}", length)
-        offset = end
+    for offset, buffer, bounds in _runs(file, name, 0, None, limit):
+        lengths = [end - begin - _FRAME_HEADER - _CRC.size for begin, end in itertools.pairwise(bounds)]
+        whole = bounds if bounds[-1] <= len(buffer) else bounds[:1]
+        data = itertools.chain(_intact(name, offset, buffer, whole), itertools.repeat(None))
+        for begin, length, content in zip(bounds, lengths, data):  # noqa: B905
+            yield offset + begin, length, content if length <= limit else None
 
 
 def read_record(file: BinaryIO, name: str, offset: int, limit: int) -> bytes:
     """The data of the record at an offset; see ``scan_records``."""
     file.seek(offset)
-    length = _length(file, name, f"the record at byte {offset}")
-    if length is None or length > limit:
-        raise PipelineError(f"{name} has no record of at most {limit} bytes at byte {offset}: it has changed")
-    return _data(file, name, f"the record at byte {offset}", length)
+    for _, buffer, bounds in _runs(file, name, offset, None, limit, step=_FRAME_HEADER):
+        if bounds[-1] - _FRAME_HEADER - _CRC.size <= limit:
+            return next(_intact(name, offset, buffer, bounds))
+        break
+    raise PipelineError(f"{name} has no record of at most {limit} bytes at byte {offset}: it has changed")
 
 
 def is_record_header(header: bytes) -> bool:
@@ -302,27 +297,6 @@ def is_record_header(header: bytes) -> bool:
         len(header) >= _FRAME_HEADER
         and _CRC.unpack_from(header, _LENGTH.size)[0] == _masked_crc(header[: _LENGTH.size])
     )
-
-
-def _length(file: BinaryIO, name: str, which: str) -> int | None:
-    """The length of the record that begins here, or None at the end of the file."""
-    header = file.read(_FRAME_HEADER)
-    if not header:
-        return None
-    if len(header) < _FRAME_HEADER:
-        raise PipelineError(f"{name} is truncated: {which} has {len(header)} bytes")
-    if not is_record_header(header):
-        raise PipelineError(f"{name} is damaged: the checksum of the length of {which} differs")
-    return _LENGTH.unpack_from(header)[0]
-
-
-def _data(file: BinaryIO, name: str, which: str, length: int) -> bytes:
-    data, crc = file.read(length), file.read(_CRC.size)
-    if len(crc) < _CRC.size:
-        raise PipelineError(f"{name} is truncated in {which}: expected {length} bytes, has {len(data)}")
-    if _CRC.unpack(crc)[0] != _masked_crc(data):
-        raise PipelineError(f"{name} is damaged: the checksum of {which} differs; get it again")
-    return data
 
 
 # The inverse of ``example``.
@@ -344,114 +318,31 @@ def parse_example(data: bytes, names: Collection[str] | None = None) -> dict[str
         >>> parse_example(example("train-00000", b"\\0\\xff", 7))
         {'key': [b'train-00000'], 'label': [7], 'x': [b'\\x00\\xff']}
     """
-    found: dict[str, Feature] = {}
     try:
-        for features in _messages(memoryview(data), 1):
-            for entry in _messages(features, 1):
-                name, values = _entry(entry)
-                if names is None or name in names:
-                    found[name] = _feature(values)
-    except (IndexError, ValueError) as error:
-        raise RowError(f"not a tf.Example: {error}") from error
-    return found
-
-
-def _entry(data: memoryview) -> tuple[str, list[memoryview]]:
-    """An entry of the map: its name, and its value, which may come in pieces."""
-    name, values = b"", []
-    for number, kind, value in _fields(data):
-        if kind != _DELIMITED or number > 2:  # readers of protobuf do not agree about what else there may be
+        entries = PackedExample.FromString(data).features.feature
+        if any(len(UnknownFieldSet(entry)) for entry in entries):  # readers of protobuf do not agree about these
             raise ValueError("an entry of the map has other fields than a name and a value")
-        if number == 1:
-            name = bytes(value)
-        else:
-            values.append(value)
-    return name.decode(), values
+        return {entry.key: _values(entry, data) for entry in entries if names is None or entry.key in names}
+    except (DecodeError, ValueError) as error:
+        raise RowError(f"not a tf.Example: {error}") from error
 
 
-def _messages(data: memoryview, number: int) -> Iterator[memoryview]:
-    """The length-delimited fields of this number."""
-    return (value for found, kind, value in _fields(data) if found == number and kind == _DELIMITED)
+def _values(entry: Any, data: bytes) -> Feature:
+    """The values of an entry of the map in the record ``data``."""
+    kind = entry.value.WhichOneof("kind")
+    if kind == "one_floats":
+        return _floats(entry, data)
+    values = list(getattr(entry.value, kind).value) if kind else []
+    if len(values) > _MAX_VALUES:
+        raise ValueError(f"more than {_MAX_VALUES} values")
+    return values
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
-    """Number, wire type and value of each field of a message."""
-    offset = 0
-    end = len(data)
-    while offset < end:
-        tag = data[offset]
-        if tag < 0x80:  # as nearly all are
-            offset += 1
-        else:
-            tag, offset = _read_varint(data, offset, 32)
-        number, kind = tag >> 3, tag & 7
-        if number == 0:
-            raise ValueError("a field has the number 0")
-        if kind == _VARINT:
-            value, offset = _read_varint(data, offset, 64)
-            yield number, kind, value
-            continue
-        length = _FIXED.get(kind)
-        if kind == _DELIMITED:
-            length, offset = _read_varint(data, offset, 31)
-        if length is None or offset + length > end:
-            raise ValueError(f"field {number} of wire type {kind} is not whole")
-        yield number, kind, data[offset : offset + length]
-        offset += length
-
-
-def _read_varint(data: memoryview, offset: int, bits: int) -> tuple[int, int]:
-    """A number below ``2 ** bits``, in no more bytes than such a number can have, and the offset behind it."""
-    number = data[offset]
-    if number < 0x80:
-        return number, offset + 1
-    number = 0
-    for i in range(-(-bits // 7)):
-        byte = data[offset + i]
-        number |= (byte & 0x7F) << 7 * i
-        if byte < 0x80:
-            break
-    if byte >= 0x80 or number >> bits:
-        raise ValueError(f"the number at byte {offset} does not end")
-    return number, offset + i + 1
-
-
-def _feature(messages: Iterable[memoryview]) -> Feature:
-    """The values of a feature. As protobuf has it, a list of another kind replaces what came before it."""
-    current = 1
-    values: list[Any] = []
-    for message in messages:
-        for kind, wire, payload in _fields(message):
-            if kind not in (1, 2, 3) or wire != _DELIMITED:
-                continue
-            current, values = kind, values if kind == current else []
-            for number, value_wire, value in _fields(payload):
-                if number == 1:
-                    values += _READ_VALUES[kind](value_wire, value)
-                if len(values) > _MAX_VALUES:
-                    raise ValueError(f"more than {_MAX_VALUES} values")
-    return np.frombuffer(b"".join(values), "<f4") if current == 2 else values
-
-
-def _byte_values(wire: int, value: Any) -> list[bytes]:
-    return [bytes(value)] if wire == _DELIMITED else []
-
-
-def _float_values(wire: int, value: Any) -> list[bytes]:
-    """Runs of floats, as bytes: a list in one piece, or a value by itself."""
-    if wire == _DELIMITED and len(value) % 4:
-        raise ValueError(f"{len(value)} bytes of floats")
-    return [bytes(value)] if wire in (_DELIMITED, _FIXED32) else []
-
-
-def _integer_values(wire: int, value: Any) -> list[int]:
-    numbers, offset = [value] if wire == _VARINT else [], 0
-    while wire == _DELIMITED and offset < len(value):
-        number, offset = _read_varint(value, offset, 64)
-        numbers.append(number)
-        if len(numbers) > _MAX_VALUES:
-            raise ValueError(f"more than {_MAX_VALUES} values")
-    return [number - (1 << 64) if number >> 63 else number for number in numbers]
-
-
-_READ_VALUES: dict[int, Callable[[int, Any], list[Any]]] = {1: _byte_values, 2: _float_values, 3: _integer_values}
+def _floats(entry: Any, data: bytes) -> np.ndarray:
+    packed = entry.value.one_floats
+    if len(UnknownFieldSet(packed)):  # single numbers, as encoders of other languages write them
+        exact = [other for other in Example.FromString(data).features.feature if other.key == entry.key]
+        return np.array(exact[-1].value.one_floats.value, np.float32)
+    if odd := [len(run) for run in packed.value if len(run) % 4]:
+        raise ValueError(f"{odd[0]} bytes of floats")
+    return np.frombuffer(b"".join(packed.value), "<f4")

@@ -27,12 +27,14 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_char_p, c_int, c_int64, c_size_t, c_void_p
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+
+from pipelines.messages import MetaGraph
 
 Tensors = dict[str, np.ndarray]
 Request = tuple[str, Mapping[str, np.ndarray]]
@@ -76,65 +78,27 @@ class Signature(NamedTuple):
     outputs: dict[str, TensorInfo]
 
 
-# The few fields needed of MetaGraphDef, read off the wire: its message classes come with Python TensorFlow.
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-
-
-def wire_fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """Field numbers with their values: integers, or the bytes of strings and nested messages."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        wire_type = key & 7
-        if wire_type == 0:
-            value, at = _varint(message, at)
-            yield key >> 3, value
-            continue
-        if wire_type == 2:
-            size, at = _varint(message, at)
-        else:
-            size = {1: 8, 5: 4}[wire_type]
-        yield key >> 3, message[at : at + size]
-        at += size
-
-
-def wire_map(message: memoryview, number: int) -> dict[str, memoryview]:
-    """The map in field `number`, sorted: the wire has its entries in no set order and omits empty values."""
-    entries = (dict(wire_fields(entry)) for field, entry in wire_fields(message) if field == number)
-    return dict(sorted((str(entry[1], "utf-8"), entry.get(2, memoryview(b""))) for entry in entries))
-
-
-def _tensor_info(message: memoryview) -> TensorInfo:
-    fields = dict(wire_fields(message))
-    shape = list(wire_fields(fields.get(3, memoryview(b""))))
-    sizes = [dict(wire_fields(dim)).get(1, 0) for number, dim in shape if number == 2]
-    free_rank = (3, 1) in shape
-    dtype = fields.get(2, 0)
-    return TensorInfo(
-        tensor=str(fields.get(1, b""), "utf-8"),
-        dtype=_DTYPE_NAMES.get(dtype, f"DataType({dtype})"),
-        # -1, a free dimension, is on the wire as 2**64 - 1.
-        shape=None if free_rank else tuple(None if size >> 63 else size for size in sizes),
-    )
-
-
 def parse_signatures(meta_graph_def: bytes) -> dict[str, Signature]:
-    """The signatures in a serialized MetaGraphDef, but for the loader's own `__saved_model_init_op`."""
-    signatures = wire_map(memoryview(meta_graph_def), 5)
+    """The signatures in a serialized MetaGraphDef, but for the loader's own `__saved_model_init_op`, sorted by name."""
+    found = {entry.key: entry.value for entry in MetaGraph.FromString(meta_graph_def).signature_def}
     return {
-        name: Signature(*({k: _tensor_info(v) for k, v in wire_map(signature, side).items()} for side in (1, 2)))
-        for name, signature in signatures.items()
+        name: Signature(_tensor_infos(signature.inputs), _tensor_infos(signature.outputs))
+        for name, signature in sorted(found.items())
         if not name.startswith("__saved_model_")
     }
+
+
+def _tensor_infos(entries: Iterable[Any]) -> dict[str, TensorInfo]:
+    return dict(sorted((entry.key, _tensor_info(entry.value)) for entry in entries))
+
+
+def _tensor_info(message: Any) -> TensorInfo:
+    sizes = tuple(None if dim.size < 0 else dim.size for dim in message.tensor_shape.dim)
+    return TensorInfo(
+        tensor=message.name,
+        dtype=_DTYPE_NAMES.get(message.dtype, f"DataType({message.dtype})"),
+        shape=None if message.tensor_shape.unknown_rank else sizes,
+    )
 
 
 class _Buffer(ctypes.Structure):

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework import tensor_pb2
 
 from pipelines import contract
+from pipelines.messages import PredictionLog
 from tfvae.checks import cpp_session
 from tfvae.checks.graph import SavedGraph
 
@@ -181,30 +182,28 @@ def warmup_requests(folder: pathlib.Path) -> list[cpp_session.Request]:
     sent = []
     try:
         for record in tf.data.TFRecordDataset(str(path)).take(contract.MOST_WARMUP_RECORDS + 1):
-            sent.append(_warmup_request(memoryview(record.numpy())))
-    except (tf.errors.OpError, DecodeError, IndexError, KeyError, TypeError) as error:
+            sent.append(_warmup_request(record.numpy()))
+    except (tf.errors.OpError, DecodeError, TypeError) as error:
         raise ValueError(f"the warm-up file cannot be read: {error}") from error
     if len(sent) > contract.MOST_WARMUP_RECORDS:
         raise ValueError(f"the warm-up file has more than {contract.MOST_WARMUP_RECORDS} records, the server's limit")
     return sent
 
 
-def _warmup_request(record: memoryview) -> cpp_session.Request:
+def _warmup_request(record: bytes) -> cpp_session.Request:
     """A PredictionLog that holds a PredictRequest: see ``exporting.saved_model``, which writes them."""
-    request = _field(_field(record, 6), 1)
-    specification = dict(cpp_session.wire_fields(_field(request, 1)))
-    if {2, 4} & set(specification):
+    log = PredictionLog.FromString(record)
+    if not log.HasField("predict_log") or not log.predict_log.HasField("request"):
+        raise DecodeError("a record holds no request to predict")
+    request = log.predict_log.request
+    if request.model_spec.WhichOneof("kind"):
         raise ValueError("a warm-up record names a version or a label: the next export would not load with it")
-    inputs = {key: _array(value) for key, value in cpp_session.wire_map(request, 2).items()}
-    return str(specification.get(3, contract.SERVING_DEFAULT.encode()), "utf-8"), inputs
+    inputs = {entry.key: _array(entry.value) for entry in request.inputs}
+    return request.model_spec.signature_name or contract.SERVING_DEFAULT, dict(sorted(inputs.items()))
 
 
-def _field(message: memoryview, number: int) -> memoryview:
-    return dict(cpp_session.wire_fields(message))[number]
-
-
-def _array(message: memoryview) -> np.ndarray:
-    proto = tensor_pb2.TensorProto.FromString(bytes(message))
+def _array(message: bytes) -> np.ndarray:
+    proto = tensor_pb2.TensorProto.FromString(message)
     size = math.prod(dim.size for dim in proto.tensor_shape.dim) * max(1, tf.DType(proto.dtype).size or 1)
     if not 0 <= size <= _LARGEST_WARMUP:
         raise ValueError(f"a warm-up tensor of {size} bytes is larger than {_LARGEST_WARMUP}")

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipelines import contract
+from pipelines.messages import PredictionLog
 from tfvae.models.vae import VAE
 
 
@@ -36,28 +37,13 @@ def _request(vae: VAE, signature: Any, batch_size: int) -> dict[str, tf.Tensor]:
 
 
 def _prediction_log(model: str, signature: str, inputs: dict[str, tf.Tensor]) -> bytes:
-    """A serialised ``tensorflow.serving.PredictionLog`` that holds a PredictRequest.
-
-    Written field by field, because the server's protos are not in TensorFlow's wheel: PredictionLog.predict_log = 6,
-    PredictLog.request = 1, PredictRequest.model_spec = 1 and .inputs = 2 (a map), ModelSpec.name = 1 and
-    .signature_name = 3 (tensorflow_serving/apis, prediction_log.proto, predict.proto and model.proto).
-    """
-    spec = _field(1, model.encode()) + _field(3, signature.encode())
-    request = _field(1, spec)
+    """A serialised ``tensorflow.serving.PredictionLog`` that holds a PredictRequest."""
+    log = PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name, request.model_spec.signature_name = model, signature
     for name, tensor in sorted(inputs.items()):
-        proto = tf.make_tensor_proto(tensor).SerializeToString(deterministic=True)
-        request += _field(2, _field(1, name.encode()) + _field(2, proto))
-    return _field(6, _field(1, request))
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited protocol buffer field."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _varint(value: int) -> bytes:
-    low, high = value & 0x7F, value >> 7
-    return bytes([low | 0x80]) + _varint(high) if high else bytes([low])
+        request.inputs.add(key=name, value=tf.make_tensor_proto(tensor).SerializeToString(deterministic=True))
+    return log.SerializeToString(deterministic=True)
 
 
 @contextlib.contextmanager

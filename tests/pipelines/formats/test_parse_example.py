@@ -120,7 +120,8 @@ def test_features_that_are_not_wanted_are_passed_over():
     [
         b"\x0a\xff\xff\xff\xff\x07",  # claims two gigabytes
         b"\x0a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",  # a length without an end
-        b"\x0b\x0a\x00\x0c",  # a group
+        b"\x0b\x0a\x00",  # a group without an end
+        b"\x0b" * 1000 + b"\x0c" * 1000,  # groups in groups
         b"\x00",  # field 0
         b"\x0a",
     ],
@@ -128,6 +129,25 @@ def test_features_that_are_not_wanted_are_passed_over():
 def test_hostile_lengths(data):
     with pytest.raises(RowError, match="not a tf"):
         tfrecords.parse_example(data)
+
+
+def test_a_group_is_a_field_that_nobody_knows():
+    """The format's forgotten way to nest: what it holds is passed over, as TensorFlow does."""
+    row = tfrecords.example("a", b"xyz", 3)
+    for data in (b"\x0b\x0a\x00\x0c", b"\x0b\x0a\x00\x0c" + row, row + b"\x0b\x0c", row + b"\x13\x08\x01\x14"):
+        assert_same(tfrecords.parse_example(data), as_tensorflow_reads(data))
+
+
+@pytest.mark.parametrize("more", [b"\x18\x01", b"\x1a\x01x", b"\x08\x01", b"\x13\x14"])
+def test_an_entry_of_the_map_with_other_fields_is_refused(more):
+    """Readers of protobuf do not agree about them: some drop the fields, some the entry."""
+    entry = b"\x0a\x01x\x12\x05\x0a\x03\x0a\x01y"
+    features = bytes((0x0A, len(entry))) + entry
+    assert tfrecords.parse_example(bytes((0x0A, len(features))) + features) == {"x": [b"y"]}
+    features = bytes((0x0A, len(entry + more))) + entry + more
+    for names in (None, ["other"]):
+        with pytest.raises(RowError, match="other fields than a name and a value"):
+            tfrecords.parse_example(bytes((0x0A, len(features))) + features, names)
 
 
 def test_more_values_than_are_taken_are_not_spelt_out(monkeypatch):
