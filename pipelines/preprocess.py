@@ -28,12 +28,12 @@ import apache_beam as beam
 
 from pipelines import command_line, contract, jobs, storage
 from pipelines.dataset import equal_rows, report, shard_summary
-from pipelines.dataset.shards import WriteShard, plan_shards, shard_unit, without_repeated_keys
+from pipelines.dataset.shards import WriteShard, plan_shards, shard_unit
 from pipelines.dataset.tfds_metadata import write_tfds_metadata
-from pipelines.dataset.work_lists import write_references
 from pipelines.errors import PipelineError
 from pipelines.jobs.commits import Output, Unit
 from pipelines.sources import MAX_PIXELS, Fields, Plan, make_source
+from pipelines.sources.work_lists import write_work_list
 
 KIND = "prepared"
 
@@ -89,7 +89,7 @@ def run(
     _check_options(test_fraction, validation_fraction, rows_per_shard, max_pixels)
     fields = Fields(key, column, label, None if shape is None else tuple(shape), dtype)
     reader = make_source(source, storage.absolute(input) if input else None, max_pixels, fields)
-    plan = without_repeated_keys(reader.plan())
+    plan = reader.plan().without_repeated_keys()
     listing = [list(entry) for entry in sorted(plan.inputs)]
     settings = {
         "source": source,
@@ -112,7 +112,8 @@ def run(
         if job.pending:
             reasons = equal_rows.find_duplicates(job, reader, plan, rows_per_shard) if deduplicate else {}
             for unit, shard in zip(units, shards, strict=True):
-                write_references(target, unit, plan, shard.rows, reasons)
+                with target.writing(f"_work/plan/{unit.name}") as file:
+                    write_work_list(file, plan, shard.rows, reasons)
             job.run_units(units, beam.ParDo(WriteShard(target, reader, plan.schema)))
         records = job.verify()
         files = _write_beside(target, reader.name, plan, units, records)

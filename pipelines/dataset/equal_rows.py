@@ -15,11 +15,13 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 
 from pipelines import jobs, storage
-from pipelines.dataset.work_lists import read_references, write_references
+from pipelines.formats.equals import later_of_equals
 from pipelines.jobs.commits import Output, Unit
 from pipelines.sources import Batch, Plan, Schema, Source
+from pipelines.sources.work_lists import read_work_list, write_work_list
 
 FOLDER = "content"  # below _work
 _BYTES = 32  # of a hash; a row that cannot be read has zeros
@@ -38,22 +40,24 @@ def find_duplicates(job: jobs.Job, source: Source, plan: Plan, rows_per_unit: in
     Raises:
         PipelineError: A unit failed.
     """
-    count = -(-len(plan.keys) // rows_per_unit)
-    runs = np.array_split(np.arange(len(plan.keys)), count)
+    count = -(-len(plan) // rows_per_unit)
+    runs = np.array_split(np.arange(len(plan)), count)
     units = [_unit(plan, run, index, count, job.fingerprint) for index, run in enumerate(runs)]
     for unit, run in zip(units, runs, strict=True):
-        write_references(job.output, unit, plan, run, {})
+        with job.output.writing(f"_work/plan/{unit.name}") as file:
+            write_work_list(file, plan, run, {})
     job.run_units(units, beam.ParDo(HashRows(job.output, source, plan.schema)))
     job.output.verify(units)
-    hashes = b"".join(storage.read(job.output.file(*unit.files[0].split("/"))) for unit in units)
-    first = first_of_equals(np.frombuffer(hashes, _LAYOUT))
-    later = np.flatnonzero(first < np.arange(len(first)))
-    return {int(row): f"duplicate content, first at {plan.place(int(first[row]))}" for row in later}
+    raw = b"".join(storage.read(job.output.file(*unit.files[0].split("/"))) for unit in units)
+    hashes = np.frombuffer(raw, _LAYOUT)
+    good = np.flatnonzero(hashes.any(axis=1))
+    pairs = zip(*later_of_equals(hashes[good]), strict=True)
+    return {int(good[row]): f"duplicate content, first at {plan.place(int(good[first]))}" for row, first in pairs}
 
 
 def _unit(plan: Plan, run: np.ndarray, index: int, count: int, job_fingerprint: str) -> Unit:
     name = f"content-hashes-{index:05d}-of-{count:05d}"
-    fingerprint = storage.fingerprint([job_fingerprint, [plan.keys[row] for row in run]])
+    fingerprint = storage.fingerprint([job_fingerprint, plan.rows["key"].take(pa.array(run)).to_pylist()])
     return Unit(name, len(run), (f"_work/{FOLDER}/{name}",), fingerprint)
 
 
@@ -70,7 +74,8 @@ class HashRows(beam.DoFn):
             return
         with jobs.reporting(self._output, unit):
             with self._output.writing(unit.files[0]) as file:
-                for rows, batch in read_references(self._output, unit).read(self._source, self._schema):
+                work = read_work_list(self._output.file("_work", "plan", unit.name))
+                for rows, batch in work.read(self._source, self._schema):
                     file.write(content_hashes(batch, len(rows)))
             self._output.commit(unit, unit.rows, [], {})
         yield unit.name
@@ -81,27 +86,11 @@ def content_hashes(batch: Batch, rows: int) -> bytes:
 
     Example:
         >>> batch = Batch(np.array([0, 2]), np.uint8([[1, 2], [1, 2]]), None, {1: "bad"})
-        >>> first_of_equals(np.frombuffer(content_hashes(batch, 3), (np.uint64, 4))).tolist()
-        [0, 1, 0]
+        >>> later_of_equals(np.frombuffer(content_hashes(batch, 3), (np.uint64, 4)))
+        (array([2]), array([0]))
     """
     hashes = np.zeros([rows, _BYTES], np.uint8)
     layout = f"{batch.x.dtype.name} {list(batch.x.shape[1:])} ".encode()
     for row, x in zip(batch.good, np.ascontiguousarray(batch.x), strict=True):
         hashes[row] = np.frombuffer(hashlib.sha256(layout + x.tobytes()).digest(), np.uint8)
     return hashes.tobytes()
-
-
-def first_of_equals(hashes: np.ndarray) -> np.ndarray:
-    """For each row the number of the first one with the same hash, ``[N]``; hashes are uint64 ``[N, 4]``.
-
-    Example:
-        >>> first_of_equals(np.uint64([[7, 7, 7, 7], [0, 0, 0, 1], [7, 7, 7, 7], [0, 0, 0, 0], [0, 0, 0, 0]])).tolist()
-        [0, 1, 0, 3, 4]
-    """
-    first = np.arange(len(hashes))
-    good = np.flatnonzero(hashes.any(axis=1))
-    order = good[np.lexsort(hashes[good].T)]  # stable: among equals the earlier row comes first
-    begins = np.ones(len(order), bool)
-    begins[1:] = (hashes[order[1:]] != hashes[order[:-1]]).any(axis=1)
-    first[order] = order[np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
-    return first

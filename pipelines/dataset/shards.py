@@ -5,21 +5,21 @@ the dataset is the same whoever writes which shard when, and a row stays where i
 """
 
 import dataclasses
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 
 from pipelines import contract, storage
 from pipelines.dataset import shard_summary, thumbnails
-from pipelines.dataset.work_lists import read_references
 from pipelines.errors import PipelineError, Rejection
 from pipelines.formats import tfrecords
 from pipelines.jobs import metrics, reporting
 from pipelines.jobs.commits import Output, Unit
 from pipelines.sources import Plan, Schema, Source
+from pipelines.sources.work_lists import read_work_list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,22 +41,6 @@ class Shard:
     rows: np.ndarray
 
 
-def without_repeated_keys(plan: Plan) -> Plan:
-    """The first row of each key; the later ones are rejected."""
-    first: dict[str, int] = {}
-    twice = [row for row, key in enumerate(plan.keys) if first.setdefault(key, row) != row]
-    if not twice:
-        return plan
-    rejected = [
-        Rejection(key, plan.files[row], plan.positions[row], f"duplicate key, first at {plan.place(first[key])}")
-        for row in twice
-        for key in [plan.keys[row]]
-    ]
-    kept = sorted(set(range(len(plan.keys))) - set(twice))
-    columns = {name: [getattr(plan, name)[row] for row in kept] for name in ("keys", "splits", "files", "positions")}
-    return dataclasses.replace(plan, **columns, rejected=plan.rejected + rejected)  # type: ignore[arg-type]
-
-
 def plan_shards(plan: Plan, test_fraction: float, validation_fraction: float, rows_per_shard: int) -> list[Shard]:
     """The shards of all splits, in the order in which they are listed.
 
@@ -75,7 +59,7 @@ def plan_shards(plan: Plan, test_fraction: float, validation_fraction: float, ro
         >>> [(shard.split, shard.index, len(shard.rows)) for shard in shards]
         [('train', 0, 804), ('train', 1, 803), ('test', 0, 190)]
     """
-    order, draws = _hashes(plan.keys)
+    order, draws = plan.digests().T  # independent: one orders the rows, the other draws the split
     splits = _splits(plan, draws, test_fraction, validation_fraction)
     shards = []
     for split in sorted(set(splits.tolist()), key=lambda name: ((*contract.SPLITS, name).index(name), name)):
@@ -89,16 +73,9 @@ def plan_shards(plan: Plan, test_fraction: float, validation_fraction: float, ro
     return shards
 
 
-def _hashes(keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Two independent 64-bit hashes of each key, ``[N]``: one orders the rows, the other draws the split."""
-    digests = b"".join(hashlib.sha256(key.encode()).digest()[:16] for key in keys)
-    words = np.frombuffer(digests, ">u8").reshape(-1, 2)
-    return words[:, 0], words[:, 1]
-
-
 def _splits(plan: Plan, draws: np.ndarray, test_fraction: float, validation_fraction: float) -> np.ndarray:
-    """The split of each row, ``[N]``: the source's own, and by hash what the source does not have."""
-    own = np.array([split or contract.TRAIN for split in plan.splits])
+    """The split of each row, `[N]`: the source's own, and by hash what the source does not have."""
+    own = np.array([split or contract.TRAIN for split in plan.rows["split"].to_pylist()])
     u = draws / 2.0**64
     test = 0.0 if (own == contract.TEST).any() else test_fraction
     validation = 0.0 if (own == contract.VALIDATION).any() else validation_fraction
@@ -123,7 +100,7 @@ def shard_unit(source: Source, plan: Plan, shard: Shard, job_fingerprint: str) -
         rows=len(shard.rows),
         files=(f"{source.name}-{shard.split}.tfrecord-{shard.index:05d}-of-{shard.count:05d}",),
         fingerprint=storage.fingerprint(
-            [shard_summary.VERSION, job_fingerprint, [plan.keys[row] for row in shard.rows]]
+            [shard_summary.VERSION, job_fingerprint, plan.rows["key"].take(pa.array(shard.rows)).to_pylist()]
         ),
         task={"split": shard.split, "shown": max(0, shown)},
     )
@@ -150,13 +127,12 @@ class WriteShard(beam.DoFn):
         yield unit.name
 
     def _write(self, unit: Unit) -> tuple[int, list[Rejection], dict[str, Any]]:
-        references = read_references(self._output, unit)
+        work = read_work_list(self._output.file("_work", "plan", unit.name))
         tally = shard_summary.Tally(self._schema, unit.task["shown"])
-        reasons = {row: reason for row, reason in enumerate(references.reasons) if reason is not None}
+        reasons: dict[int, str] = {}
         with self._output.writing(unit.files[0]) as shard:
-            for rows, batch in references.read(self._source, self._schema):
+            for rows, batch in work.read(self._source, self._schema):
                 tally.add(batch, rows)
-                shard.write(tfrecords.framed([references.keys[row] for row in rows[batch.good]], batch.x, batch.labels))
+                shard.write(tfrecords.framed(work.keys(rows[batch.good]), batch.x, batch.labels))
                 reasons |= {int(rows[i]): reason for i, reason in batch.reasons.items()}
-        rejected = [references.rejection(row, reason) for row, reason in sorted(reasons.items())]
-        return tally.rows, rejected, tally.facts()
+        return tally.rows, work.rejections(reasons), tally.facts()

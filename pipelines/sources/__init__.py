@@ -2,7 +2,7 @@
 
 A source does two things. On the driver it makes a **plan**, cheaply: the key of each row, its split where the
 format has splits of its own, and a reference (a file and a position in it), but no row's content. In a worker
-it **reads** rows by reference and yields each one as an array or as the reason why it is bad. So only
+it **reads** the rows of a file at some positions, together, and says of each bad one why it is bad. So only
 references cross a runner, and the plan decides the output before any image is decoded.
 
 Images are uint8 ``[H, W, C]``, grey ones with C = 1. Vectors and other arrays may be float32, all finite.
@@ -10,14 +10,14 @@ Every file is taken for hostile: sizes are checked before memory is taken, nothi
 not followed. A bad row is rejected with a reason; a file that is broken as a whole raises ``PipelineError``
 and names the file.
 
-To add a format: subclass ``Source`` in a module of its own, write ``plan`` and ``open`` (or ``ArraySource``
-and ``arrays``, where files are arrays; or ``BlockSource`` and ``gather``, where rows are stored in blocks), and add
-the class to ``SOURCES``.
+To add a format: subclass ``Source`` in a module of its own and write ``plan`` and ``read`` (or derive from
+``RowSource`` and write ``open``, where rows are read one by one; or from ``ArraySource`` and write ``arrays``, where
+files are arrays), and add the class to ``SOURCES``.
 """
 
 from pipelines.errors import PipelineError
 from pipelines.sources.archived_images import ArchivedImages
-from pipelines.sources.base import MAX_PIXELS, Batch, Fields, Input, Plan, Row, Schema, Source
+from pipelines.sources.base import MAX_PIXELS, Batch, Fields, Source
 from pipelines.sources.csv import Csv
 from pipelines.sources.digits import Digits
 from pipelines.sources.idx import Idx
@@ -25,6 +25,7 @@ from pipelines.sources.images import Images
 from pipelines.sources.npy import Npy
 from pipelines.sources.npz import Npz
 from pipelines.sources.parquet import Parquet
+from pipelines.sources.plan import Input, Plan, Schema
 from pipelines.sources.tensorflow_datasets import Tfds
 from pipelines.sources.tfrecord import TfRecord
 
@@ -36,7 +37,6 @@ __all__ = [
     "Fields",
     "Input",
     "Plan",
-    "Row",
     "Schema",
     "Source",
     "make_source",

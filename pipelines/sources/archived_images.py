@@ -10,12 +10,13 @@ from pipelines.errors import PipelineError, Rejection, RowError
 from pipelines.formats import archives
 from pipelines.formats.files import find_files, root_of
 from pipelines.formats.images import encoded_limit, image_shape, pixels
-from pipelines.sources.base import Opened, Plan, Schema, Source, describe
+from pipelines.sources.base import Opened, RowSource
 from pipelines.sources.images import SUFFIXES, schema_of
+from pipelines.sources.plan import Plan, Schema, describe
 from pipelines.sources.table_rows import ClassIndex, TableRows
 
 
-class ArchivedImages(Source):
+class ArchivedImages(RowSource):
     """PNG and JPEG images of a ``.tar``, ``.tar.gz``, ``.tgz`` or ``.zip`` file, or of those that match a pattern.
 
     The key is the path in the archive; where a pattern names them, the archive's own path goes before it. The label is
@@ -50,7 +51,7 @@ class ArchivedImages(Source):
         return rows.plan(schema_of(self.input_path, names, shapes), inputs)
 
     def open(self, file: str, schema: Schema) -> Opened:
-        """See ``Source.open``; the position is that of a member."""
+        """See ``RowSource.open``; the position is that of a member."""
         path = os.path.join(root_of(self.input_path), *file.split("/"))
         content, listing = archives.open_member(path, self._limit), archives.members(path)
         index = ClassIndex(schema.labels)

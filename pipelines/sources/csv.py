@@ -1,6 +1,7 @@
 """CSV files: numbers in columns, a key and a label among them."""
 
 import csv
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
@@ -10,14 +11,16 @@ import numpy as np
 from pipelines import contract, storage
 from pipelines.errors import PipelineError, RowError
 from pipelines.formats.files import find_files, root_of
-from pipelines.sources.base import MAX_CLASSES, Opened, Plan, Schema, Source, class_names, describe
+from pipelines.sources.base import Opened, RowSource
+from pipelines.sources.plan import MAX_CLASSES, Plan, Schema, class_names, describe
 from pipelines.sources.table_rows import Classes, ClassIndex, TableRows
 
 _MAX_ROW_BYTES = 16 << 20
+_BLOCK_ROWS = 1 << 14  # that are planned together
 _BOM = b"\xef\xbb\xbf"
 
 
-class Csv(Source):
+class Csv(RowSource):
     """A CSV file, a folder of them, or a pattern: UTF-8, commas, and a header that names the columns.
 
     ``key`` names the column with the key; without it that is ``key``, and where there is no such column, ``FILE:ROW``
@@ -50,7 +53,7 @@ class Csv(Source):
         return rows.plan(schema, [describe(found.path(file), found.root) for file in found.files])
 
     def open(self, file: str, schema: Schema) -> Opened:
-        """See ``Source.open``; the position is the offset of a row."""
+        """See ``RowSource.open``; the position is the offset of a row."""
         path = os.path.join(root_of(self.input_path), *file.split("/"))
         stream = _open(path)
         names = _header(stream, path)
@@ -81,17 +84,24 @@ class Csv(Source):
         self, rows: TableRows, classes: Classes, file: str, names: list[str], content: Iterator[tuple[int, list[str]]]
     ) -> None:
         key, label, _ = self._columns(names)
-        for number, (offset, cells) in enumerate(content):
-            try:
-                name = f"{file}:{number}" if key is None else None
-                if len(cells) != len(names):
-                    raise RowError(f"{len(cells)} cells, expected {len(names)}")
-                name = name if key is None else _text(cells[key], "key")
-                if label is not None:
-                    classes.add([_text(cells[label], "label")])
-                rows.add(file, [name], [offset], {})
-            except RowError as error:
-                rows.add(file, [name], [offset], {0: str(error)})
+        for first in itertools.count(0, _BLOCK_ROWS):
+            block = list(itertools.islice(content, _BLOCK_ROWS))
+            keys: list[str | None] = []
+            reasons: dict[int, str] = {}
+            for row, (_, cells) in enumerate(block):
+                keys.append(f"{file}:{first + row}" if key is None else None)
+                try:
+                    if len(cells) != len(names):
+                        raise RowError(f"{len(cells)} cells, expected {len(names)}")
+                    if key is not None:
+                        keys[row] = _text(cells[key], "key")
+                    if label is not None:
+                        classes.add([_text(cells[label], "label")])
+                except RowError as error:
+                    reasons[row] = str(error)
+            rows.add(file, keys, [offset for offset, _ in block], reasons)
+            if len(block) < _BLOCK_ROWS:
+                return
 
 
 def _open(path: str) -> BinaryIO:

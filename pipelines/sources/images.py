@@ -7,15 +7,19 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import pyarrow as pa
+
 from pipelines import storage
 from pipelines.errors import PipelineError, Rejection, RowError
 from pipelines.formats.images import image_shape, pixels
-from pipelines.sources.base import Input, Opened, Plan, Schema, Source
+from pipelines.sources.base import Opened, RowSource
+from pipelines.sources.plan import Input, Plan, Schema, located
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
-class Images(Source):
+class Images(RowSource):
     """PNG and JPEG files in a folder, or those that match a pattern (``**`` is any number of folders).
 
     The key is the path relative to the folder (for a pattern: to its part without wildcards). The label is
@@ -33,10 +37,12 @@ class Images(Source):
         looks = storage.map_files(self._look, files)
         schema = schema_of(self.input_path, files, [shape for _, shape in looks])
         inputs = [found for found, _ in looks]
-        return Plan(schema, files, [None] * len(files), files, [0] * len(files), inputs, rejected)
+        each = pa.array(files, pa.string()).dictionary_encode()
+        none = located(files, "", np.zeros(len(files), np.int64))
+        return Plan(schema, none.set_column(2, "file", each), inputs, rejected)
 
     def open(self, file: str, schema: Schema) -> Opened:
-        """See ``Source.open``; the position is always 0."""
+        """See ``RowSource.open``; the position is always 0."""
         label = schema.labels.index(file.split("/")[-2]) if schema.labels else None
         return lambda _: (pixels(self._content(file), self.max_pixels), label)
 

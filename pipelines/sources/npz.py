@@ -13,7 +13,8 @@ from pipelines.errors import PipelineError, first_line
 from pipelines.formats.archives import open_zip, zip_refusal
 from pipelines.formats.arrays import check_labels, check_rows, layout_of
 from pipelines.formats.files import find_files, root_of
-from pipelines.sources.base import ArraySource, Plan, Schema, class_names, describe, numbered
+from pipelines.sources.base import ArraySource
+from pipelines.sources.plan import Plan, Schema, class_names, describe, numbered
 from pipelines.sources.table_rows import TableRows
 
 _SPLITS = contract.SPLITS
@@ -55,7 +56,7 @@ class Npz(ArraySource):
         found = find_files(self.input_path, (".npz",))
         stems = {file: file.removesuffix(".npz") for file in found.files}
         by_name = len(stems) > 1 and set(stems.values()) <= set(_SPLITS)
-        rows, splits = TableRows(), []
+        rows = TableRows()
         arrays: list[tuple[np.ndarray, np.ndarray | None]] = []
         for file, stem in stems.items():
             for part in _parts(found.path(file)):
@@ -64,12 +65,10 @@ class Npz(ArraySource):
                 names = [stem if len(stems) > 1 else None, part.split]
                 prefix = "/".join(name for name in names if name) or "row"
                 keys = _keys(found.path(file), part.keys, len(x)) if part.keys else numbered(prefix, len(x))
-                rows.add(f"{file}/{part.x}", keys, range(len(x)), {})
-                splits += [stem if by_name and part.split is None else part.split] * len(x)
+                split = stem if by_name and part.split is None else part.split
+                rows.add(f"{file}/{part.x}", keys, np.arange(len(x)), {}, split)
         inputs = [describe(found.path(file), found.root) for file in found.files]
-        plan = rows.plan(self._schema(arrays), inputs)
-        plan.splits[:] = splits
-        return plan
+        return rows.plan(self._schema(arrays), inputs)
 
     def arrays(self, file: str) -> tuple[np.ndarray, np.ndarray | None]:
         """See ``ArraySource.arrays``; the file is an archive and, behind a slash, the array in it."""

@@ -15,7 +15,8 @@ from pipelines.formats.arrays import grey
 from pipelines.formats.files import Found, find_files, root_of
 from pipelines.formats.images import image_shape, pixels
 from pipelines.formats.parquet import check_columns, one_array, open_columns, tensors, text_keys
-from pipelines.sources.base import Batch, BlockSource, Plan, Schema, describe
+from pipelines.sources.base import Batch, Source
+from pipelines.sources.plan import Plan, Schema, describe
 from pipelines.sources.table_rows import Classes, ClassIndex, TableRows, raw_layout
 
 _READ_BYTES = 16 << 20  # of observations that are decoded at once
@@ -31,7 +32,7 @@ class _Layout(NamedTuple):
     encoded: bool = False
 
 
-class Parquet(BlockSource):
+class Parquet(Source):
     """A Parquet file, a folder of them, or a pattern.
 
     ``column`` (by default ``x``) holds lists of uint8 or floats, fixed-shape tensors, raw bytes (with ``shape``) or
@@ -71,8 +72,8 @@ class Parquet(BlockSource):
         schema = Schema(shape, layout.dtype, classes.names(self.input_path) if label else None)
         return rows.plan(schema, [describe(found.path(file), found.root) for file in found.files])
 
-    def gather(self, file: str, positions: np.ndarray, schema: Schema) -> Batch:
-        """See ``BlockSource.gather``: each row group that holds one of the rows is decoded once, piece by piece."""
+    def read(self, file: str, positions: np.ndarray, schema: Schema) -> Batch:
+        """See ``Source.read``: each row group that holds one of the rows is decoded once, piece by piece."""
         found = Found(root_of(self.input_path), (file,))
         columns = open_columns(self.input_path, found, self._names)
         label = _label(columns.kinds, self.fields.label) if schema.labels else None

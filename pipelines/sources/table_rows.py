@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.errors import PipelineError, Rejection, RowError
 from pipelines.formats.arrays import grey
-from pipelines.sources.base import MAX_CLASSES, Fields, Input, Plan, Schema, class_names
+from pipelines.sources.base import Fields
+from pipelines.sources.plan import MAX_CLASSES, Input, Plan, Schema, class_names, located, together
 
 
 @dataclasses.dataclass
@@ -18,37 +20,42 @@ class TableRows:
     Example:
         >>> rows = TableRows()
         >>> rows.add("a.csv", ["one", None], [0, 9], {1: "the key is empty"})
-        >>> rows.plan(Schema((2,), "float32", None), []).keys, rows.rejected[0].key
+        >>> rows.plan(Schema((2,), "float32", None), []).rows["key"].to_pylist(), rows.rejected[0].key
         (['one'], 'a.csv:9')
     """
 
-    keys: list[str] = dataclasses.field(default_factory=list)
-    files: list[str] = dataclasses.field(default_factory=list)
-    positions: list[int] = dataclasses.field(default_factory=list)
     rejected: list[Rejection] = dataclasses.field(default_factory=list)
+    _tables: list[pa.Table] = dataclasses.field(default_factory=list)
 
-    def add(self, file: str, keys: Sequence[Any], positions: Sequence[int], reasons: dict[int, str]) -> None:
+    def add(
+        self,
+        file: str,
+        keys: Sequence[Any],
+        positions: Sequence[int] | np.ndarray,
+        reasons: dict[int, str],
+        split: str | None = None,
+    ) -> None:
         """Takes the rows of a block, and rejects those that have a reason, by their index in it."""
-        good = [row for row in range(len(keys)) if row not in reasons]
-        self.keys += [keys[row] for row in good]
-        self.files += [file] * len(good)
-        self.positions += [int(positions[row]) for row in good]
         for row, reason in sorted(reasons.items()):
             key = f"{file}:{positions[row]}" if keys[row] is None else keys[row]
             self.rejected.append(Rejection(key, file, int(positions[row]), reason))
+        if reasons:
+            good = [row for row in range(len(keys)) if row not in reasons]
+            keys, positions = [keys[row] for row in good], [positions[row] for row in good]
+        if len(keys):
+            self._tables.append(located(keys, file, positions, split))
 
     def plan(self, schema: Schema, inputs: list[Input]) -> Plan:
-        """The plan; tables have no splits of their own.
+        """The plan.
 
         Raises:
             PipelineError: There are no rows.
         """
-        if not self.keys:
+        if not self._tables:
             first = self.rejected[0] if self.rejected else None
             why = f"; the first, {first.source}:{first.position}: {first.reason}" if first else ""
             raise PipelineError(f"none of the {len(self.rejected)} rows can be taken{why}")
-        splits: list[str | None] = [None] * len(self.keys)
-        return Plan(schema, self.keys, splits, self.files, self.positions, inputs, self.rejected)
+        return Plan(schema, together(self._tables), inputs, self.rejected)
 
 
 class Classes:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import PipelineError
-from pipelines.sources.base import Opened, Plan, Schema, Source, concatenated, describe
+from pipelines.sources.base import Opened, RowSource
+from pipelines.sources.plan import Plan, Schema, concatenated, describe
 
 
-class Tfds(Source):
+class Tfds(RowSource):
     """A TensorFlow Datasets dataset by name, ``tfds:mnist``, with its own splits; it may be downloaded.
 
     It is prepared as ArrayRecord, the format with random access. ``--input`` may name TFDS's data folder. The

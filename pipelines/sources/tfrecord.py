@@ -12,14 +12,15 @@ from pipelines.formats import tfrecords
 from pipelines.formats.files import Found, find_files, root_of
 from pipelines.formats.images import encoded_limit, image_shape, pixels
 from pipelines.formats.seekable_gzip import open_gzip
-from pipelines.sources.base import Input, Opened, Plan, Schema, Source, describe
+from pipelines.sources.base import Opened, RowSource
+from pipelines.sources.plan import Input, Plan, Schema, describe
 from pipelines.sources.table_rows import Classes, ClassIndex, TableRows, raw_layout
 
 _GZIP = b"\x1f\x8b"
 _SUFFIXES = tuple(f".{stem}{gz}" for stem in ("tfrecord", "tfrecords", "tfrec") for gz in ("", ".gz"))
 
 
-class TfRecord(Source):
+class TfRecord(RowSource):
     """A TFRecord file, a folder of them, or a pattern; plain or gzip, whatever the name says.
 
     The feature ``column`` (by default ``x``) is one string of raw bytes (with ``shape``) or an encoded PNG or JPEG
@@ -44,7 +45,7 @@ class TfRecord(Source):
         return survey.plan(inputs)
 
     def open(self, file: str, schema: Schema) -> Opened:
-        """See ``Source.open``; the position is the offset of a record."""
+        """See ``RowSource.open``; the position is the offset of a record."""
         found = Found(root_of(self.input_path), (file,))
         stream, index, limit = _open(found, file), ClassIndex(schema.labels), self._limit()
         encoded = raw_layout(self.fields) is None

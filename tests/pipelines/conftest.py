@@ -6,6 +6,7 @@ import pathlib
 import struct
 import subprocess
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -118,10 +119,25 @@ FORMS = {
 }
 
 
+class Row(NamedTuple):
+    """A good row."""
+
+    x: np.ndarray
+    label: int | None
+
+
+def column(plan, name: str) -> list:
+    """What a plan says of its rows."""
+    return plan.rows[name].to_pylist()
+
+
 def read_all(source):
-    """The plan of a source and its rows in that order."""
+    """The plan of a source and its rows in that order: each a good one, or why it is bad."""
     plan = source.plan()
-    rows = list(source.read(plan.schema, zip(plan.files, plan.positions, strict=True)))
+    batch = source.read_rows(plan.rows, plan.schema)
+    rows: list[Row | str] = [batch.reasons.get(i, "") for i in range(len(plan))]
+    for i, row in enumerate(batch.good):
+        rows[row] = Row(batch.x[i], None if batch.labels is None else int(batch.labels[i]))
     return plan, rows
 
 

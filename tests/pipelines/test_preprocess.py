@@ -367,13 +367,13 @@ class TestStops:
     def test_a_worker_that_loses_a_row(self, tmp_path, monkeypatch):
         from pipelines.sources.digits import Digits
 
-        read = Digits.read_batch
+        read = Digits.read_rows
 
-        def losing(self, schema, references):
-            batch = read(self, schema, references)
+        def losing(self, rows, schema):
+            batch = read(self, rows, schema)
             return dataclasses.replace(batch, good=batch.good[1:], x=batch.x[1:], labels=batch.labels[1:])
 
-        monkeypatch.setattr(Digits, "read_batch", losing)
+        monkeypatch.setattr(Digits, "read_rows", losing)
         with pytest.raises(PipelineError, match=r"wrote .* rows and rejected 0, expected"):
             preprocess.run("digits", None, str(tmp_path / "out"))
 

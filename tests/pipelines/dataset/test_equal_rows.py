@@ -155,15 +155,6 @@ def test_hashes_know_dtype_and_shape():
     assert len(made) == 4
 
 
-def test_first_of_equals_against_a_dictionary():
-    rng = np.random.default_rng(0)
-    for size in (1, 2, 50, 1000):
-        hashes = rng.integers(0, 4, (size, 4), dtype=np.uint64)
-        first = {}
-        expected = [first.setdefault(row.tobytes(), i) if row.any() else i for i, row in enumerate(hashes)]
-        np.testing.assert_array_equal(equal_rows.first_of_equals(hashes), expected)
-
-
 def test_the_command(tmp_path, twice, capsys):
     flags = ["--source", "npy", "--input", twice[0], "--output", str(tmp_path / "out"), "--test-fraction", "0.3"]
     assert preprocess.main([*flags, "--deduplicate"]) == 3

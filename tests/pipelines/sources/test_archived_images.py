@@ -11,9 +11,9 @@ import pytest
 from pipelines import preprocess
 from pipelines.errors import PipelineError
 from pipelines.formats import archives
-from pipelines.sources import Row, make_source
+from pipelines.sources import make_source
 
-from ..conftest import artifacts, png, read_all, rejections
+from ..conftest import Row, artifacts, column, png, read_all, rejections
 
 SUFFIXES = ["tar", "tar.gz", "tgz", "zip"]
 
@@ -51,11 +51,11 @@ def test_rows_keys_and_labels_are_those_of_the_folder(tmp_path, images, suffix):
     contents = [(f"./{name}", content) for name, content in encoded(images)] + [("./notes.txt", b"no image")]
     reader = make_source("images", pack(tmp_path / f"pets.{suffix}", contents))
     plan, rows = read_all(reader)
-    assert plan.keys == list(images) and plan.schema.labels == ("cat", "dög") and not plan.rejected
+    assert column(plan, "key") == list(images) and plan.schema.labels == ("cat", "dög") and not plan.rejected
     assert [plan.schema.labels[row.label] for row in rows] == [name.split("/")[1] for name in images]
     np.testing.assert_array_equal(np.stack([row.x for row in rows]), np.stack(list(images.values())))
     chosen = np.random.default_rng(1).permutation(9)[:5]
-    batch = reader.read_batch(plan.schema, [(plan.files[i], plan.positions[i]) for i in chosen])
+    batch = reader.read_rows(plan.rows.take(chosen), plan.schema)
     np.testing.assert_array_equal(batch.x, np.stack([list(images.values())[i] for i in chosen]))
 
 
@@ -80,7 +80,7 @@ def test_a_pattern_of_archives(tmp_path, images):
     pack(tmp_path / "c.tar", contents[:2])
     plan, rows = read_all(make_source("images", f"{tmp_path}/[ac].tar"))
     names = list(images)
-    assert plan.keys == [f"a.tar/{name}" for name in names[:4]] + [f"c.tar/{name}" for name in names[:2]]
+    assert column(plan, "key") == [f"a.tar/{name}" for name in names[:4]] + [f"c.tar/{name}" for name in names[:2]]
     assert all(isinstance(row, Row) for row in rows)
 
 
@@ -103,7 +103,7 @@ def test_members_of_tar_that_lead_elsewhere_are_rejected(tmp_path, images, monke
     before = sorted(tmp_path.iterdir())
     path = pack(tmp_path / "in.tar", encoded(images) + odd, special)
     plan, rows = read_all(make_source("images", path))
-    assert plan.keys == list(images) and len(rows) == 9
+    assert column(plan, "key") == list(images) and len(rows) == 9
     assert {row.key: row.reason for row in plan.rejected} == {
         "link.png": "a link: links are not followed",
         "hard.png": "a link: links are not followed",
@@ -126,7 +126,7 @@ def test_members_of_zip_that_lead_elsewhere_are_rejected(tmp_path, images):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("packed.png", b"x" * 100, compress_type=zipfile.ZIP_BZIP2)
     plan = make_source("images", str(path)).plan()
-    assert plan.keys == list(images)
+    assert column(plan, "key") == list(images)
     assert {row.key: row.reason for row in plan.rejected} == {
         "link.png": "a link: links are not followed",
         "pipe.png": "not a plain file",
@@ -220,7 +220,9 @@ def test_damage(tmp_path, images, suffix):
             outcomes["stopped"] += 1
             continue
         assert damaged not in cuts
-        good = {key: row.x.tobytes() for key, row in zip(plan.keys, rows, strict=True) if isinstance(row, Row)}
+        good = {
+            key: row.x.tobytes() for key, row in zip(column(plan, "key"), rows, strict=True) if isinstance(row, Row)
+        }
         assert set(good.values()) <= set(truth.values())
         outcomes["rejected" if len(good) < 9 else "harmless"] += 1
     assert outcomes["stopped"] >= len(cuts)

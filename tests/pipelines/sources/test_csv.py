@@ -8,9 +8,9 @@ import pytest
 
 from pipelines import preprocess
 from pipelines.errors import PipelineError
-from pipelines.sources import Fields, Row, make_source
+from pipelines.sources import Fields, make_source
 
-from ..conftest import read_all, read_dataset, rejections
+from ..conftest import column, read_all, read_dataset, rejections
 
 
 def source(path, **fields):
@@ -35,14 +35,14 @@ def test_what_was_written_and_what_arrow_reads(tmp_path, line_end, encoding, quo
         writer.writerows([b, key, a, i % 3, c] for i, (key, (b, a, c)) in enumerate(zip(keys, x.tolist(), strict=True)))
     reader = source(tmp_path / "x.csv")
     plan, rows = read_all(reader)
-    assert plan.keys == keys and plan.schema.labels == ("0", "1", "2") and not plan.rejected
+    assert column(plan, "key") == keys and plan.schema.labels == ("0", "1", "2") and not plan.rejected
     assert (plan.schema.shape, plan.schema.dtype) == ((3,), "float32")
     np.testing.assert_array_equal(np.stack([row.x for row in rows]), x.astype(np.float32))
     arrow = pyarrow.csv.read_csv(tmp_path / "x.csv", parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
-    assert arrow["key"].to_pylist() == plan.keys and arrow["label"].to_pylist() == [row.label for row in rows]
+    assert arrow["key"].to_pylist() == column(plan, "key") and arrow["label"].to_pylist() == [row.label for row in rows]
     np.testing.assert_array_equal(np.float32([row.x[2] for row in rows]), np.float32(arrow["c d"]))
     chosen = np.random.default_rng(1).permutation(40)[:15]
-    batch = reader.read_batch(plan.schema, [(plan.files[i], plan.positions[i]) for i in chosen])
+    batch = reader.read_rows(plan.rows.take(chosen), plan.schema)
     np.testing.assert_array_equal(batch.x, x[chosen].astype(np.float32))
     np.testing.assert_array_equal(batch.labels, chosen % 3)
 
@@ -51,15 +51,15 @@ def test_a_position_is_where_the_row_begins(tmp_path):
     text = '\ufeffkey,x\r\n"a\nb",1\r\n\r\nc,2'
     path = write(tmp_path / "x.csv", text)
     plan = source(path).plan()
-    assert plan.keys == ["a\nb", "c"]
+    assert column(plan, "key") == ["a\nb", "c"]
     raw = path.read_bytes()
-    assert [raw[position:][:1] for position in plan.positions] == [b'"', b"c"]
+    assert [raw[position:][:1] for position in column(plan, "position")] == [b'"', b"c"]
 
 
 def test_named_columns_words_and_a_last_line_without_an_end(tmp_path):
     path = write(tmp_path / "x.csv", "species,1,id,2\ncat,1,a,-2.5e-1\ndög,  3 ,b,4")
     plan, rows = read_all(source(path, key="id", label="species"))
-    assert plan.keys == ["a", "b"] and plan.schema.labels == ("cat", "dög")
+    assert column(plan, "key") == ["a", "b"] and plan.schema.labels == ("cat", "dög")
     assert [(row.x.tolist(), row.label) for row in rows] == [([1, -0.25], 0), ([3, 4], 1)]
 
 
@@ -82,7 +82,7 @@ def test_a_folder_without_keys(tmp_path):
     for name, rows in (("b.csv", "3\n4\n"), ("a.csv", "1\n2\n")):
         write(tmp_path / name, f"x\n{rows}")
     plan, rows = read_all(source(tmp_path))
-    assert plan.keys == ["a.csv:0", "a.csv:1", "b.csv:0", "b.csv:1"] and plan.schema.labels is None
+    assert column(plan, "key") == ["a.csv:0", "a.csv:1", "b.csv:0", "b.csv:1"] and plan.schema.labels is None
     assert [row.x.tolist() for row in rows] == [[1], [2], [3], [4]]
 
 
@@ -169,5 +169,5 @@ def test_a_file_that_changed_since_the_plan(tmp_path):
     plan = reader.plan()
     write(tmp_path / "x.csv", "a,b\n1,2\n")
     with pytest.raises(PipelineError, match="it has changed"):
-        list(reader.read(plan.schema, [("x.csv", plan.positions[1])]))
-    assert all(isinstance(row, Row) for row in reader.read(plan.schema, [("x.csv", plan.positions[0])]))
+        reader.read_rows(plan.rows.slice(1, 1), plan.schema)
+    assert not reader.read_rows(plan.rows.slice(0, 1), plan.schema).reasons

@@ -5,11 +5,11 @@ from sklearn.datasets import load_digits
 
 from pipelines.sources import make_source
 
-from ..conftest import read_all
+from ..conftest import column, read_all
 
 
 def test_digits(digits_images):
     plan, rows = read_all(make_source("digits", None))
     np.testing.assert_array_equal(np.stack([row.x for row in rows]), digits_images)
     np.testing.assert_array_equal([row.label for row in rows], load_digits().target)
-    assert len(set(plan.keys)) == 1797 and len(np.unique(digits_images)) == 17
+    assert len(set(column(plan, "key"))) == 1797 and len(np.unique(digits_images)) == 17

@@ -9,7 +9,7 @@ import pytest
 from pipelines.errors import PipelineError
 from pipelines.sources import make_source
 
-from ..conftest import read_all, write_idx
+from ..conftest import column, read_all, write_idx
 
 
 @pytest.fixture
@@ -29,8 +29,15 @@ class TestIdx:
     def test_rows_keys_splits_and_labels(self, tmp_path, images, suffix):
         self.write(tmp_path, images, suffix)
         plan, rows = read_all(make_source("idx", str(tmp_path)))
-        assert plan.keys == ["train-00000", "train-00001", "train-00002", "train-00003", "test-00000", "test-00001"]
-        assert plan.splits == ["train"] * 4 + ["test"] * 2
+        assert column(plan, "key") == [
+            "train-00000",
+            "train-00001",
+            "train-00002",
+            "train-00003",
+            "test-00000",
+            "test-00001",
+        ]
+        assert column(plan, "split") == ["train"] * 4 + ["test"] * 2
         assert (plan.schema.shape, plan.schema.dtype) == ((5, 4, 1), "uint8")
         assert plan.schema.labels == ("0", "1", "2", "3", "4", "5")
         np.testing.assert_array_equal(np.stack([row.x[..., 0] for row in rows]), images)

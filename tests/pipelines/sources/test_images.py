@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from pipelines.errors import PipelineError
-from pipelines.sources import Row, make_source
+from pipelines.sources import make_source
 
-from ..conftest import read_all, write_png
+from ..conftest import Row, column, read_all, write_png
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ class TestImages:
         for index, name in enumerate(("b/1.png", "a/2.png", "a/ü 3.PNG")):
             write_png(tmp_path / name, images[index])
         plan, rows = read_all(make_source("images", str(tmp_path)))
-        assert plan.keys == ["a/2.png", "a/ü 3.PNG", "b/1.png"] and plan.schema.labels == ("a", "b")
+        assert column(plan, "key") == ["a/2.png", "a/ü 3.PNG", "b/1.png"] and plan.schema.labels == ("a", "b")
         assert [row.label for row in rows] == [0, 0, 1]
         np.testing.assert_array_equal(rows[2].x[..., 0], images[0])
 
@@ -43,7 +43,7 @@ class TestImages:
             write_png(tmp_path / name, images[0])
         source = make_source("images", f"{tmp_path}/{pattern}")
         if keys:
-            assert source.plan().keys == keys
+            assert column(source.plan(), "key") == keys
         else:
             with pytest.raises(PipelineError, match="matches no"):
                 source.plan()
@@ -87,7 +87,7 @@ class TestImages:
             deep = tf.io.encode_png(np.full((5, 4, channels), 0x1234, np.uint16)).numpy()
             (tmp_path / f"deep{channels}.png").write_bytes(deep)
         plan, rows = read_all(make_source("images", str(tmp_path)))
-        outcome = dict(zip(plan.keys, rows, strict=True))
+        outcome = dict(zip(column(plan, "key"), rows, strict=True))
         assert [key for key, row in outcome.items() if isinstance(row, Row)] == [f"{i}.png" for i in range(4)]
         assert str(outcome["wide.png"]) == "shape [9, 8, 1], expected [5, 4, 1]"
         for channels in (1, 2, 3, 4):
@@ -111,7 +111,7 @@ class TestImages:
         (folder / "folder").symlink_to(outside.parent)
         os.mkfifo(folder / "pipe.png")
         plan, rows = read_all(make_source("images", str(folder)))
-        assert plan.keys == ["good.png"] and len(rows) == 1
+        assert column(plan, "key") == ["good.png"] and len(rows) == 1
         assert {row.key: row.reason for row in plan.rejected} == {
             "link.png": "a link: links are not followed",
             "folder": "a link: links are not followed",
@@ -132,4 +132,4 @@ class TestImages:
         write_png(tmp_path / "good.png", images[0])
         os.rename(write_png(tmp_path / "x.png", images[0]), os.fsencode(tmp_path) + b"/\xff.png")
         plan = make_source("images", str(tmp_path)).plan()
-        assert plan.keys == ["good.png"] and plan.rejected[0].key == "\\xff.png"
+        assert column(plan, "key") == ["good.png"] and plan.rejected[0].key == "\\xff.png"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from pipelines.errors import PipelineError
-from pipelines.sources import Row, make_source
+from pipelines.sources import make_source
 
-from ..conftest import read_all
+from ..conftest import Row, column, read_all
 
 
 @pytest.fixture
@@ -18,7 +18,11 @@ class TestNpy:
     def test_one_file_of_grey_images(self, tmp_path, images):
         np.save(tmp_path / "x.npy", images)
         plan, rows = read_all(make_source("npy", str(tmp_path / "x.npy")))
-        assert plan.schema.shape == (5, 4, 1) and plan.splits == [None] * 6 and plan.keys[0] == "row-00000"
+        assert (
+            plan.schema.shape == (5, 4, 1)
+            and column(plan, "split") == [None] * 6
+            and column(plan, "key")[0] == "row-00000"
+        )
         np.testing.assert_array_equal(np.stack([row.x[..., 0] for row in rows]), images)
 
     @pytest.mark.parametrize("dtype", ["float32", "float64", ">f8"])
@@ -34,7 +38,7 @@ class TestNpy:
             np.save(tmp_path / f"{split}.npy", images[rows])
             np.save(tmp_path / f"{split}_labels.npy", np.arange(6)[rows])
         plan, rows = read_all(make_source("npy", str(tmp_path)))
-        assert plan.splits == ["train"] * 4 + ["test"] * 2
+        assert column(plan, "split") == ["train"] * 4 + ["test"] * 2
         assert [row.label for row in rows] == list(range(6))
 
     def test_rows_that_are_not_finite_are_rejected(self, tmp_path):

@@ -10,9 +10,9 @@ import pytest
 
 from pipelines import preprocess
 from pipelines.errors import PipelineError
-from pipelines.sources import Row, make_source
+from pipelines.sources import make_source
 
-from ..conftest import artifacts, read_all, read_dataset
+from ..conftest import Row, artifacts, column, read_all, read_dataset
 
 
 @pytest.fixture
@@ -32,7 +32,11 @@ def test_arrays_labels_and_keys(tmp_path, x, save, labels):
         tmp_path / "a.npz", x=np.asfortranarray(x), keys=keys, other=np.ones(3), **{labels: np.arange(12)[:, None] % 3}
     )
     plan, rows = read_all(make_source("npz", str(tmp_path / "a.npz")))
-    assert plan.keys == keys.tolist() and plan.splits == [None] * 12 and plan.schema.labels == ("0", "1", "2")
+    assert (
+        column(plan, "key") == keys.tolist()
+        and column(plan, "split") == [None] * 12
+        and plan.schema.labels == ("0", "1", "2")
+    )
     assert plan.schema.shape == (5, 4, 1) and [row.label for row in rows] == [i % 3 for i in range(12)]
     np.testing.assert_array_equal(stack(rows)[..., 0], x)
 
@@ -43,10 +47,10 @@ def test_floats_become_float32_and_rows_are_numbered(tmp_path, dtype):
     x[2, 0] = np.nan
     np.savez(tmp_path / "a.npz", x=x, keys=np.arange(7) * 2)
     plan, rows = read_all(make_source("npz", str(tmp_path / "a.npz")))
-    assert plan.keys == [str(i * 2) for i in range(7)] and str(rows[2]) == "1 of 3 values are not finite"
+    assert column(plan, "key") == [str(i * 2) for i in range(7)] and str(rows[2]) == "1 of 3 values are not finite"
     np.testing.assert_array_equal(stack(rows[3:]), x[3:].astype("float32"))
     np.savez(tmp_path / "a.npz", x=x)
-    assert make_source("npz", str(tmp_path / "a.npz")).plan().keys[1] == "row-00001"
+    assert column(make_source("npz", str(tmp_path / "a.npz")).plan(), "key")[1] == "row-00001"
 
 
 def test_the_splits_of_keras_are_kept(tmp_path, x):
@@ -69,11 +73,11 @@ def test_a_folder_of_archives(tmp_path, x):
         for name, part in zip(names, (x[:4], x[4:]), strict=True):
             np.savez(tmp_path / folder / f"{name}.npz", x=part)
     plan, rows = read_all(make_source("npz", str(tmp_path / "parts")))
-    assert plan.keys == [f"a-{i:05d}" for i in range(8)] + [f"b-{i:05d}" for i in range(4)]
-    assert plan.splits == [None] * 12
+    assert column(plan, "key") == [f"a-{i:05d}" for i in range(8)] + [f"b-{i:05d}" for i in range(4)]
+    assert column(plan, "split") == [None] * 12
     np.testing.assert_array_equal(stack(rows)[..., 0], np.concatenate([x[4:], x[:4]]))
     plan = make_source("npz", str(tmp_path / "splits")).plan()
-    assert plan.splits == ["test"] * 4 + ["train"] * 8 and plan.keys[4] == "train-00000"
+    assert column(plan, "split") == ["test"] * 4 + ["train"] * 8 and column(plan, "key")[4] == "train-00000"
 
 
 def test_the_dataset_is_that_of_the_npy_file(tmp_path, x):

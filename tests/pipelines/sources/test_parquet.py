@@ -7,9 +7,9 @@ import pytest
 
 from pipelines import preprocess
 from pipelines.errors import PipelineError
-from pipelines.sources import Fields, Row, Schema, make_source
+from pipelines.sources import Fields, Schema, make_source
 
-from ..conftest import FORMS, fixed_binary, flat, png, read_all, read_dataset, rejections
+from ..conftest import FORMS, Row, column, fixed_binary, flat, png, read_all, read_dataset, rejections
 
 ROWS = 50
 KEYS = [f"Zeile/{i:03d}é" for i in range(ROWS)]
@@ -46,12 +46,16 @@ def test_forms_of_a_column_in_any_order_of_rows(form, x, tmp_path, monkeypatch):
     reader = source(path, shape=shape)
     plan, rows = read_all(reader)
     floats = "float" in form or "double" in form
-    assert plan.keys == KEYS and plan.positions == list(range(ROWS)) and plan.schema.labels == ("0", "1", "2")
+    assert (
+        column(plan, "key") == KEYS
+        and column(plan, "position") == list(range(ROWS))
+        and plan.schema.labels == ("0", "1", "2")
+    )
     assert plan.schema.shape == ((8, 8) if floats else (8, 8, 1))
     expected = (x / np.float32(255))[..., 0] if floats else x
     np.testing.assert_array_equal(np.stack([row.x for row in rows]), expected)
     chosen = np.random.default_rng(1).permutation(ROWS)[:20]
-    batch = reader.read_batch(plan.schema, [(plan.files[i], plan.positions[i]) for i in chosen])
+    batch = reader.read_rows(plan.rows.take(chosen), plan.schema)
     np.testing.assert_array_equal(batch.x, expected[chosen])
     np.testing.assert_array_equal(batch.labels, chosen % 3)
 
@@ -63,7 +67,7 @@ def test_names_of_columns_and_labels_in_words(x, tmp_path):
     )
     pq.write_table(pq.read_table(path).rename_columns(["pixels", "key", "id", "kind"]), path)
     plan, rows = read_all(source(path, key="id", column="pixels", label="kind", shape=(64,)))
-    assert plan.keys == [str(i * 7) for i in range(ROWS)] and plan.schema.labels == ("cat", "dog", "dög")
+    assert column(plan, "key") == [str(i * 7) for i in range(ROWS)] and plan.schema.labels == ("cat", "dog", "dög")
     assert [plan.schema.labels[row.label] for row in rows] == words.tolist()
 
 
@@ -73,7 +77,7 @@ def test_without_key_and_label_rows_are_numbered(x, tmp_path):
         pq.write_table(pa.table({"x": pa.FixedShapeTensorArray.from_numpy_ndarray(part), "label": [0.5] * len(part)}),
                        tmp_path / name, row_group_size=4)  # fmt: skip
     plan, rows = read_all(source(tmp_path))
-    assert plan.keys == [f"a.parquet:{i}" for i in range(30)] + [f"b/2.parquet:{i}" for i in range(20)]
+    assert column(plan, "key") == [f"a.parquet:{i}" for i in range(30)] + [f"b/2.parquet:{i}" for i in range(20)]
     assert plan.schema.labels is None
     np.testing.assert_array_equal(np.stack([row.x for row in rows]), x)
 
@@ -118,7 +122,7 @@ def test_a_row_group_is_decoded_once_for_many_rows(x, tmp_path, monkeypatch):
     monkeypatch.setattr(
         pq.ParquetFile, "iter_batches", lambda self, n, g, c: groups.extend(g) or iter_batches(self, n, g, c)
     )
-    reader.read_batch(plan.schema, [("rows.parquet", i) for i in (41, 7, 3, 49, 40, 0)])
+    reader.read_rows(plan.rows.take([41, 7, 3, 49, 40, 0]), plan.schema)
     assert groups == [0, 4]
 
 
@@ -131,7 +135,7 @@ def test_one_large_image_that_stands_for_many_rows_is_not_multiplied(tmp_path):
     assert (tmp_path / "bomb.parquet").stat().st_size < 20_000
     reader = source(tmp_path / "bomb.parquet")
     before = pa.default_memory_pool().max_memory()
-    batch = reader.gather("bomb.parquet", np.array([5, 99_999]), Schema((8, 8, 1), "uint8", None))
+    batch = reader.read("bomb.parquet", np.array([5, 99_999]), Schema((8, 8, 1), "uint8", None))
     assert batch.x.shape == (2, 8, 8, 1) and pa.default_memory_pool().max_memory() - before < 100 << 20
 
 

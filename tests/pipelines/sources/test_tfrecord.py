@@ -10,7 +10,7 @@ from pipelines.errors import PipelineError
 from pipelines.formats import seekable_gzip
 from pipelines.sources import Fields, make_source
 
-from ..conftest import artifacts, flat, png, read_all, read_dataset, rejections
+from ..conftest import artifacts, column, flat, png, read_all, read_dataset, rejections
 
 ROWS = 30
 KEYS = [f"Zeile {i:02d}é" for i in range(ROWS)]
@@ -69,13 +69,13 @@ def test_forms_of_an_observation_in_any_order_of_rows(form, compression, x, tmp_
     ]
     reader = source(write(tmp_path / "rows.tfrecord", examples, compression), **fields)
     plan, rows = read_all(reader)
-    assert plan.keys == KEYS and plan.schema.labels == ("0", "1", "2") and not plan.rejected
+    assert column(plan, "key") == KEYS and plan.schema.labels == ("0", "1", "2") and not plan.rejected
     expected = x / np.float32(255) if "floats" in form else x
     shape = {"floats": (64,), "shaped floats": (8, 8), "floats as bytes": (8, 8)}.get(form, (8, 8, 1))
     assert (plan.schema.shape, plan.schema.dtype) == (shape, expected.dtype.name)
     np.testing.assert_array_equal(np.stack([row.x for row in rows]), expected.reshape(ROWS, *shape))
     chosen = np.random.default_rng(1).permutation(ROWS)[:20]
-    batch = reader.read_batch(plan.schema, [(plan.files[i], plan.positions[i]) for i in chosen])
+    batch = reader.read_rows(plan.rows.take(chosen), plan.schema)
     np.testing.assert_array_equal(batch.x, expected[chosen].reshape(20, *shape))
     np.testing.assert_array_equal(batch.labels, chosen % 3)
 
@@ -87,7 +87,7 @@ def test_a_folder_of_shards_without_keys(x, tmp_path):
         write(tmp_path / name, examples, "GZIP" if "gz" in name else "")
     (tmp_path / "dataset_info.json").write_text("{}")
     plan, rows = read_all(source(tmp_path, column="image", label="kind"))
-    assert plan.keys[9:11] == ["t.tfrecord-00000-of-00002:9", "t.tfrecord-00001-of-00002:0"]
+    assert column(plan, "key")[9:11] == ["t.tfrecord-00000-of-00002:9", "t.tfrecord-00001-of-00002:0"]
     assert plan.schema.labels == ("a", "b") and [row.label for row in rows] == [0, 1] * 15
     np.testing.assert_array_equal(np.stack([row.x for row in rows]), x)
 
@@ -155,8 +155,8 @@ def test_a_record_too_large_for_an_image_is_passed_over(x, tmp_path):
     for compression in ("", "GZIP"):
         path = write(tmp_path / f"{compression}.tfrecord", examples, compression)
         plan = make_source("tfrecord", path, max_pixels=100).plan()
-        assert plan.keys == [KEYS[0], KEYS[2]] and "which is too many" in plan.rejected[0].reason
-        assert len(make_source("tfrecord", path).plan().keys) == 3
+        assert column(plan, "key") == [KEYS[0], KEYS[2]] and "which is too many" in plan.rejected[0].reason
+        assert len(column(make_source("tfrecord", path).plan(), "key")) == 3
     truncated = (tmp_path / ".tfrecord").read_bytes()[: 1 << 20]
     (tmp_path / ".tfrecord").write_bytes(truncated)
     with pytest.raises(PipelineError, match="is truncated"):
@@ -178,7 +178,7 @@ def test_a_bomb_of_gzip_takes_no_memory(x, tmp_path):
         file.write(bytes(4) + tfrecords.frame(good))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     plan = source(tmp_path / "bomb.tfrecord.gz").plan()
-    assert plan.keys == ["a", "a"] and "a record of 1073741824 bytes" in plan.rejected[0].reason
+    assert column(plan, "key") == ["a", "a"] and "a record of 1073741824 bytes" in plan.rejected[0].reason
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # kilobytes
 
 

@@ -1,0 +1,143 @@
+"""What a source finds on the driver: which rows there are, where each lies, and what all of them look like."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines import storage
+from pipelines.errors import PipelineError, Rejection
+from pipelines.formats.equals import later_of_equals
+
+MAX_CLASSES = 1 << 16
+_BLOCK = 1 << 16  # keys that are spelt out at once
+
+
+class Input(NamedTuple):
+    """A file that was read, as manifests list it; the path is relative to the input, never absolute."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """What every row looks like: shape and dtype of ``x``, and the names of the labels or None."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    labels: tuple[str, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All rows of an input, in the order of the source.
+
+    Attributes:
+        schema: What every row looks like.
+        rows: Of each row ``key``, its stable name; ``split``, the source's own, null where it has none; ``file`` and
+            ``position``, where it lies: what ``Source.read`` takes.
+        inputs: Every file that can change the result.
+        rejected: What was found bad already.
+
+    Example:
+        >>> rows = pa.concat_tables([located(["a", "b"], "x.csv", [0, 9]), located(["a"], "y.csv", [4])])
+        >>> plan = Plan(Schema((2,), "float32", None), rows, [])
+        >>> len(plan), plan.place(2), plan.without_repeated_keys().rejected[0].reason
+        (3, 'y.csv:4', 'duplicate key, first at x.csv:0')
+    """
+
+    schema: Schema
+    rows: pa.Table
+    inputs: list[Input]
+    rejected: list[Rejection] = dataclasses.field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.rows.num_rows
+
+    def place(self, row: int) -> str:
+        """Where a row lies, as reasons say it: ``FILE:POSITION``."""
+        return f"{self.rows['file'][row]}:{self.rows['position'][row]}"
+
+    def digests(self) -> np.ndarray:
+        """The first 128 bits of the SHA-256 of each key, as two numbers, `[N, 2]`."""
+        blocks = (hashlib.sha256(key.encode()).digest()[:16] for key in self._keys())
+        return np.frombuffer(b"".join(blocks), ">u8").reshape(-1, 2)
+
+    def _keys(self) -> Iterator[str]:
+        for block in self.rows.select(["key"]).to_batches(_BLOCK):
+            yield from block.column(0).to_pylist()
+
+    def without_repeated_keys(self) -> "Plan":
+        """The first row of each key; the later ones are rejected."""
+        later, first = later_of_equals(self.digests())
+        if len(later) == 0:
+            return self
+        keys, files, positions = (self.rows[name].take(pa.array(later)).to_pylist() for name in _REFERENCE)
+        rejected = [
+            Rejection(key, file, position, f"duplicate key, first at {self.place(int(earlier))}")
+            for key, file, position, earlier in zip(keys, files, positions, first, strict=True)
+        ]
+        kept = np.ones(len(self), bool)
+        kept[later] = False
+        return dataclasses.replace(self, rows=self.rows.filter(pa.array(kept)), rejected=self.rejected + rejected)
+
+
+_REFERENCE = ("key", "file", "position")
+
+
+def located(
+    keys: Sequence[str], file: str, positions: Sequence[int] | np.ndarray, split: str | None = None
+) -> pa.Table:
+    """Rows of a plan that lie in one file and have one split."""
+    return pa.table(
+        {
+            "key": pa.array(keys, pa.large_string()),
+            "split": _repeated(split, len(keys)),
+            "file": _repeated(file, len(keys)),
+            "position": pa.array(positions, pa.int64()),
+        }
+    )
+
+
+def _repeated(value: str | None, count: int) -> pa.Array:
+    indices = pa.nulls(count, pa.int32()) if value is None else pa.array(np.zeros(count, np.int32))
+    return pa.DictionaryArray.from_arrays(indices, pa.array([] if value is None else [value], pa.string()))
+
+
+def together(tables: Sequence[pa.Table]) -> pa.Table:
+    """Rows of a plan one after another, with one list of the files' names."""
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def numbered(prefix: str, count: int) -> list[str]:
+    """Keys of rows that have none of their own."""
+    return [f"{prefix}-{index:05d}" for index in range(count)]
+
+
+def describe(path: str, root: str) -> Input:
+    """What a manifest says of an input file, its path relative to ``root``."""
+    return Input(os.path.relpath(path, root).replace(os.sep, "/"), storage.identify(path).size, storage.sha256(path))
+
+
+def class_names(labels: Sequence[np.ndarray]) -> tuple[str, ...]:
+    """Names of the classes 0 to the largest label found.
+
+    Raises:
+        PipelineError: That one is too large for a class.
+    """
+    largest = max(int(array.max()) for array in labels)
+    if largest >= MAX_CLASSES:
+        raise PipelineError(f"the largest label is {largest}, expected classes from 0 to at most {MAX_CLASSES - 1}")
+    return tuple(str(index) for index in range(largest + 1))
+
+
+def concatenated(schema: Schema, parts: Sequence[tuple[str, str, str | None, int]], inputs: list[Input]) -> Plan:
+    """A plan of array files, each part ``(file, key prefix, split, rows)``."""
+    rows = [located(numbered(prefix, count), file, np.arange(count), split) for file, prefix, split, count in parts]
+    return Plan(schema, together(rows), inputs)
