@@ -1,24 +1,28 @@
 """The exported SavedModel: through Python's loader, through the C++ loader as TF Serving runs it, and bad requests."""
 
+import io
 import json
 import os
 import pathlib
 import stat
 import subprocess
 import sys
+from typing import Any
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 from tensorflow_serving.apis import prediction_log_pb2
 
 import tfvae
+from pipelines.formats.images import pixels
 from tfvae import likelihoods, networks, objectives, posteriors
 from tfvae.checks import rules
 from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
-from tfvae.exporting import warmup
+from tfvae.exporting import guards, warmup
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, size=[8, 8, 6, 1], dtype=np.uint8)
@@ -46,6 +50,11 @@ def exported(request, tmp_path_factory) -> tuple[tfvae.VAE, str]:
 
 def png(image: np.ndarray) -> bytes:
     return tf.io.encode_png(image).numpy()
+
+
+def jpeg(image: np.ndarray, mode: str, **options: Any) -> bytes:
+    PIL.Image.fromarray(image).convert(mode).save(file := io.BytesIO(), "JPEG", **options)
+    return file.getvalue()
 
 
 def requests(batch: int) -> list[tuple[str, dict[str, np.ndarray]]]:
@@ -124,6 +133,7 @@ def test_bad_requests_get_a_sentence_and_the_next_good_one_an_answer(exported):
     wide = np.array([png(np.zeros([8, 7, 1], np.uint8))], object)
     colour = np.array([png(np.zeros([8, 6, 3], np.uint8))], object)
     deep = np.array([png(np.zeros([8, 6, 1], np.uint16))], object)
+    cmyk = np.array([jpeg(IMAGES[0, ..., 0], "CMYK")], object)
     bad = [
         ("embed", {"x": x[:, :7]}, "[8 7 6 1]", "[B, 8, 6, 1]"),
         ("embed", {"x": x[..., 0]}, "[8 8 6]", "[B, 8, 6, 1]"),
@@ -138,6 +148,12 @@ def test_bad_requests_get_a_sentence_and_the_next_good_one_an_answer(exported):
         ("embed_image_bytes", {"image_bytes": wide}, "[8 7]", "[8, 6]"),
         ("embed_image_bytes", {"image_bytes": deep}, "16 bits a channel", "at most 8"),
         ("embed_image_bytes", {"image_bytes": colour}, "[8 6 3]", "[8, 6, 1]"),
+        (
+            "embed_image_bytes",
+            {"image_bytes": cmyk},
+            "CMYK",
+            "grey or RGB",
+        ),
         ("score_uint8", {"x": IMAGES[:, :7], "noise": noise}, "[8 7 6 1]", "[B, 8, 6, 1]"),
         ("score_image_bytes", {"image_bytes": colour, "noise": noise}, "[8 6 3]", "[8, 6, 1]"),
         ("reconstruct", {"x": x[:, :7]}, "[8 7 6 1]", "[B, 8, 6, 1]"),
@@ -155,6 +171,20 @@ def test_bad_requests_get_a_sentence_and_the_next_good_one_an_answer(exported):
         assert answer.code == "INVALID_ARGUMENT", (name, str(answer))
         assert came in answer.message and expected in answer.message, (name, answer.message)
     assert not any(isinstance(answer, CSessionError) for answer in answers[1::2])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_jpeg_has_the_pixels_that_it_has_in_a_prepared_dataset(mode):
+    height, width = np.mgrid[0:40, 0:56]
+    image = np.stack([128 + 100 * np.sin(width / 9), 128 + 100 * np.cos(height / 7), height + width], -1)
+    decoded = tf.function(lambda contents: guards.decoded(contents, [40, 56, len(mode)]))
+    for quality in (30, 75, 95):
+        for subsampling in (0, 1, 2):
+            for progressive in (False, True):
+                more = {"quality": quality, "subsampling": subsampling, "progressive": progressive}
+                contents = jpeg(image.clip(0, 255).astype(np.uint8), mode, **more)
+                expected = pixels(contents, max_pixels=1 << 20)
+                np.testing.assert_array_equal(decoded(tf.constant([contents]))[0], expected)
 
 
 def test_no_row_depends_on_its_batch(exported):

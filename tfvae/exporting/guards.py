@@ -44,7 +44,13 @@ def decoded(image_bytes: tf.Tensor, event: Sequence[int]) -> tf.Tensor:
         height_width = _declared_size(contents)
         right = tf.reduce_all(tf.equal(height_width, list(event[:2])))
         message = ["the image has height and width", height_width, f"expected {list(event[:2])}"]
-        image = tf.io.decode_image(require(right, message, contents), expand_animations=False)
+        contents = require(right, message, contents)
+        image = tf.cond(
+            _is_jpeg(contents),
+            # To the last bit what Pillow makes of it in ``pipelines.preprocess``; the default is up to 6 levels off.
+            lambda: tf.io.decode_jpeg(contents, dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_image(contents, expand_animations=False),
+        )
         right = tf.reduce_all(tf.equal(tf.shape(image), list(event)))
         image = require(right, ["the image has shape", tf.shape(image), f"expected {list(event)}"], image)
         image.set_shape(event)
@@ -57,7 +63,7 @@ def decoded(image_bytes: tf.Tensor, event: Sequence[int]) -> tf.Tensor:
 def _declared_size(contents: tf.Tensor) -> tf.Tensor:
     """int32 ``[height, width]`` from the header of a PNG or JPEG file; a PNG's has its place in the first 25 bytes."""
     is_png = tf.equal(tf.strings.substr(contents, 0, 16), _PNG_START)
-    is_jpeg = tf.equal(tf.strings.substr(contents, 0, 2), b"\xff\xd8")
+    is_jpeg = _is_jpeg(contents)
     long_enough = tf.logical_or(is_jpeg, tf.logical_and(is_png, tf.strings.length(contents) >= 25))
     contents = require(long_enough, ["image_bytes must be PNG or JPEG files"], contents)
 
@@ -66,4 +72,12 @@ def _declared_size(contents: tf.Tensor) -> tf.Tensor:
         header = require(kept, ["the image has 16 bits a channel, expected at most 8"], contents)
         return tf.reverse(tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False), [0])
 
-    return tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], of_png)
+    def of_jpeg() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(contents)
+        return require(tf.not_equal(shape[2], 4), ["the image is CMYK, expected grey or RGB"], shape)[:2]
+
+    return tf.cond(is_jpeg, of_jpeg, of_png)
+
+
+def _is_jpeg(contents: tf.Tensor) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(contents, 0, 2), b"\xff\xd8")
