@@ -65,12 +65,16 @@ def run(
 
     Args:
         model: Folder of a SavedModel: a version, or its base folder, of which the newest version is taken.
-        input: A prepared dataset; or Parquet, TFRecord (of ``tf.Example``) or image files: one, a folder or a pattern.
+        input: A prepared dataset; or what ``pipelines.preprocess`` reads, with the same keys and values: Parquet,
+            TFRecord, CSV, npy, npz, IDX or image files or archives of images, one, a folder or a pattern; or ``digits``
+            or ``tfds:NAME``.
         output: Folder to make. A complete one for the same model, input and options is left as it is.
-        split: Which rows of a prepared dataset, ``"all"`` for every split; by default ``"test"``.
-        key: Column of Parquet, or feature of TFRecord files, with the key of a row.
+        split: Which rows, of an input that has splits of its own, ``"all"`` for every one; by default ``"test"`` of a
+            prepared dataset, else all.
+        key: Column of CSV or Parquet, or feature of TFRecord files, with the key of a row.
         column: Column of Parquet, or feature of TFRecord files, with the observation.
-        keep: Columns or features that the output takes over; of a prepared dataset its ``label``.
+        keep: Columns of Parquet or features of TFRecord files that the output takes over; of other inputs the label, of
+            CSV files by the name of its column, which is then no part of the observation.
         batch_size: Most rows in one call of the model. The result does not depend on it beyond rounding.
         signature: Which signature; by default ``embed_uint8`` for bytes, ``embed`` for floats and
             ``embed_image_bytes`` for encoded images.
@@ -99,10 +103,11 @@ def run(
     for name, value, least in (("batch_size", batch_size, 1), ("score", score, 0)):
         if value < least:
             raise PipelineError(f"{name} is {value}, expected {least} or more")
-    version, dataset = find_model(storage.absolute(model)), open_input(storage.absolute(input), key, column, keep)
-    blocks = dataset.blocks(split)
+    version, dataset = find_model(storage.absolute(model)), open_input(input, key, column, keep)
     chosen = choose_signature(version, dataset, signature, stddev)
-    dataset = dataset.fitted(chosen.shape, chosen.dtype)
+    target, lists = Output(storage.absolute(output)), "_work/plan"
+    dataset = dataset.fitted(chosen.shape, chosen.dtype).listed_in(target.file(*lists.split("/")))
+    blocks = dataset.blocks(split)
     settings = {
         "splits": list(dict.fromkeys(block.split for block in blocks)),
         "signature": chosen.name,
@@ -116,12 +121,12 @@ def run(
     checksums = {block.file: dataset.checksums[block.file] for block in blocks}
     fingerprint = storage.fingerprint([KIND, version.manifest(), observation, checksums, settings])
     handler = SavedModelHandler(version, chosen, batch_size, stddev, choose_score(version, chosen, score))
-    target = Output(storage.absolute(output))
     units = _units(blocks, dataset, fingerprint)
     with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
         if job.is_finished:
             return job.summary()
         if job.pending:
+            dataset.write_lists(target.writing, lists, blocks)
             job.run_units(units, _Embed(target, dataset, handler))
         repeated_keys.reject(target, units)
         entries = {
@@ -130,7 +135,7 @@ def run(
             "inputs": checksums,
             "options": settings,
         }
-        return job.finish(entries, [], job.verify())
+        return job.finish(entries, [], job.verify(), dataset.rejected)
 
 
 def _units(blocks: Sequence[BlockReference], dataset: Rows, job_fingerprint: str) -> list[Unit]:

@@ -84,7 +84,7 @@ PIPELINES: dict[str, set[str]] = {
     "formats": {"contract", "messages", "errors", "storage"},
     "jobs": {"contract", "errors", "storage"},
     "sources": {"contract", "errors", "storage", "formats"},
-    "inputs": {"contract", "errors", "storage", "formats"},
+    "inputs": {"contract", "errors", "storage", "formats", "sources"},
     "dataset": {"contract", "errors", "storage", "formats", "jobs", "sources"},
     "embedding": {"contract", "errors", "storage", "formats", "jobs", "inputs"},
     "command_line": {"contract", "errors", "jobs"},
@@ -159,7 +159,7 @@ def test_a_wrong_import_is_found():
     assert forbidden("tfvae.models", "priors", "tfvae", TFVAE["priors"])
     assert forbidden("pipelines.jobs.Job", "exporting", "tfvae", TFVAE["exporting"])
     assert forbidden("pipelines.contractual", "exporting", "tfvae", TFVAE["exporting"])
-    assert forbidden("pipelines.sources", "inputs", "pipelines", PIPELINES["inputs"])
+    assert forbidden("pipelines.sources", "jobs", "pipelines", PIPELINES["jobs"])
     assert forbidden("tfvae.exporting.saved_model", "checks", "tfvae", TFVAE["checks"])
     assert not forbidden("tfvae.exporting.versions.existing", "checks", "tfvae", TFVAE["checks"])
     assert not forbidden("pipelines.contract.EMBED", "exporting", "tfvae", TFVAE["exporting"])

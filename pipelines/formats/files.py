@@ -74,8 +74,11 @@ def find_files(path: str, suffixes: tuple[str, ...], otherwise: str = "") -> Fou
     return found
 
 
-def files_with_suffix(path: str, suffixes: tuple[str, ...]) -> Found:
-    """What ``find_files`` finds, and nothing where there is none; a file that is named itself needs the suffix too."""
+def files_with_suffix(path: str, suffixes: tuple[str, ...], links: bool = False) -> Found:
+    """What ``find_files`` finds, and nothing where there is none; a file that is named itself needs the suffix too.
+
+    ``links`` are listed, or else refused.
+    """
     root = root_of(path)
     if storage.is_file(path):
         names = [os.path.basename(path)]
@@ -85,7 +88,7 @@ def files_with_suffix(path: str, suffixes: tuple[str, ...]) -> Found:
         names = [os.path.relpath(name, root) for name in storage.matching(path)]
     named = {name.replace(os.sep, "/") for name in names if has_suffix(name, suffixes)}
     files = tuple(sorted(named))
-    for file in files if not storage.is_file(path) else ():
+    for file in files if not (links or storage.is_file(path)) else ():
         _refuse_odd(root, file)
     return Found(root, files)
 

@@ -13,10 +13,12 @@ import numpy as np
 
 from pipelines.errors import RowError
 
+SUFFIXES = (".png", ".jpg", ".jpeg")
+MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # how PNG and JPEG files begin
 _CHANNELS = {"L": 1, "1": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type, where a pixel is stored as what it is
 _PNG_HEADER = struct.Struct(">8sI4sIIBBBBBI")  # the signature, then the chunk that must be first
-_PNG_START = b"\x89PNG\r\n\x1a\n", 13, b"IHDR"
+_PNG_START = MAGIC[0], 13, b"IHDR"
 
 
 def encoded_limit(max_pixels: int) -> int:

@@ -19,13 +19,18 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from pipelines import storage
 from pipelines.errors import PipelineError, RowError
+from pipelines.formats.seekable_gzip import open_gzip
 from pipelines.messages import Example, Features, Int64List, PackedExample
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _FRAME_HEADER = _LENGTH.size + _CRC.size
 _HEADER = struct.Struct("<QI")
+SUFFIXES = tuple(f".{stem}{gz}" for stem in ("tfrecord", "tfrecords", "tfrec") for gz in ("", ".gz"))
+_GZIP = b"\x1f\x8b"
+_MOST_RECORD = 1 << 28  # bytes, of a file whose size is not known
 _DELTA = 0xA282EAD8  # by which TFRecord masks a checksum
 _MOST_BYTES = (1 << 63) - 1  # that a file can have
 _BUFFER = 1 << 20  # bytes of a file that are read at once
@@ -149,7 +154,7 @@ def _filled(template: bytes, label: int | None, names: list[bytes], numbers: lis
 
 
 def read_records(
-    file: BinaryIO, name: str, first: int, count: int, total_bytes: int, offset: int = 0
+    file: BinaryIO, name: str, first: int, count: int, total_bytes: int | None, offset: int = 0
 ) -> Iterator[bytes]:
     """Records ``first`` to ``first + count`` of a TFRecord file, each checked against its checksums.
 
@@ -158,14 +163,15 @@ def read_records(
         name: What errors call it.
         first: How many records to pass over.
         count: How many records to read.
-        total_bytes: Size of the file, against which a record's stated length is held before memory is taken.
+        total_bytes: Size of the file, against which a record's stated length is held before memory is taken; None for
+            a gzip file, of which no record may have more than 256 MiB.
         offset: Where the first of them begins.
 
     Raises:
         PipelineError: The file ends early, or a checksum does not agree: it is broken as a whole.
     """
     index, end = 0, first + count
-    for begin, buffer, bounds in _runs(file, name, offset, total_bytes) if count else ():
+    for begin, buffer, bounds in _whole_runs(file, name, offset, total_bytes) if count else ():
         some = slice(max(first - index, 0), max(end - index, 0) + 1)
         yield from _intact(name, begin, buffer, bounds[some])
         index += len(bounds) - 1
@@ -217,6 +223,16 @@ def _runs(
         buffer += more
 
 
+def _whole_runs(
+    file: BinaryIO, name: str, offset: int, total_bytes: int | None
+) -> Iterator[tuple[int, bytes, list[int]]]:
+    """Runs of which no record is passed over."""
+    for begin, buffer, bounds in _runs(file, name, offset, total_bytes, None if total_bytes else _MOST_RECORD):
+        if bounds[-1] > len(buffer):
+            raise PipelineError(f"{name}: {_record(begin)} has more than {_MOST_RECORD} bytes: unpack the file first")
+        yield begin, buffer, bounds
+
+
 def _intact(name: str, offset: int, buffer: bytes, bounds: Sequence[int]) -> Iterator[bytes]:
     """The data of a run's records, whose checksums agree; ``offset`` is where the run begins in the file."""
     data = [buffer[begin + _FRAME_HEADER : end - _CRC.size] for begin, end in itertools.pairwise(bounds)]
@@ -237,7 +253,7 @@ def _truncated(name: str, offset: int, expected: int, found: int) -> PipelineErr
     return PipelineError(f"{name} is truncated in {_record(offset)}: expected {expected} bytes of it, has {found}")
 
 
-def index_records(file: BinaryIO, name: str, total_bytes: int, run: int) -> tuple[int, list[int]]:
+def index_records(file: BinaryIO, name: str, total_bytes: int | None, run: int) -> tuple[int, list[int]]:
     """How many records a TFRecord file has, and where each ``run`` of them begins, from the records' lengths alone.
 
     Raises:
@@ -251,7 +267,7 @@ def index_records(file: BinaryIO, name: str, total_bytes: int, run: int) -> tupl
     """
     starts: list[int] = []
     count = 0
-    for offset, _, bounds in _runs(file, name, 0, total_bytes):
+    for offset, _, bounds in _whole_runs(file, name, 0, total_bytes):
         starts += [offset + begin for begin in bounds[-count % run : -1 : run]]
         count += len(bounds) - 1
     return count, starts
@@ -289,6 +305,24 @@ def read_record(file: BinaryIO, name: str, offset: int, limit: int) -> bytes:
             return next(_intact(name, offset, buffer, bounds))
         break
     raise PipelineError(f"{name} has no record of at most {limit} bytes at byte {offset}: it has changed")
+
+
+def open_records(path: str) -> tuple[BinaryIO, int | None]:
+    """The content of a file, plain or gzip whatever its name says, and its size, which that of a gzip file has not.
+
+    Raises:
+        PipelineError: It cannot be read.
+    """
+    try:
+        stream = storage.open_to_read(path)
+        header = stream.read(_FRAME_HEADER)
+        stream.seek(0)
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
+    if header.startswith(_GZIP) and not is_record_header(header):
+        stream.close()
+        return open_gzip(path), None
+    return stream, storage.identify(path).size
 
 
 def is_record_header(header: bytes) -> bool:

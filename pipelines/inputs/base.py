@@ -5,9 +5,10 @@ signature before the job starts; a row that is not so is rejected, with its reas
 """
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow as pa
 from pipelines.errors import PipelineError, Rejection
 from pipelines.formats.files import Found
 
+Writing = Callable[[str], contextlib.AbstractContextManager[BinaryIO]]  # opens a file to be written, by its name
 BLOCK_BYTES = 32 << 20  # of observations; a block and its embeddings are what a worker holds in memory
 BLOCK_ROWS = 65536
 _IMAGE_BYTES = 32 << 10  # what an encoded image may well take
@@ -109,6 +111,18 @@ class Rows(abc.ABC):
             PipelineError: The file is truncated or damaged.
         """
 
+    @property
+    def rejected(self) -> Sequence[Rejection]:
+        """Rows that were found bad before any unit is read; they belong to none."""
+        return ()
+
+    def listed_in(self, folder: str) -> "Rows":
+        """The same rows, where a worker finds what ``write_lists`` wrote below this folder."""
+        return self
+
+    def write_lists(self, writing: Writing, folder: str, blocks: Sequence[BlockReference]) -> None:  # noqa: B027
+        """Writes what a worker must know of the blocks' rows beyond their numbers, to files below that folder."""
+
     def fitted(self, shape: Sequence[int | None], dtype: str) -> "Rows":
         """The same rows as a signature takes them.
 
@@ -153,11 +167,12 @@ class ColumnRows(WholeRows):
     """Files whose columns are named by the user; ``dtype`` is ``bytes`` where a signature decides.
 
     Attributes:
-        key, column: Names of the columns that hold the key (text or integers) and the observation.
+        key: Name of the column that holds the key (text or integers); None where rows are called ``FILE:NUMBER``.
+        column: Name of the column that holds the observation.
         keep: Names of the columns that the output takes over.
     """
 
-    key: str
+    key: str | None
     column: str
     keep: tuple[str, ...]
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipelines import contract
 from pipelines.errors import PipelineError, Rejection, first_line
 from pipelines.formats.arrays import finite_rows
+from pipelines.formats.images import MAGIC
 from pipelines.inputs.base import Block, bisect
 
 _DTYPES = {"bytes_list": "string", "float_list": "float32", "int64_list": "int64"}
-_IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # how PNG and JPEG files begin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +21,13 @@ class Features:
     """Which features of a ``tf.Example`` make a row, and the dtype of each.
 
     Attributes:
-        key: Name of the feature with the row's key, one text or one integer.
+        key: Name of the feature with the row's key, one text or one integer; None where rows are numbered.
         x: Name of the feature with the observation: one text of raw values or of an encoded image, or floats.
         keep: Names of the features that the output takes over, one value each.
         dtypes: ``string``, ``float32`` or ``int64``, by name.
     """
 
-    key: str
+    key: str | None
     x: str
     keep: tuple[str, ...]
     dtypes: dict[str, str] = dataclasses.field(hash=False)
@@ -47,6 +48,8 @@ class Features:
 def dtypes_of(record: bytes, name: str, key: str, column: str, keep: Sequence[str]) -> tuple[dict[str, str], int, bool]:
     """What the named features of a first record hold, how many values the observation has, and if it is an image.
 
+    Where the feature with the key is not named by the user, it may be absent: then it has no dtype.
+
     Raises:
         PipelineError: The record is no ``tf.Example``, or lacks a feature.
     """
@@ -58,16 +61,17 @@ def dtypes_of(record: bytes, name: str, key: str, column: str, keep: Sequence[st
         raise PipelineError(f"the records of {name} are not tf.Examples: {first_line(error)}") from error
     kinds = {feature: found[feature].WhichOneof("kind") for feature in found}
     dtypes: dict[str, str] = {}
-    for feature in (key, column, *keep):
+    keyed = key != contract.KEY or kinds.get(key) is not None
+    for feature in (*([key] if keyed else []), column, *keep):
         if kinds.get(feature) is None:
             raise PipelineError(f"the first record of {name} has no feature {feature!r}, it has {sorted(kinds)}")
         dtypes[feature] = _DTYPES[kinds[feature]]
-    if dtypes[key] == "float32":
+    if dtypes.get(key) == "float32":
         raise PipelineError(f"feature {key!r} of {name} holds floats, expected text or an integer: name another --key")
     if dtypes[column] == "int64":
         raise PipelineError(f"feature {column!r} of {name} holds integers, expected bytes or floats")
     value = found[column].bytes_list.value
-    is_image = len(value) == 1 and value[0].startswith(_IMAGES)
+    is_image = len(value) == 1 and value[0].startswith(MAGIC)
     return dtypes, len(found[column].float_list.value), is_image
 
 
@@ -90,7 +94,8 @@ def parse(
     reasons: dict[int, str] = {}
     with tf.device("CPU"):
         rows, columns = _columns(serialized, features.specification(shape), reasons)
-        keys = _keys(rows, columns[features.key].numpy(), reasons)
+        values = columns[features.key].numpy() if features.key else [f"{file}:{first + row}" for row in rows.tolist()]
+        keys = _keys(rows, np.asarray(values), reasons)
         good, x = _observations(rows, columns[features.x], shape, dtype, reasons)
     intact = np.array([int(row) not in reasons for row in good], bool)
     good, x = (good, x) if intact.all() else (good[intact], x[intact])

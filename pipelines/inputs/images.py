@@ -10,7 +10,6 @@ from pipelines.errors import PipelineError, Rejection
 from pipelines.formats.files import Found
 from pipelines.inputs.base import BLOCK_BYTES, Block, BlockReference, WholeRows
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 UNIT_IMAGES = 1024
 MAX_BYTES = 1 << 28  # of one file, which is read whole
 
@@ -21,6 +20,9 @@ class Images(WholeRows):
 
     A unit of work is a run of them, called after its first.
 
+    Attributes:
+        refused: Files that are not opened: links, and names that are not UTF-8.
+
     Example:
         >>> import PIL.Image
         >>> PIL.Image.new("L", (2, 2)).save("a.png")
@@ -30,6 +32,13 @@ class Images(WholeRows):
         >>> block.keys, block.x[0][:4]
         (['a.png'], b'\\x89PNG')
     """
+
+    refused: tuple[Rejection, ...] = ()
+
+    @property
+    def rejected(self) -> Sequence[Rejection]:
+        """See ``Rows.rejected``."""
+        return self.refused
 
     def units(self) -> list[BlockReference]:
         """See ``WholeRows.units``."""
@@ -55,11 +64,11 @@ class Images(WholeRows):
             yield _block(keys, contents, rejected)
 
 
-def open_images(path: str, found: Found) -> Images:
-    """Image files, each hashed."""
+def open_images(path: str, found: Found, refused: Sequence[Rejection]) -> Images:
+    """Image files, each hashed, beside those that are not to be opened."""
     hashes = found.checksums()
     checksums = {run[0]: storage.fingerprint([hashes[file] for file in run]) for run in _runs(found.files)}
-    return Images(path, (), "string", contract.signature(contract.EMBED, "string"), checksums, found)
+    return Images(path, (), "string", contract.signature(contract.EMBED, "string"), checksums, found, tuple(refused))
 
 
 def _runs(files: Sequence[str]) -> list[tuple[str, ...]]:

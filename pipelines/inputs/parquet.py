@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import contract
 from pipelines.errors import PipelineError, Rejection, first_line
 from pipelines.formats.files import Found
 from pipelines.formats.parquet import check_columns, one_array, open_columns, tensors, text_keys
@@ -53,7 +54,7 @@ class Parquet(ColumnRows):
 
     def read(self, block: BlockReference) -> Iterator[Block]:
         """See ``Rows.read``."""
-        columns = list(dict.fromkeys((self.key, self.column, *self.keep)))
+        columns = list(dict.fromkeys(name for name in (self.key, self.column, *self.keep) if name))
         try:
             with self.found.open(block.file) as raw, pq.ParquetFile(raw) as file:
                 groups = _groups_of(self.groups[block.file], block)
@@ -66,7 +67,8 @@ class Parquet(ColumnRows):
 
     def _block(self, file: str, first: int, table: pa.Table) -> Block:
         reasons: dict[int, str] = {}
-        keys = text_keys(table.column(self.key), reasons)
+        numbers = range(first, first + len(table))
+        keys = text_keys(table.column(self.key), reasons) if self.key else [f"{file}:{row}" for row in numbers]
         good, x = tensors(one_array(table.column(self.column)), self.shape or (), self.dtype, reasons)
         bad_key = np.array([row in reasons for row in good], bool) if reasons else np.zeros(len(good), bool)
         good, x = good[~bad_key], x[~bad_key]
@@ -92,9 +94,11 @@ def open_parquet(path: str, found: Found, key: str, column: str, keep: tuple[str
     Raises:
         PipelineError: They hold no rows, or a column is absent or of no use.
     """
-    columns = open_columns(path, found, lambda _: (key, column, *keep))
-    described = check_columns(path, columns, column, key)
-    return Parquet(path, *described, found.checksums(), found, key, column, keep, columns.groups)
+    needed = () if key == contract.KEY else (key,)  # what the user did not name may be absent
+    columns = open_columns(path, found, lambda file: (*needed, *({key} & {*file.names} - {*needed}), column, *keep))
+    own = key if key in columns.kinds else None
+    described = check_columns(path, columns, column, own)
+    return Parquet(path, *described, found.checksums(), found, own, column, keep, columns.groups)
 
 
 def _groups_of(groups: Sequence[int], block: BlockReference) -> list[int]:

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 
-from pipelines import contract, storage
+from pipelines import contract
 from pipelines.errors import PipelineError
 from pipelines.formats import tfrecords
 from pipelines.formats.files import Found
@@ -18,7 +18,6 @@ from pipelines.inputs.base import Block, BlockReference, ColumnRows, block_rows
 from pipelines.inputs.examples import Features, dtypes_of, parse
 
 UNIT_ROWS = 32768
-_BUFFER = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +56,10 @@ class TFRecords(ColumnRows):
         path, step = self.found.path(block.file), block_rows(self.shape or (), self.dtype)
         offset = self.starts[block.file][block.first // UNIT_ROWS]
         try:
-            with storage.open_to_read(path, _BUFFER) as file:
+            file, size = tfrecords.open_records(path)
+            with file:
                 file.seek(offset)
-                serialized = tfrecords.read_records(file, path, 0, block.rows, storage.identify(path).size, offset)
+                serialized = tfrecords.read_records(file, path, 0, block.rows, size, offset)
                 for first in range(block.first, block.first + block.rows, step):
                     part = list(itertools.islice(serialized, min(step, block.first + block.rows - first)))
                     yield parse(block.file, first, part, self.features, self.shape or (), self.dtype)
@@ -78,19 +78,20 @@ def open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[s
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         hashing = beside.submit(found.checksums)
         for file in found.files:
-            with found.open(file) as raw:
-                size = storage.identify(found.path(file)).size
-                rows[file], starts[file] = tfrecords.index_records(raw, found.path(file), size, UNIT_ROWS)
+            raw, total = tfrecords.open_records(found.path(file))
+            with raw:
+                rows[file], starts[file] = tfrecords.index_records(raw, found.path(file), total, UNIT_ROWS)
         checksums = hashing.result()
     first = next((file for file in found.files if rows[file]), None)
     if first is None:
         raise PipelineError(f"{path} holds no rows")
-    with found.open(first) as raw:
-        [head] = tfrecords.read_records(raw, found.path(first), 0, 1, storage.identify(found.path(first)).size)
+    raw, total = tfrecords.open_records(found.path(first))
+    with raw:
+        [head] = tfrecords.read_records(raw, found.path(first), 0, 1, total)
     dtypes, size, is_image = dtypes_of(head, found.path(first), key, column, keep)
     shape, dtype = None, "bytes"
     signature = contract.signature(contract.EMBED, "string" if is_image else "uint8")
     if dtypes[column] == "float32":
         shape, dtype, signature = (size,), "float32", contract.signature(contract.EMBED, "float32")
-    features = Features(key, column, keep, dtypes)
+    features = Features(key if key in dtypes else None, column, keep, dtypes)
     return TFRecords(path, shape, dtype, signature, checksums, found, key, column, keep, features, rows, starts)

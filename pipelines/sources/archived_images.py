@@ -9,9 +9,9 @@ from pipelines import storage
 from pipelines.errors import PipelineError, Rejection, RowError
 from pipelines.formats import archives
 from pipelines.formats.files import find_files, root_of
-from pipelines.formats.images import encoded_limit, image_shape, pixels
+from pipelines.formats.images import SUFFIXES, encoded_limit, image_shape, pixels
 from pipelines.sources.base import Opened, RowSource
-from pipelines.sources.images import SUFFIXES, schema_of
+from pipelines.sources.images import schema_of
 from pipelines.sources.plan import Plan, Schema, describe
 from pipelines.sources.table_rows import ClassIndex, TableRows
 

@@ -12,11 +12,9 @@ import pyarrow as pa
 
 from pipelines import storage
 from pipelines.errors import PipelineError, Rejection, RowError
-from pipelines.formats.images import image_shape, pixels
+from pipelines.formats.images import SUFFIXES, image_shape, pixels
 from pipelines.sources.base import Opened, RowSource
 from pipelines.sources.plan import Input, Plan, Schema, located
-
-SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class Images(RowSource):
@@ -29,7 +27,7 @@ class Images(RowSource):
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""
-        files, rejected = self._files()
+        files, rejected = self.files()
         if not files:
             raise PipelineError(
                 f"{self.input_path} matches no PNG or JPEG file that can be read ({len(rejected)} rejected)"
@@ -47,7 +45,7 @@ class Images(RowSource):
         return lambda _: (pixels(self._content(file), self.max_pixels), label)
 
     @functools.cached_property
-    def _parts(self) -> tuple[str, list[str]]:
+    def parts(self) -> tuple[str, list[str]]:
         """The folder, and the pattern's parts below it."""
         parts = self.input_path.split("/")
         magic = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), len(parts))
@@ -57,9 +55,9 @@ class Images(RowSource):
             raise PipelineError(f"{self.input_path} is neither a folder nor a pattern of files")
         return "/".join(parts[:magic]) or ("/" if self.input_path.startswith("/") else "."), parts[magic:]
 
-    def _files(self) -> tuple[list[str], list[Rejection]]:
+    def files(self) -> tuple[list[str], list[Rejection]]:
         """Relative paths of the images in sorted order, and what is not followed."""
-        root, pattern = self._parts
+        root, pattern = self.parts
         files, rejected = [], []
         for path, entry in _walk(root):
             reason = _refusal(path, entry)
@@ -74,7 +72,7 @@ class Images(RowSource):
 
     def _content(self, file: str) -> bytes:
         try:
-            return storage.read(os.path.join(self._parts[0], file))
+            return storage.read(os.path.join(self.parts[0], file))
         except OSError as error:
             raise RowError(f"cannot be read: {error.strerror}") from error
 

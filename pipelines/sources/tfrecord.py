@@ -2,7 +2,6 @@
 
 import collections
 import math
-from typing import BinaryIO
 
 import numpy as np
 
@@ -11,13 +10,9 @@ from pipelines.errors import PipelineError, RowError
 from pipelines.formats import tfrecords
 from pipelines.formats.files import Found, find_files, root_of
 from pipelines.formats.images import encoded_limit, image_shape, pixels
-from pipelines.formats.seekable_gzip import open_gzip
 from pipelines.sources.base import Opened, RowSource
 from pipelines.sources.plan import Input, Plan, Schema, describe
 from pipelines.sources.table_rows import Classes, ClassIndex, TableRows, raw_layout
-
-_GZIP = b"\x1f\x8b"
-_SUFFIXES = tuple(f".{stem}{gz}" for stem in ("tfrecord", "tfrecords", "tfrec") for gz in ("", ".gz"))
 
 
 class TfRecord(RowSource):
@@ -34,11 +29,11 @@ class TfRecord(RowSource):
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""
-        found = find_files(self.input_path, _SUFFIXES)
+        found = find_files(self.input_path, tfrecords.SUFFIXES)
         survey = _Survey(self)
         inputs: list[Input] = []
         for file in found.files:
-            with _open(found, file) as stream:
+            with tfrecords.open_records(found.path(file))[0] as stream:
                 for offset, length, data in tfrecords.scan_records(stream, found.path(file), self._limit()):
                     survey.add(file, offset, length, data)
             inputs.append(describe(found.path(file), found.root))
@@ -47,7 +42,7 @@ class TfRecord(RowSource):
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is the offset of a record."""
         found = Found(root_of(self.input_path), (file,))
-        stream, index, limit = _open(found, file), ClassIndex(schema.labels), self._limit()
+        stream, index, limit = tfrecords.open_records(found.path(file))[0], ClassIndex(schema.labels), self._limit()
         encoded = raw_layout(self.fields) is None
 
         def row(position: int) -> tuple[np.ndarray, int | None]:
@@ -162,20 +157,6 @@ class _Survey:
         shape, dtype = self._layouts.most_common(1)[0][0]
         labels = self._classes.names(source.input_path) if self._labels or source.fields.label else None
         return table.plan(Schema(shape, dtype, labels), inputs)
-
-
-def _open(found: Found, file: str) -> BinaryIO:
-    """The content of a file: the few bytes at its front tell gzip from a record."""
-    try:
-        stream = found.open(file)
-        header = stream.read(12)
-        stream.seek(0)
-    except OSError as error:
-        raise PipelineError(f"{found.path(file)} cannot be read: {error.strerror}") from error
-    if header.startswith(_GZIP) and not tfrecords.is_record_header(header):
-        stream.close()
-        return open_gzip(found.path(file))
-    return stream
 
 
 def _scalar(feature: tfrecords.Feature | None) -> int | str | None:

@@ -316,7 +316,7 @@ class TestInput:
     def test_no_such_split_or_dataset(self, prepared_digits, linear_digits, tmp_path):
         with pytest.raises(PipelineError, match=r"no split 'tset', expected one of \['train', 'test'\]"):
             embed.run(linear_digits.path, prepared_digits, str(tmp_path / "out"), split="tset")
-        with pytest.raises(PipelineError, match=r"names no Parquet, TFRecord or image file"):
+        with pytest.raises(PipelineError, match=r"names no Parquet, TFRecord, CSV"):
             embed.run(linear_digits.path, str(tmp_path), str(tmp_path / "out"))
 
 

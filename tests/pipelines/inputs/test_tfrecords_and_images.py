@@ -165,7 +165,7 @@ def test_records_that_make_no_sense(x, linear_digits, tmp_path):
     with pytest.raises(PipelineError, match=r"are not tf\.Examples"):
         run(linear_digits, write(tmp_path / "junk.tfrecord", [b"\xff\xff"]), tmp_path)
     (tmp_path / "notes.txt").write_text("what is this, a text?")
-    with pytest.raises(PipelineError, match="neither a Parquet, a TFRecord nor an image file"):
+    with pytest.raises(PipelineError, match="is none of Parquet, TFRecord, CSV"):
         run(linear_digits, tmp_path / "notes.txt", tmp_path)
     (tmp_path / "b.parquet").write_bytes(b"PAR1")
     with pytest.raises(PipelineError, match=r"more than one kind \(Parquet, TFRecord\)"):

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import pickle
 import tarfile
 import zipfile
 
@@ -10,12 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 
-from pipelines import preprocess
+from pipelines import embed, preprocess
+from pipelines.errors import PipelineError
 from pipelines.formats import tfrecords
+from pipelines.inputs import open_input
+from pipelines.jobs.commits import Output
 from pipelines.sources import SOURCES
 
-from ..conftest import artifacts, png, read_dataset, rejections, write_idx
+from ..conftest import Linear, artifacts, png, read_dataset, rejections, write_idx
 
 ROWS = 60
 
@@ -141,3 +146,106 @@ def test_every_row_once_and_equal_ones_rejected(name, tmp_path):
         assert label == (None if name in UNKEYED else labels[i])
     reasons = {row["reason"].partition(",")[0] for row in rejections(tmp_path / "out").values()}
     assert reasons == {"duplicate content"} and len(rejections(tmp_path / "out")) == 10
+
+
+def read_to_embed(rows, folder) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """What the embedding job reads: the observations by key, as the model gets them, and the rejected keys' reasons."""
+    output, lists = Output(str(folder)), "_work/plan"
+    rows, blocks = rows.listed_in(output.file("_work", "plan")), rows.blocks("all")
+    rows.write_lists(output.writing, lists, blocks)
+    found: dict[str, np.ndarray] = {}
+    rejected = {row.key: row.reason for row in rows.rejected}
+    worker = pickle.loads(pickle.dumps(rows))
+    for block in blocks:
+        read = 0
+        for part in worker.read(block):
+            assert len(part) == len(part.x) == len(part.positions) and not found.keys() & set(part.keys)
+            x = [tf.io.decode_image(content).numpy() for content in part.x] if rows.dtype == "string" else part.x
+            found |= dict(zip(part.keys, x, strict=True))
+            rejected |= {row.key: row.reason for row in part.rejected}
+            read += len(part) + len(part.rejected)
+        assert read == block.rows
+    return found, rejected
+
+
+def dtype_of(name: str) -> str:
+    return {"csv": "float32", "images": "string"}.get(name, "uint8")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_embedded_is_what_is_prepared(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.inputs.base.BLOCK_ROWS", 7)
+    arguments = WRITERS[name](tmp_path / "in")
+    preprocess.run(**arguments, output=str(tmp_path / "out"), test_fraction=0.3)
+    prepared = read_dataset(str(tmp_path / "out"), "train") | read_dataset(str(tmp_path / "out"), "test")
+    rows = open_input(arguments["input"])
+    rows = rows.fitted((), "string") if name == "images" else rows.fitted((8, 8, 1), dtype_of(name))
+    embedded, rejected = read_to_embed(rows, tmp_path / "embedded")
+    assert embedded.keys() == prepared.keys() and len(embedded) == ROWS and not rejected
+    for key, x in embedded.items():
+        np.testing.assert_array_equal(x, prepared[key][0].reshape(8, 8, 1))
+
+
+def unkeyed_parquet(path):
+    _, x, _ = truth()
+    table = pa.table({"x": pa.array([row.tobytes() for row in x], pa.binary(64))})
+    pq.write_table(table, f"{path}.parquet", row_group_size=7)
+    return {"source": "parquet", "input": f"{path}.parquet", "shape": [8, 8]}
+
+
+def unkeyed_records(path):
+    def feature(row):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[row.tobytes()]))
+
+    with tf.io.TFRecordWriter(f"{path}.tfrec") as file:
+        for row in truth()[1]:
+            features = tf.train.Features(feature={"x": feature(row)})
+            file.write(tf.train.Example(features=features).SerializeToString())
+    return {"source": "tfrecord", "input": f"{path}.tfrec", "shape": [8, 8]}
+
+
+@pytest.mark.parametrize("write", [unkeyed_parquet, unkeyed_records])
+def test_rows_without_a_key_have_the_same_one(write, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.inputs.tfrecords.UNIT_ROWS", 16)
+    arguments = write(tmp_path / "in")
+    preprocess.run(**arguments, output=str(tmp_path / "out"), test_fraction=0.3)
+    prepared = read_dataset(str(tmp_path / "out"), "train") | read_dataset(str(tmp_path / "out"), "test")
+    embedded, _ = read_to_embed(open_input(arguments["input"]).fitted((8, 8, 1), "uint8"), tmp_path / "embedded")
+    assert embedded.keys() == prepared.keys() and len(embedded) == ROWS
+    for key, x in embedded.items():
+        np.testing.assert_array_equal(x, prepared[key][0])
+    with pytest.raises(PipelineError, match=r"no (column|feature) 'id'"):
+        open_input(arguments["input"], key="id")
+
+
+def test_links_are_rejected_by_both(tmp_path):
+    arguments = write_images(tmp_path / "in")
+    (tmp_path / "in" / "a" / "link.png").symlink_to(tmp_path / "in" / "b" / "01.png")
+    preprocess.run(**arguments, output=str(tmp_path / "out"))
+    embedded, rejected = read_to_embed(open_input(arguments["input"]), tmp_path / "embedded")
+    reasons = {key: row["reason"] for key, row in rejections(tmp_path / "out").items()}
+    assert rejected == reasons == {"a/link.png": "a link: links are not followed"} and len(embedded) == ROWS
+
+
+def test_a_csv_file_through_a_model(tmp_path):
+    keys, x, labels = truth()
+    values = (x.reshape(ROWS, 64) / 256).astype(np.float32)
+    lines = [",".join(["key", *map(str, range(64)), "label"])]
+    lines += [",".join([key, *map(str, row), str(label)]) for key, row, label in zip(keys, values, labels, strict=True)]
+    lines += ["bad," + ",".join(["1"] * 63) + ",,1", "a/00.png," + ",".join(["1"] * 64) + ",1"]
+    (tmp_path / "in.csv").write_text("\n".join(lines))
+    arguments = {"input": str(tmp_path / "in.csv")}
+    model = Linear(tmp_path / "model" / "1", (8, 8, 1))
+    done = embed.run(model.path, arguments["input"], str(tmp_path / "out"), keep=["label"])
+    table = embed.read_embeddings(str(tmp_path / "out"))
+    assert table["key"].to_pylist() == keys and table["label"].to_pylist() == labels.tolist()
+    np.testing.assert_allclose(np.stack(table["embedding"].to_numpy()), model.embed(values), rtol=1e-5, atol=1e-5)
+    found = rejections(tmp_path / "out")
+    assert done.exit_code == 3 and found["bad"]["reason"] == "column '63' is empty" and len(found) == 2
+    assert found["a/00.png"]["reason"].startswith("duplicate key, first at in.csv:")
+    again = embed.run(model.path, arguments["input"], str(tmp_path / "out"), keep=["label"])
+    assert again.units_done == 0
+    with pytest.raises(PipelineError, match="has no split 'test', it has none of its own"):
+        embed.run(model.path, arguments["input"], str(tmp_path / "other"), split="test")
+    with pytest.raises(PipelineError, match=r"takes float32 \[8, 8, 1\], the rows of .* are float32 \[65\]"):
+        embed.run(model.path, arguments["input"], str(tmp_path / "other"), key="0")
