@@ -1,25 +1,21 @@
 """Keys that came twice, over a whole output: no unit of work sees them.
 
-The driver reads the key column of every part, which is small beside the observations, and sorts eight bytes a key by
+The driver reads the key column of every part, which is small beside the observations, and sorts 24 bytes a key by
 way of unnamed files below the output: memory stays the same however many rows there are. A later row of a key is
 rejected and its part written anew under the same commit protocol: a kill between the part and its record leaves a
 record that does not agree, and the unit is done again.
 """
 
-import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines import contract, storage
+from pipelines import contract
 from pipelines.embedding.parquet_parts import parquet_writer, read_part
 from pipelines.errors import Rejection
+from pipelines.formats.equals import later_of_many
 from pipelines.jobs.commits import Output, Unit
-
-_HASHES = 1 << 22  # that are sorted in memory together
-_MOST_FILES = 256
 
 
 def reject(output: Output, units: Sequence[Unit]) -> None:
@@ -38,65 +34,62 @@ def reject(output: Output, units: Sequence[Unit]) -> None:
         ([1, 0], 'duplicate key, first at x:0')
     """
     done = [unit for unit in units if output.record(unit.name) is not None]
-    repeated = _repeated(output, done)
-    if len(repeated) == 0:
-        return
-    first: dict[str, str] = {}
-    for unit in done:
-        suspects = np.flatnonzero(np.isin(_hashes(_keys(output, unit)), repeated))
-        if len(suspects):
-            _reject_in(output, unit, suspects, first)
+    counts: list[int] = []
+
+    def digests() -> Iterator[np.ndarray]:
+        for unit in done:
+            keys = _keys(output, unit)
+            counts.append(len(keys))
+            yield _digests(keys)
+
+    later, first = later_of_many(digests(), sum(unit.rows for unit in done), output.file(contract.WORK))
+    starts = np.cumsum([0, *counts])
+    owners = np.searchsorted(starts, later, side="right") - 1
+    places = _places(output, done, starts, first)  # before any part is written anew
+    for owner in np.unique(owners):
+        mine = np.flatnonzero(owners == owner)
+        _reject_in(output, done[owner], later[mine] - starts[owner], [places[i] for i in mine])
 
 
-def _repeated(output: Output, units: Sequence[Unit]) -> np.ndarray:
-    """The hashes that more than one row has, sorted, int64."""
-    files = min(_MOST_FILES, 1 + sum(unit.rows for unit in units) // _HASHES)
-    with contextlib.ExitStack() as stack:
-        sorted_in = [stack.enter_context(storage.scratch(output.file(contract.WORK))) for _ in range(files)]
-        for unit in units:
-            hashes = _hashes(_keys(output, unit))
-            for index, file in enumerate(sorted_in):
-                file.write(hashes[hashes % files == index].tobytes())
-        found = [_twice(np.sort(hashes)) for hashes in _read_back(sorted_in)]
-    return np.sort(np.concatenate(found))
+def _digests(keys: Sequence[str]) -> np.ndarray:
+    """128 bits of each key, `[N, 2]`: two of Python's hashes, of which nobody else knows the secret."""
+    twice = (keys, map("\0".__add__, keys))
+    return np.column_stack([np.fromiter(map(hash, texts), np.int64, len(keys)) for texts in twice])
 
 
-def _read_back(files: Sequence[Any]) -> Iterator[np.ndarray]:
-    for file in files:
-        file.seek(0)
-        yield np.frombuffer(file.read(), np.int64)
+def _places(output: Output, units: Sequence[Unit], starts: np.ndarray, rows: np.ndarray) -> list[str]:
+    """Where rows lie, ``FILE:POSITION``, by their numbers over all units; ``starts`` has each unit's first number."""
+    places = [""] * len(rows)
+    owners = np.searchsorted(starts, rows, side="right") - 1
+    for owner in np.unique(owners):
+        positions = _positions(units[owner], output.rejections(units[owner]))
+        for i in np.flatnonzero(owners == owner):
+            places[i] = f"{units[owner].task['file']}:{positions[rows[i] - starts[owner]]}"
+    return places
 
 
-def _twice(ordered: np.ndarray) -> np.ndarray:
-    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+def _positions(unit: Unit, rejected: Sequence[Rejection]) -> np.ndarray:
+    """Where in the file the good rows of a unit lie, `[N]`."""
+    task = unit.task
+    bad = [rejection.position for rejection in rejected]
+    return np.setdiff1d(np.arange(task["first"], task["first"] + task["rows"]), bad)
 
 
 def _keys(output: Output, unit: Unit) -> list[str]:
     return read_part(output, unit.files[0], [contract.KEY])[contract.KEY].to_pylist()
 
 
-def _hashes(keys: Sequence[str]) -> np.ndarray:
-    return np.fromiter(map(hash, keys), np.int64, len(keys))
-
-
-def _reject_in(output: Output, unit: Unit, suspects: np.ndarray, first: dict[str, str]) -> None:
-    """Rejects the suspects of a unit whose key is in ``first``, and puts the others there with their place."""
-    keys, old = _keys(output, unit), output.rejections(unit)
-    task = unit.task
-    bad = [rejection.position for rejection in old]
-    positions = np.setdiff1d(np.arange(task["first"], task["first"] + task["rows"]), bad)
-    later, rejected = [], list(old)
-    for row in suspects:
-        place = f"{task['file']}:{positions[row]}"
-        if first.setdefault(keys[row], place) != place:
-            later.append(row)
-            reason = f"duplicate key, first at {first[keys[row]]}"
-            rejected.append(Rejection(keys[row], task["file"], int(positions[row]), reason))
-    if not later:
-        return
+def _reject_in(output: Output, unit: Unit, later: np.ndarray, first: Sequence[str]) -> None:
+    """Rejects rows of a unit, by their numbers in its part; ``first`` says where each key came first."""
+    old = output.rejections(unit)
+    positions = _positions(unit, old)
     table = read_part(output, unit.files[0])
-    table = table.take(pa.array(np.delete(np.arange(len(keys)), later)))
+    keys = table[contract.KEY].take(pa.array(later)).to_pylist()
+    rejected = [
+        Rejection(key, unit.task["file"], int(positions[row]), f"duplicate key, first at {place}")
+        for key, row, place in zip(keys, later, first, strict=True)
+    ]
+    table = table.take(pa.array(np.delete(np.arange(len(table)), later)))
     with output.writing(unit.files[0]) as file, parquet_writer(file, table.schema) as writer:
         writer.write_table(table)
-    rejected.sort(key=lambda rejection: rejection.position)
-    output.commit(unit, len(table), rejected, {})
+    output.commit(unit, len(table), sorted([*old, *rejected], key=lambda rejection: rejection.position), {})

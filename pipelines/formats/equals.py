@@ -1,11 +1,12 @@
 """Which rows equal an earlier one: by their digests, in memory or, where there are too many, by way of files."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from pipelines import storage
 
 _MOST_FILES = 256
 _ROWS_A_FILE = 1 << 21
@@ -50,7 +51,7 @@ def later_of_many(digests: Iterable[np.ndarray], rows: int, folder: str) -> tupl
     count = min(_MOST_FILES, 1 + rows // _ROWS_A_FILE)
     seen = 0
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(count)]
+        files = [stack.enter_context(storage.scratch(folder)) for _ in range(count)]
         for block in digests:
             numbered = np.column_stack([block.view(np.int64), np.arange(seen, seen + len(block))])
             shares = block[:, 0].view(np.uint64) % np.uint64(count)

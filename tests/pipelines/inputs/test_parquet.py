@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import embed
-from pipelines.embedding import repeated_keys
 from pipelines.errors import PipelineError
+from pipelines.formats import equals
 
 from ..conftest import FORMS, Linear, command, fixed_binary, flat, png, rejections
 from ..test_embed import assert_equals_numpy, read_parts
@@ -176,7 +176,7 @@ def test_blocks_and_row_groups_do_not_matter(block_rows, row_group_size, x, line
 @pytest.mark.parametrize("hashes", [1 << 22, 1, 7])
 def test_a_key_that_comes_twice_keeps_its_first_good_row(hashes, x, linear_digits, tmp_path, monkeypatch):
     """Across files and units; the first row of one of the keys is itself bad, so that its second stays."""
-    monkeypatch.setattr(repeated_keys, "_HASHES", hashes)  # that are sorted together: all, one or few
+    monkeypatch.setattr(equals, "_ROWS_A_FILE", hashes)  # that are sorted together: all, one or few
     (tmp_path / "in").mkdir()
     x = x.copy()
     x[2] = 255  # the model raises
