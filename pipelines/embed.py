@@ -124,7 +124,7 @@ def run(
     units = _units(blocks, dataset, fingerprint)
     with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
         if job.is_finished:
-            return job.summary()
+            return dataclasses.replace(job.summary(), hidden=dataset.hidden)
         if job.pending:
             dataset.write_lists(target.writing, lists, blocks)
             job.run_units(units, _Embed(target, dataset, handler))
@@ -135,7 +135,8 @@ def run(
             "inputs": checksums,
             "options": settings,
         }
-        return job.finish(entries, [], job.verify(), dataset.rejected)
+        summary = job.finish(entries, [], job.verify(), dataset.rejected)
+        return dataclasses.replace(summary, hidden=dataset.hidden)
 
 
 def _units(blocks: Sequence[BlockReference], dataset: Rows, job_fingerprint: str) -> list[Unit]:

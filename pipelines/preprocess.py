@@ -108,7 +108,7 @@ def run(
 
     with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
         if job.is_finished:
-            return job.summary()
+            return dataclasses.replace(job.summary(), hidden=plan.hidden)
         if job.pending:
             reasons = equal_rows.find_duplicates(job, reader, plan, rows_per_shard) if deduplicate else {}
             for unit, shard in zip(units, shards, strict=True):
@@ -117,7 +117,8 @@ def run(
             job.run_units(units, beam.ParDo(WriteShard(target, reader, plan.schema)))
         records = job.verify()
         files = _write_beside(target, reader.name, plan, units, records)
-        return job.finish({"options": settings, "inputs": _inputs(plan)}, files, records, plan.rejected)
+        summary = job.finish({"options": settings, "inputs": _inputs(plan)}, files, records, plan.rejected)
+        return dataclasses.replace(summary, hidden=plan.hidden)
 
 
 def _check_options(test_fraction: float, validation_fraction: float, rows_per_shard: int, max_pixels: int) -> None:

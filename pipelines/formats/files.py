@@ -13,10 +13,17 @@ _SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Files by their path relative to a root, which alone enters fingerprints and rejections."""
+    """Files by their path relative to a root, which alone enters fingerprints and rejections.
+
+    Attributes:
+        root: Folder or start of all paths.
+        files: Their paths below it, in sorted order.
+        hidden: How many others were passed over, because their names say that they are no data.
+    """
 
     root: str
     files: tuple[str, ...]
+    hidden: int = 0
 
     def path(self, file: str) -> str:
         """Where a file lies."""
@@ -49,7 +56,7 @@ def find_files(path: str, suffixes: tuple[str, ...], otherwise: str = "") -> Fou
     """The files with one of the suffixes that ``path`` names, in sorted order.
 
     A file that is named itself may have any suffix. A folder is searched with its sub-folders; names that begin with
-    ``_`` or ``.`` are other programs' notes. The number of a shard, ``-00000-of-00010``, may follow a suffix.
+    ``_``, and hidden ones, are other programs' notes. The number of a shard, ``-00000-of-00010``, may follow a suffix.
 
     Args:
         path: A file, a folder or a pattern.
@@ -83,14 +90,28 @@ def files_with_suffix(path: str, suffixes: tuple[str, ...], links: bool = False)
     if storage.is_file(path):
         names = [os.path.basename(path)]
     elif storage.is_folder(path):
-        names = storage.files_below(path, but=("_", "."))
+        names = [name for name in storage.files_below(path) if not _is_note(name.replace(os.sep, "/"))]
     else:
         names = [os.path.relpath(name, root) for name in storage.matching(path)]
     named = {name.replace(os.sep, "/") for name in names if has_suffix(name, suffixes)}
-    files = tuple(sorted(named))
+    files = tuple(sorted(name for name in named if storage.is_file(path) or not is_hidden(name)))
     for file in files if not (links or storage.is_file(path)) else ():
         _refuse_odd(root, file)
-    return Found(root, files)
+    return Found(root, files, len(named) - len(files))
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a path says that it is no data: hidden files and folders, and a Mac's resource forks.
+
+    Example:
+        >>> [is_hidden(path) for path in ("a/1.png", "a/._1.png", ".ipynb_checkpoints/1.png", "__MACOSX/1.png")]
+        [False, True, True, True]
+    """
+    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in path.split("/"))
+
+
+def _is_note(path: str) -> bool:
+    return any(part.startswith("_") and part != "__MACOSX" for part in path.split("/"))
 
 
 def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:

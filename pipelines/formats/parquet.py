@@ -81,6 +81,16 @@ def _look(found: Found, file: str) -> tuple[pa.Schema, tuple[int, ...]]:
         raise PipelineError(f"{found.path(file)} cannot be read as Parquet: {first_line(error)}") from error
 
 
+def unreadable(path: str, error: Exception) -> PipelineError:
+    """What to say of a file that Arrow stops reading: it is broken, or holds what Arrow cannot read."""
+    if "Expected all lists to be of size" in str(error):
+        return PipelineError(
+            f"{path} has null for a list in a column of lists of one length, which Arrow writes and cannot read: "
+            "leave those rows out, or write the column as lists of any length (pa.list_ without a size)"
+        )
+    return PipelineError(f"{path} is truncated or damaged: {first_line(error)}")
+
+
 def check_columns(
     path: str, columns: ParquetLayout, column: str, key: str | None
 ) -> tuple[tuple[int, ...] | None, str, str]:

@@ -74,8 +74,8 @@ def open_input(path: str, key: str = contract.KEY, column: str = contract.X, kee
         if os.path.isfile(path):
             return open_images(path, files_with_suffix(path, image_files.SUFFIXES), ())
         source = Images("images", path)
-        files, refused = source.files()
-        return open_images(path, Found(source.parts[0], tuple(files)), refused)
+        files, refused, hidden = source.files()
+        return open_images(path, Found(source.parts[0], tuple(files), hidden), refused)
     found = files_with_suffix(path, _SUFFIXES[kind])
     if not found.files:
         found = files_with_suffix(path, ("",))

@@ -116,6 +116,11 @@ class Rows(abc.ABC):
         """Rows that were found bad before any unit is read; they belong to none."""
         return ()
 
+    @property
+    def hidden(self) -> int:
+        """How many files were passed over: see ``formats.files.is_hidden``."""
+        return 0
+
     def listed_in(self, folder: str) -> "Rows":
         """The same rows, where a worker finds what ``write_lists`` wrote below this folder."""
         return self
@@ -148,6 +153,11 @@ class WholeRows(Rows):
     """
 
     found: Found
+
+    @property
+    def hidden(self) -> int:
+        """See ``Rows.hidden``."""
+        return self.found.hidden
 
     @abc.abstractmethod
     def units(self) -> list[BlockReference]:

@@ -53,6 +53,11 @@ class Listed(Rows):
         """See ``Rows.rejected``."""
         return self._plan.rejected
 
+    @property
+    def hidden(self) -> int:
+        """See ``Rows.hidden``."""
+        return self._plan.hidden
+
     def blocks(self, split: str | None) -> list[BlockReference]:
         """See ``Rows.blocks``; None is all of them."""
         splits = self._splits()

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import contract
-from pipelines.errors import PipelineError, Rejection, first_line
+from pipelines.errors import Rejection
 from pipelines.formats.files import Found
-from pipelines.formats.parquet import check_columns, one_array, open_columns, tensors, text_keys
+from pipelines.formats.parquet import check_columns, one_array, open_columns, tensors, text_keys, unreadable
 from pipelines.inputs.base import BLOCK_ROWS, Block, BlockReference, ColumnRows, block_rows
 
 
@@ -63,7 +63,7 @@ class Parquet(ColumnRows):
                     yield self._block(block.file, position, pa.Table.from_batches([batch]).combine_chunks())
                     position += len(batch)
         except (pa.ArrowInvalid, OSError) as error:
-            raise PipelineError(f"{self.path}: {block.file} is truncated or damaged: {first_line(error)}") from error
+            raise unreadable(self.found.path(block.file), error) from error
 
     def _block(self, file: str, first: int, table: pa.Table) -> Block:
         reasons: dict[int, str] = {}

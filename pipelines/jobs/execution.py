@@ -47,6 +47,7 @@ class Summary:
         seconds: Wall time of this run.
         manifest: Path of ``manifest.json``.
         latency: How long the model's calls took; None without a model, or where the runner keeps no metrics.
+        hidden: Files of the input that were passed over because their names say that they are no data.
     """
 
     output: str
@@ -59,6 +60,7 @@ class Summary:
     seconds: float
     manifest: str
     latency: metrics.Latency | None = None
+    hidden: int = 0
 
     @property
     def rows_read(self) -> int:
@@ -83,6 +85,7 @@ class Summary:
                 "rows rejected",
                 f"{self.rejected:,}" + (f", see {self.output}/rejected" if self.rejected else ""),
             ),
+            *([("hidden files", f"{self.hidden:,} passed over")] if self.hidden else []),
             ("units done now", f"{self.units_done:,} of {self.units:,}"),
             (
                 "rows read now",

@@ -8,7 +8,7 @@ import numpy as np
 from pipelines import storage
 from pipelines.errors import PipelineError, Rejection, RowError
 from pipelines.formats import archives
-from pipelines.formats.files import find_files, root_of
+from pipelines.formats.files import find_files, is_hidden, root_of
 from pipelines.formats.images import SUFFIXES, encoded_limit, image_shape, pixels
 from pipelines.sources.base import Opened, RowSource
 from pipelines.sources.images import schema_of
@@ -33,22 +33,28 @@ class ArchivedImages(RowSource):
     def plan(self) -> Plan:
         """See ``Source.plan``."""
         found = find_files(self.input_path, self.SUFFIXES)
-        rows, names, shapes = TableRows(), [], []
+        rows, hidden = TableRows(), 0
+        names: list[str] = []
+        shapes: list[tuple[int, ...] | None] = []
         for file in found.files:
             path, prefix = found.path(file), f"{file}/" if self._several else ""
             content = archives.open_member(path, self._limit)
+            positions: list[int] = []
             for position, member in enumerate(archives.members(path)):
-                key = prefix + member.name
-                if member.refused:
-                    rows.rejected.append(Rejection(key, file, position, member.refused))
-                elif member.name.lower().endswith(SUFFIXES):
-                    rows.add(file, [key], [position], {})
+                wanted = member.name.lower().endswith(SUFFIXES)
+                if is_hidden(member.name):
+                    hidden += wanted
+                elif member.refused:
+                    rows.rejected.append(Rejection(prefix + member.name, file, position, member.refused))
+                elif wanted:
+                    positions.append(position)
                     names.append(member.name)
                     shapes.append(self._shape(content, position))
+            rows.add(file, [prefix + name for name in names[len(names) - len(positions) :]], positions, {})
         if not names:
             raise PipelineError(f"{self.input_path} holds no PNG or JPEG file ({len(rows.rejected)} members rejected)")
         inputs = [describe(found.path(file), found.root) for file in found.files]
-        return rows.plan(schema_of(self.input_path, names, shapes), inputs)
+        return rows.plan(schema_of(self.input_path, names, shapes), inputs, found.hidden + hidden)
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is that of a member."""

@@ -50,7 +50,7 @@ class Csv(RowSource):
             raise PipelineError(f"{self.input_path} has the columns {first}, expected some with numbers beside them")
         labels = None if label is None else _by_number(classes.names(self.input_path))
         schema = Schema((len(values),), "float32", labels)
-        return rows.plan(schema, [describe(found.path(file), found.root) for file in found.files])
+        return rows.plan(schema, [describe(found.path(file), found.root) for file in found.files], found.hidden)
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is the offset of a row."""

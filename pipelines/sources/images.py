@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipelines import storage
 from pipelines.errors import PipelineError, Rejection, RowError
+from pipelines.formats.files import is_hidden
 from pipelines.formats.images import SUFFIXES, image_shape, pixels
 from pipelines.sources.base import Opened, RowSource
 from pipelines.sources.plan import Input, Plan, Schema, located
@@ -27,7 +28,7 @@ class Images(RowSource):
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""
-        files, rejected = self.files()
+        files, rejected, hidden = self.files()
         if not files:
             raise PipelineError(
                 f"{self.input_path} matches no PNG or JPEG file that can be read ({len(rejected)} rejected)"
@@ -37,7 +38,7 @@ class Images(RowSource):
         inputs = [found for found, _ in looks]
         each = pa.array(files, pa.string()).dictionary_encode()
         none = located(files, "", np.zeros(len(files), np.int64))
-        return Plan(schema, none.set_column(2, "file", each), inputs, rejected)
+        return Plan(schema, none.set_column(2, "file", each), inputs, rejected, hidden)
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is always 0."""
@@ -55,20 +56,22 @@ class Images(RowSource):
             raise PipelineError(f"{self.input_path} is neither a folder nor a pattern of files")
         return "/".join(parts[:magic]) or ("/" if self.input_path.startswith("/") else "."), parts[magic:]
 
-    def files(self) -> tuple[list[str], list[Rejection]]:
-        """Relative paths of the images in sorted order, and what is not followed."""
+    def files(self) -> tuple[list[str], list[Rejection], int]:
+        """Relative paths of the images in sorted order, what is not followed, and how many images are hidden."""
         root, pattern = self.parts
-        files, rejected = [], []
+        files, rejected, hidden = [], [], 0
         for path, entry in _walk(root):
             reason = _refusal(path, entry)
             linked_folder = entry.is_link and entry.is_folder
             wanted = path.lower().endswith(SUFFIXES) and _matches(path.split("/"), pattern)
-            if reason is None and wanted:
+            if is_hidden(path):
+                hidden += wanted
+            elif reason is None and wanted:
                 files.append(path)
             elif reason is not None and (wanted or linked_folder):
                 name = os.fsencode(path).decode("utf-8", "backslashreplace")
                 rejected.append(Rejection(name, name, 0, reason))
-        return sorted(files), sorted(rejected, key=lambda row: row.key)
+        return sorted(files), sorted(rejected, key=lambda row: row.key), hidden
 
     def _content(self, file: str) -> bytes:
         try:

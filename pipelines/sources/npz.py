@@ -12,7 +12,7 @@ from pipelines import contract, storage
 from pipelines.errors import PipelineError, first_line
 from pipelines.formats.archives import open_zip, zip_refusal
 from pipelines.formats.arrays import check_labels, check_rows, layout_of
-from pipelines.formats.files import find_files, root_of
+from pipelines.formats.files import find_files, is_hidden, root_of
 from pipelines.sources.base import ArraySource
 from pipelines.sources.plan import Plan, Schema, class_names, describe, numbered
 from pipelines.sources.table_rows import TableRows
@@ -68,7 +68,7 @@ class Npz(ArraySource):
                 split = stem if by_name and part.split is None else part.split
                 rows.add(f"{file}/{part.x}", keys, np.arange(len(x)), {}, split)
         inputs = [describe(found.path(file), found.root) for file in found.files]
-        return rows.plan(self._schema(arrays), inputs)
+        return rows.plan(self._schema(arrays), inputs, found.hidden)
 
     def arrays(self, file: str) -> tuple[np.ndarray, np.ndarray | None]:
         """See ``ArraySource.arrays``; the file is an archive and, behind a slash, the array in it."""
@@ -91,7 +91,11 @@ class Npz(ArraySource):
 
 def _entries(path: str) -> dict[str, zipfile.ZipInfo]:
     """The arrays of an archive by name."""
-    listing = [entry for entry in open_zip(path)[1] if entry.orig_filename.endswith(".npy")]
+    listing = [
+        entry
+        for entry in open_zip(path)[1]
+        if entry.orig_filename.endswith(".npy") and not is_hidden(entry.orig_filename)
+    ]
     entries = {entry.orig_filename.removesuffix(".npy"): entry for entry in listing}
     if len(entries) < len(listing):
         raise PipelineError(f"{path} holds an array twice: save it again with np.savez")

@@ -14,14 +14,20 @@ from pipelines.errors import PipelineError, RowError, first_line
 from pipelines.formats.arrays import grey
 from pipelines.formats.files import Found, find_files, root_of
 from pipelines.formats.images import image_shape, pixels
-from pipelines.formats.parquet import check_columns, one_array, open_columns, tensors, text_keys
+from pipelines.formats.parquet import check_columns, one_array, open_columns, tensors, text_keys, unreadable
 from pipelines.sources.base import Batch, Source
 from pipelines.sources.plan import Plan, Schema, describe
 from pipelines.sources.table_rows import Classes, ClassIndex, TableRows, raw_layout
 
 _READ_BYTES = 16 << 20  # of observations that are decoded at once
 _MAX_IMAGE_CHUNK = 1 << 30  # of encoded images in one row group, all of which Arrow holds
-_LABEL_KINDS = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+_LABEL_KINDS = (
+    pa.types.is_integer,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_boolean,
+    pa.types.is_floating,
+)
 
 
 class _Layout(NamedTuple):
@@ -37,8 +43,8 @@ class Parquet(Source):
 
     ``column`` (by default ``x``) holds lists of uint8 or floats, fixed-shape tensors, raw bytes (with ``shape``) or
     encoded PNG and JPEG images (binary, without). ``key`` is text or integers; without it the column ``key``, and where
-    there is none, ``FILE:ROW``. ``label`` is integers from 0 up or text; without it the column ``label``, where there
-    is one of such a type. The position of a row is its number in the file.
+    there is none, ``FILE:ROW``. ``label`` is integers from 0 up, also as floats or booleans, or text; without it
+    the column ``label``, where there is one. The position of a row is its number in the file.
 
     Rows lie in a shard by the hashes of their keys, so that each shard takes some from every row group and decodes
     them all: the work grows with the number of shards times the size of the files. Larger shards
@@ -63,14 +69,14 @@ class Parquet(Source):
                 keys = text_keys(table.column(key), reasons) if key else [f"{file}:{row}" for row in numbers]
                 rows.add(file, keys, numbers, reasons)
                 if label:
-                    classes.add(pc.unique(table.column(label)).to_pylist())
+                    classes.add(_classes(pc.unique(table.column(label)), label))
                 if layout.shape is None:
                     shapes.update(self._shapes(one_array(table.column(self._column)), layout))
         if layout.shape is None and not shapes:
             raise PipelineError(f"no row of column {self._column!r} of {self.input_path} can be read")
         shape = layout.shape or shapes.most_common(1)[0][0]
         schema = Schema(shape, layout.dtype, classes.names(self.input_path) if label else None)
-        return rows.plan(schema, [describe(found.path(file), found.root) for file in found.files])
+        return rows.plan(schema, [describe(found.path(file), found.root) for file in found.files], found.hidden)
 
     def read(self, file: str, positions: np.ndarray, schema: Schema) -> Batch:
         """See ``Source.read``: each row group that holds one of the rows is decoded once, piece by piece."""
@@ -161,14 +167,14 @@ class Parquet(Source):
                         yield from _pieces(parquet, group, step, columns, first, rows)
                     first += rows
         except (pa.ArrowException, OSError) as error:
-            raise PipelineError(f"{found.path(file)} is truncated or damaged: {first_line(error)}") from error
+            raise unreadable(found.path(file), error) from error
 
     def _batch(self, table: pa.Table, label: str | None, layout: _Layout, schema: Schema, offset: int) -> Batch:
         """The rows of a piece; indices count from ``offset``."""
         reasons: dict[int, str] = {}
         classes = np.zeros(len(table), np.int64)
         index = ClassIndex(schema.labels)
-        for row, named in enumerate(table.column(label).to_pylist() if label else []):
+        for row, named in enumerate(_classes(table.column(label), label) if label else []):
             try:
                 classes[row] = index.of(named)
             except RowError as error:
@@ -204,14 +210,36 @@ def _named(kinds: dict[str, Any], name: str | None, default: str) -> str | None:
 
 
 def _label(kinds: dict[str, pa.DataType], name: str | None) -> str | None:
-    """The column of labels; one that only happens to be called so may be of a type that has none."""
+    """The column of labels, if there is one.
+
+    Raises:
+        PipelineError: It is of a type that holds no classes.
+    """
     label = _named(kinds, name, contract.LABEL)
     kind = kinds.get(label or "")
     kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
-    suits = any(is_kind(kind) for is_kind in _LABEL_KINDS) if kind is not None else False
-    if name and kind is not None and not suits:
-        raise PipelineError(f"column {name!r} holds {kind}, expected integers or text: name another --label")
-    return label if suits or name else None
+    if kind is not None and not any(is_kind(kind) for is_kind in _LABEL_KINDS):
+        raise PipelineError(f"column {label!r} holds {kind}, expected integers or text: name another --label")
+    return label
+
+
+def _classes(column: pa.ChunkedArray | pa.Array, name: str) -> list[Any]:
+    """Labels as integers or text; booleans are 0 and 1, NaN is null.
+
+    Raises:
+        PipelineError: They are numbers that are not whole.
+    """
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int64())
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+        try:
+            column = column.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise PipelineError(
+                f"column {name!r} holds numbers that are no classes ({first_line(error)}): name another --label"
+            ) from error
+    return column.to_pylist()
 
 
 def _fitting(layout: _Layout, width: int, length: int | None, column: str) -> _Layout:

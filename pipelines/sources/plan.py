@@ -44,6 +44,7 @@ class Plan:
             ``position``, where it lies: what ``Source.read`` takes.
         inputs: Every file that can change the result.
         rejected: What was found bad already.
+        hidden: How many files or members of archives were passed over: see ``formats.files.is_hidden``.
 
     Example:
         >>> rows = pa.concat_tables([located(["a", "b"], "x.csv", [0, 9]), located(["a"], "y.csv", [4])])
@@ -56,6 +57,7 @@ class Plan:
     rows: pa.Table
     inputs: list[Input]
     rejected: list[Rejection] = dataclasses.field(default_factory=list)
+    hidden: int = 0
 
     def __len__(self) -> int:
         return self.rows.num_rows

@@ -37,7 +37,7 @@ class TfRecord(RowSource):
                 for offset, length, data in tfrecords.scan_records(stream, found.path(file), self._limit()):
                     survey.add(file, offset, length, data)
             inputs.append(describe(found.path(file), found.root))
-        return survey.plan(inputs)
+        return survey.plan(inputs, found.hidden)
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is the offset of a record."""
@@ -141,7 +141,7 @@ class _Survey:
         except RowError:
             return  # the worker that meets the row says why
 
-    def plan(self, inputs: list[Input]) -> Plan:
+    def plan(self, inputs: list[Input], hidden: int) -> Plan:
         source = self._source
         numbered = source.fields.key is None and not self._keys
         table = TableRows()
@@ -156,7 +156,7 @@ class _Survey:
             raise PipelineError(f"no record of {source.input_path} can be read as a tf.Example with an observation")
         shape, dtype = self._layouts.most_common(1)[0][0]
         labels = self._classes.names(source.input_path) if self._labels or source.fields.label else None
-        return table.plan(Schema(shape, dtype, labels), inputs)
+        return table.plan(Schema(shape, dtype, labels), inputs, hidden)
 
 
 def _scalar(feature: tfrecords.Feature | None) -> int | str | None:

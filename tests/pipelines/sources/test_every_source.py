@@ -249,3 +249,49 @@ def test_a_csv_file_through_a_model(tmp_path):
         embed.run(model.path, arguments["input"], str(tmp_path / "other"), split="test")
     with pytest.raises(PipelineError, match=r"takes float32 \[8, 8, 1\], the rows of .* are float32 \[65\]"):
         embed.run(model.path, arguments["input"], str(tmp_path / "other"), key="0")
+
+
+def hide(name: str, path) -> None:
+    """Puts beside the data what a Mac and a notebook leave there."""
+    fork = b"\x00\x05\x16\x07" + bytes(100)
+    if name == "images":
+        for hidden in ("a/._00.png", "__MACOSX/a/._00.png", ".ipynb_checkpoints/00.png"):
+            (path / hidden).parent.mkdir(exist_ok=True)
+            (path / hidden).write_bytes(fork)
+        return
+    if name == "images in zip":
+        with zipfile.ZipFile(f"{path}.zip", "a") as archive:
+            for hidden in ("__MACOSX/a/._00.png", "a/._00.png", ".hidden/00.png"):
+                archive.writestr(hidden, fork)
+        return
+    if name == "images in tar.gz":
+        with gzip.open(f"{path}.tar.gz") as file, tarfile.open(fileobj=io.BytesIO(file.read())) as old:
+            members = [(entry, old.extractfile(entry).read()) for entry in old.getmembers()]
+        with tarfile.open(f"{path}.tar.gz", "w:gz") as archive:
+            for hidden in ("./._a", "a/._00.png", "__MACOSX/._00.png", ".hidden/1.png"):
+                entry = tarfile.TarInfo(hidden)
+                entry.size = len(fork)
+                archive.addfile(entry, io.BytesIO(fork))
+            for entry, content in members:
+                archive.addfile(entry, io.BytesIO(content))
+        return
+    suffix = {"csv": "csv", "parquet": "parquet", "tfrecord": "tfrecord.gz", "npz": "npz"}[name]
+    for hidden in (f"._in.{suffix}", f"__MACOSX/._in.{suffix}", f".hidden/in.{suffix}"):
+        (path.parent / hidden).parent.mkdir(exist_ok=True)
+        (path.parent / hidden).write_bytes(fork)
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name not in UNKEYED])
+def test_hidden_files_are_no_data_and_are_counted(name, tmp_path):
+    (tmp_path / "data").mkdir()
+    arguments = WRITERS[name](tmp_path / "data" / "in")
+    if not name.startswith("images"):
+        arguments["input"] = str(tmp_path / "data")
+    hide(name, tmp_path / "data" / "in")
+    summary = preprocess.run(**arguments, output=str(tmp_path / "out"))
+    assert (sum(summary.rows.values()), summary.rejected, summary.hidden) == (ROWS, 0, 3)
+    assert "hidden files     3 passed over" in summary.table()
+    rows = open_input(arguments["input"])
+    rows = rows.fitted((), "string") if name == "images" else rows.fitted((8, 8, 1), dtype_of(name))
+    embedded, rejected = read_to_embed(rows, tmp_path / "embedded")
+    assert (len(embedded), len(rejected), rows.hidden) == (ROWS, 0, 3)

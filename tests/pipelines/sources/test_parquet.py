@@ -74,12 +74,45 @@ def test_names_of_columns_and_labels_in_words(x, tmp_path):
 def test_without_key_and_label_rows_are_numbered(x, tmp_path):
     for name, part in (("b/2.parquet", x[30:]), ("a.parquet", x[:30])):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        pq.write_table(pa.table({"x": pa.FixedShapeTensorArray.from_numpy_ndarray(part), "label": [0.5] * len(part)}),
-                       tmp_path / name, row_group_size=4)  # fmt: skip
+        table = pa.table({"x": pa.FixedShapeTensorArray.from_numpy_ndarray(part)})
+        pq.write_table(table, tmp_path / name, row_group_size=4)
     plan, rows = read_all(source(tmp_path))
     assert column(plan, "key") == [f"a.parquet:{i}" for i in range(30)] + [f"b/2.parquet:{i}" for i in range(20)]
     assert plan.schema.labels is None
     np.testing.assert_array_equal(np.stack([row.x for row in rows]), x)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (pa.array([False, True, None]), ["0", "1", None]),
+        (pa.array([2.0, float("nan"), 0.0], pa.float64()), ["2", None, "0"]),
+        (pa.array([1.0, 2.0, None], pa.float32()), ["1", "2", None]),
+    ],
+)
+def test_labels_of_other_types_are_classes_or_refused(labels, expected, x, tmp_path):
+    path = write(tmp_path / "rows.parquet", flat_lists(x[:3]), key=["a", "b", "c"], label=labels)
+    plan, rows = read_all(source(path))
+    found = [plan.schema.labels[row.label] if isinstance(row, Row) else None for row in rows]
+    assert found == expected and "the label is null" in rows
+    path = write(tmp_path / "other.parquet", flat_lists(x[:2]), key=["a", "b"], label=pa.array([0.5, 1.0]))
+    with pytest.raises(PipelineError, match=r"'label' holds numbers that are no classes .*0.5.*name another --label"):
+        source(path).plan()
+    path = write(tmp_path / "list.parquet", flat_lists(x[:2]), key=["a", "b"], label=pa.array([[0], [1]]))
+    with pytest.raises(PipelineError, match=r"'label' holds list<.*>, expected integers or text"):
+        source(path).plan()
+
+
+def flat_lists(x: np.ndarray) -> pa.Array:
+    return pa.array(x.reshape(len(x), -1).tolist(), pa.list_(pa.uint8()))
+
+
+def test_a_null_in_a_list_of_fixed_size_is_called_so(x, tmp_path):
+    """Arrow writes such a file and cannot read it."""
+    values = [None if i == 5 else row.ravel().tolist() for i, row in enumerate(x)]
+    path = write(tmp_path / "rows.parquet", pa.array(values, pa.list_(pa.uint8(), 64)))
+    with pytest.raises(PipelineError, match=r"rows\.parquet has null for a list in a column of lists of one length"):
+        read_all(source(path))
 
 
 def test_bad_rows_are_named_and_the_others_kept(x, tmp_path):
@@ -161,7 +194,7 @@ def test_a_damaged_file_is_an_error_that_names_it(damage, x, tmp_path):
         ({"column": "label"}, "column 'label' .* expected lists of uint8 or floats"),
         ({"key": "id", "shape": (64,)}, "no column 'id'"),
         ({"key": "when", "shape": (64,)}, "expected text or integers"),
-        ({"label": "when", "shape": (64,)}, "expected integers or text: name another --label"),
+        ({"label": "when", "shape": (64,)}, "holds numbers that are no classes"),
         ({"dtype": "uint8"}, "give --shape too"),
         ({"label": "far", "shape": (64,)}, "largest label is 1000000000"),
     ],
