@@ -63,4 +63,4 @@ def grey(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
 
 def finite_rows(x: np.ndarray) -> np.ndarray:
     """Which rows of floats hold nothing but finite values, bool `[N]`."""
-    return np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    return np.isfinite(x).all(axis=tuple(range(1, x.ndim)))

@@ -13,6 +13,7 @@ import sys
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipelines import jobs, preprocess
@@ -163,8 +164,10 @@ def test_duplicate_keys_are_rejected(tmp_path, monkeypatch):
 
     def doubled(self):
         found = plan(self)
-        found.keys[7] = found.keys[3]
-        return found
+        keys = found.rows["key"].to_pylist()
+        keys[7] = keys[3]
+        rows = found.rows.set_column(0, "key", pa.array(keys, pa.large_string()))
+        return dataclasses.replace(found, rows=rows)
 
     monkeypatch.setattr(Digits, "plan", doubled)
     summary = preprocess.run("digits", None, str(tmp_path / "out"))
