@@ -19,6 +19,7 @@ from tfvae import objectives
 CORE = [
     "tfvae.distribution_layer",
     "tfvae.families.continuous",
+    "tfvae.families.counts",
     "tfvae.families.facts",
     "tfvae.families.discrete",
     "tfvae.families.normal",

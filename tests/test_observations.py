@@ -143,6 +143,20 @@ def test_binarising_needs_a_family_of_0_and_1():
         )  # fmt: skip
 
 
-def test_every_family_of_the_table_exists():
-    for name in families.facts.FACTS:
-        assert families.find(name).__name__ == name
+@pytest.mark.parametrize(
+    ("family", "fixed", "good", "bad"),
+    [
+        ("Binomial", {"total_count": [3.0, 5.0]}, [[3.0, 5.0]], [[4.0, 4.0]]),
+        ("BetaBinomial", {"total_count": 3}, [[0.0, 3.0]], [[0.0, 4.0]]),
+        ("Multinomial", {"total_count": 3}, [[1.0, 2.0]], [[1.0, 1.0]]),
+        ("DirichletMultinomial", {"total_count": 3}, [[0.0, 3.0]], [[3.0, 3.0]]),
+        ("Categorical", {"num_classes": 4}, [[0.0, 3.0]], [[0.0, 4.0]]),
+        ("OrderedLogistic", {"num_classes": 4}, [[0.0, 3.0]], [[0.5, 1.0]]),
+    ],
+)
+def test_what_the_user_fixed_bounds_the_observations(family, fixed, good, bad):
+    layer = DistributionLayer(family, [2], **fixed)
+    observations.check(layer, tf.constant(good))
+    with pytest.raises(ValueError, match=f"but a {family} likelihood scores"):
+        observations.check(layer, tf.constant(bad))
+    assert observations.byte_scale(layer) == 1.0

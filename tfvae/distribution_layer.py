@@ -7,6 +7,7 @@ log-density summed over hundreds of pixels has no digits to spare for bfloat16.
 """
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -61,7 +62,10 @@ class _Parameter:
         facts = _facts(family)
         self._dependent = facts.dependent.get(name)
         self._lowest = facts.lowest.get(name, 0.0)
-        self._bijector: Any = None if self._dependent else properties.default_constraining_bijector_fn()
+        self.is_count = name in facts.counts
+        self._bijector: Any = (
+            None if self._dependent or self.is_count else properties.default_constraining_bijector_fn()
+        )
         self.raw_shape = (
             tuple(self._bijector.inverse_event_shape(tf.TensorShape(self.shape)).as_list())
             if self._bijector
@@ -105,6 +109,8 @@ class _Parameter:
             raise ValueError(
                 f"{self.name} was fixed with shape {value.shape}, expected a scalar or {self.shape}."
             ) from None
+        if self.is_count and not np.all((value >= 1) & (value == np.round(value))):
+            raise ValueError(f"{self.name}={value} is no whole number of 1 or more.")
         inside = np.isfinite(value).all() and (
             self._bijector is None or np.isfinite(self._bijector.inverse(tf.constant(full)).numpy()).all()
         )
@@ -114,13 +120,29 @@ class _Parameter:
         return value
 
 
-def _parameters(family: type[tfd.Distribution], event_shape: Sequence[int]) -> dict[str, _Parameter]:
+def _properties(family: type[tfd.Distribution], setting: int | None) -> dict[str, Any]:
+    """What TFP says of every tensor parameter of the family, free or not, by name."""
+    try:
+        properties = family.parameter_properties(dtype=tf.float32, num_classes=setting)
+    except NotImplementedError:
+        raise ValueError(
+            f"{family.__name__} states no parameters: define its class method _parameter_properties, as "
+            "tfvae.families.Gompertz does."
+        ) from None
+    # TFP's map onto the simplex fails under NumPy 2.4; probabilities of a vector can be fixed as logits.
+    simplex = {name for name, p in properties.items() if _constraint_of(p) is tfb.SoftmaxCentered}
+    return {name: value for name, value in properties.items() if value.is_tensor and name not in simplex}
+
+
+def _constraint_of(properties: Any) -> Any:
+    return properties.default_constraining_bijector_fn
+
+
+def _parameters(
+    family: type[tfd.Distribution], event_shape: Sequence[int], setting: int | None
+) -> dict[str, _Parameter]:
     """Every tensor parameter of the family, free or not: in TFP's order, those that depend on others last."""
-    properties = {
-        name: value
-        for name, value in family.parameter_properties(dtype=tf.float32).items()
-        if value.is_tensor and not (name == "probs" and issubclass(family, tfd.OneHotCategorical))
-    }
+    properties = _properties(family, setting)
     dependent = list(_facts(family).dependent)
     names = [name for name in properties if name not in dependent] + dependent
     return {name: _Parameter(family, name, properties[name], event_shape) for name in names}
@@ -144,10 +166,13 @@ class DistributionLayer(keras.layers.Layer):
         shared: Parameters that are learned, but no function of the features: their names, or by name a shape that
             broadcasts to the parameter's, such as () for one number for all of the event. They start where the bias
             initializer puts a free one whose features are zero.
-        **fixed: Parameters that are constants instead of being learned: scalars, or arrays of the parameter's shape.
+        **fixed: Parameters that are constants instead of being learned: scalars, or arrays of the parameter's shape;
+            and the number that a family's parameters take their shape from: ``num_classes`` of a Categorical or an
+            OrderedLogistic, ``rank`` of a low-rank normal, ``num_components`` of a NormalMixture.
 
     Raises:
-        ValueError: For an unknown family, an unknown parameter name or a fixed value outside its support.
+        ValueError: For an unknown family, one that no layer builds, an unknown parameter name or a fixed value outside
+            its support.
 
     Example:
         >>> posterior = DistributionLayer("Normal", [2])
@@ -178,7 +203,10 @@ class DistributionLayer(keras.layers.Layer):
         if any(size < 1 for size in self.event_shape):
             raise ValueError(f"event_shape must hold positive sizes, received {self.event_shape}.")
         self._constraints = dict(constraints or {})
-        self._split(_parameters(self.family, self.event_shape), fixed, shared)
+        self.setting, fixed = self._taken_setting(fixed)
+        number = next(iter(self.setting.values()), None)
+        self._split(_parameters(self.family, self.event_shape, number), fixed, shared)
+        self._arguments = {k: v for k, v in self.setting.items() if k in inspect.signature(self.family).parameters}
         self.projection: keras.layers.Dense | None = None
         self.shared_weights: dict[str, keras.Variable] = {}
         self._regularizer = keras.regularizers.get(kernel_regularizer)
@@ -186,6 +214,19 @@ class DistributionLayer(keras.layers.Layer):
             "kernel_initializer": keras.initializers.get(kernel_initializer),
             "bias_initializer": keras.initializers.get(bias_initializer),
         }
+
+    def _taken_setting(self, fixed: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
+        """The family's setting, by name, and what else is fixed."""
+        facts, name, rest = _facts(self.family), self.family.__name__, dict(fixed)
+        if facts.setting is None:
+            return {}, rest
+        value = rest.pop(facts.setting, self.event_shape[-1] if facts.is_event_size else None)
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+            raise ValueError(
+                f"{name} needs {facts.setting}=, a whole number of 1 or more, received {value}: "
+                f"DistributionLayer({name!r}, {list(self.event_shape)}, {facts.setting}=4)."
+            )
+        return {facts.setting: int(value)}, rest
 
     def _split(
         self,
@@ -202,8 +243,14 @@ class DistributionLayer(keras.layers.Layer):
         if low is not None and high is not None and not np.all(low < high):
             raise ValueError(f"{self.family.__name__} needs low < high, received low={low} and high={high}.")
         replaced = {_facts(self.family).other_spelling.get(name, name) for name in (*fixed, *shapes)}
-        preferred = self.family.parameter_properties(dtype=tf.float32)
+        preferred = _properties(self.family, next(iter(self.setting.values()), None))
         self._free = [p for name, p in parameters.items() if preferred[name].is_preferred and name not in replaced]
+        counts = [p.name for p in (*self._free, *(parameters[name] for name in shapes)) if p.is_count]
+        if counts:
+            raise ValueError(
+                f"{self.family.__name__} needs a fixed {' and '.join(counts)}, for no gradient learns a whole number: "
+                f"DistributionLayer({self.family.__name__!r}, {list(self.event_shape)}, {counts[0]}=10)."
+            )
         self._shared = [p for name, p in parameters.items() if name in shapes]
         self._constrain()
         self.shared = {p.name: p.shared_shape(shapes[p.name]) for p in self._shared}
@@ -325,13 +372,17 @@ class DistributionLayer(keras.layers.Layer):
             >>> DistributionLayer("Normal", [2]).distribution({"loc": tf.zeros([5, 2]), "scale": 1.0}).event_shape
             TensorShape([2])
         """
-        base = self.family(**parameters)
+        base = self.family(**parameters, **self._arguments)
         wrapped = len(self.event_shape) - base.event_shape.rank
         return tfd.Independent(base, wrapped) if wrapped else base
 
     def call(self, features: tf.Tensor) -> tfd.Distribution:
         """See ``DistributionLayer``."""
-        return self.distribution(self.parameters(features))
+        parameters = self.parameters(features)
+        found = self.distribution(parameters)
+        if parameters:
+            return found
+        return tfd.BatchBroadcast(found, tf.shape(features)[: features.shape.rank - 1 - len(self._positions)])
 
     def held(self, features: tf.Tensor) -> tfd.Distribution:
         """The same distribution with its parameters stopped: its log-density has a gradient in z alone.
@@ -352,7 +403,7 @@ class DistributionLayer(keras.layers.Layer):
             >>> DistributionLayer("Normal", [2], scale=0.5, constraints={"loc": "sigmoid"}).describe()
             Family(name='Normal', fixed={'scale': 0.5}, shared=[], constraints={'loc': 'sigmoid'})
         """
-        fixed = {name: value.tolist() for name, value in self.fixed.items()}
+        fixed = {**self.setting, **{name: value.tolist() for name, value in self.fixed.items()}}
         return Family(self.family.__name__, fixed, list(self.shared), dict(self._constraints))
 
     def get_config(self) -> dict[str, Any]:
@@ -365,6 +416,7 @@ class DistributionLayer(keras.layers.Layer):
             "shared": {name: list(shape) for name, shape in self.shared.items()},
             "name": self.name,
             "trainable": self.trainable,
+            **self.setting,
             **{name: value.tolist() for name, value in self.fixed.items()},
         }
 

@@ -82,12 +82,19 @@ def _broken(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
 
 
 def _off(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
-    if layer.facts is None or (layer.facts.support.total is None and not layer.facts.support.is_unit):
+    if layer.facts is None:
         return tf.constant(0.0)
+    support, off = layer.facts.support, [tf.constant(0.0)]
     x = tf.cast(x, tf.float32)
-    if layer.facts.support.is_unit:
-        return tf.reduce_max(tf.abs(tf.norm(x, axis=-1) - 1.0))
-    return tf.reduce_max(tf.abs(tf.reduce_sum(x, axis=-1) - layer.facts.support.total))
+    if support.is_unit:
+        off.append(tf.reduce_max(tf.abs(tf.norm(x, axis=-1) - 1.0)))
+    if support.total is not None:
+        total = layer.fixed[support.total] if isinstance(support.total, str) else support.total
+        off.append(tf.reduce_max(tf.abs(tf.reduce_sum(x, axis=-1) - total)))
+    if support.at_most is not None:
+        setting = layer.setting.get(support.at_most)
+        off.append(tf.reduce_max(x - (layer.fixed[support.at_most] if setting is None else setting - 1)))
+    return tf.reduce_max(tf.stack(off))
 
 
 def complaint(layer: DistributionLayer, extent: Sequence[float]) -> str | None:

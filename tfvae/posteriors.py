@@ -84,6 +84,8 @@ def from_noise(distribution: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
     """
     if isinstance(distribution, tfd.MultivariateNormalLinearOperator):
         return distribution.loc + distribution.scale.matvec(noise)
+    if isinstance(distribution, tfd.MultivariateNormalDiagPlusLowRankCovariance):
+        return distribution.mean() + tf.linalg.matvec(tf.linalg.cholesky(distribution.covariance()), noise)
     if isinstance(distribution, _FLOW):
         return distribution.bijector.forward(from_noise(distribution.distribution, noise))
     if not isinstance(distribution, _PRODUCTS):
@@ -109,7 +111,7 @@ def mean(posterior: tfd.Distribution) -> tf.Tensor:
     except NotImplementedError:
         return tf.reduce_mean(_draws(posterior), axis=0)
     try:
-        return tf.where(tf.math.is_finite(value), value, posterior.mode())
+        return tf.where(tf.math.is_finite(value), value, tf.cast(posterior.mode(), value.dtype))
     except NotImplementedError:
         return value
 
@@ -127,4 +129,4 @@ def stddev(posterior: tfd.Distribution) -> tf.Tensor:
 
 
 def _draws(distribution: tfd.Distribution) -> tf.Tensor:
-    return replicas.sample(distribution, tf.constant([0, 0]), before=[_NUM_DRAWS])
+    return tf.cast(replicas.sample(distribution, tf.constant([0, 0]), before=[_NUM_DRAWS]), tf.float32)

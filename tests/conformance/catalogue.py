@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import scipy.special
 import scipy.stats
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 Array = np.ndarray
 Parameters = Mapping[str, Array]
@@ -47,6 +49,18 @@ def lower_triangle(raw: Array, _: Parameters) -> Array:
     return matrix
 
 
+def _rising(raw: Array, _: Parameters) -> Array:
+    """Cut points: the first is free, and each of the others lies above the one before it."""
+    raw = raw.reshape(*raw.shape[:-1], SIZE, 3)
+    return np.cumsum(np.concatenate([raw[..., :1], np.exp(raw[..., 1:])], axis=-1), axis=-1)
+
+
+def _grades(p: Parameters) -> Array:
+    """P(x = k) = sigmoid(c_k - loc) - sigmoid(c_(k-1) - loc) for cut points c."""
+    below = scipy.special.expit(p["cutpoints"] - p["loc"][..., None])
+    return np.diff(below, axis=-1, prepend=0.0, append=1.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
     """One family.
@@ -60,6 +74,8 @@ class Family:
         x: An observation inside the support, for a likelihood.
         mean: ``parameters`` -> E[x], for a likelihood.
         sizes: Raw numbers of each parameter that needs another count than one for each coordinate.
+        fixed: What the user gives beside the name: a count, a number of classes.
+        tfp: TFP's distribution from ``parameters``, where its class takes others than the layer's.
     """
 
     name: str
@@ -70,6 +86,8 @@ class Family:
     x: tuple[float, ...] = ()
     mean: Callable[[Parameters], Array] | None = None
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    fixed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    tfp: Callable[[Parameters], Any] | None = None
 
     def parameters(self, raw: Array) -> dict[str, Array]:
         """The parameters in float64, from the raw projection ``[..., n]``."""
@@ -236,6 +254,70 @@ POSTERIORS = [
     ),
 ]
 
+POSTERIORS += [
+    Family(
+        "MultivariateNormalDiagPlusLowRankCovariance",
+        {
+            "loc": real,
+            "cov_diag_factor": lambda raw, _: 1e-5 + np.logaddexp(0.0, raw),
+            "cov_perturb_factor": lambda raw, _: raw.reshape(*raw.shape[:-1], SIZE, 2),
+        },
+        lambda x, p: _rows(
+            lambda row, loc, d, v: scipy.stats.multivariate_normal(loc, np.diag(d) + v @ v.T).logpdf(row),
+            x,
+            p["loc"],
+            p["cov_diag_factor"],
+            p["cov_perturb_factor"],
+        ),
+        cdf=lambda x, p: scipy.stats.norm(
+            p["loc"], np.sqrt(p["cov_diag_factor"] + np.sum(p["cov_perturb_factor"] ** 2, axis=-1))
+        ).cdf(x),
+        scalar=False,
+        sizes={"cov_perturb_factor": 2 * SIZE},
+        fixed={"rank": 2},
+        tfp=lambda p: tfd.MultivariateNormalDiagPlusLowRankCovariance(**p),
+    ),
+    Family(
+        "NormalMixture",
+        {
+            "logits": real,
+            "loc": lambda raw, _: raw.reshape(*raw.shape[:-1], 2, SIZE),
+            "scale": lambda raw, _: 1e-5 + np.logaddexp(0.0, raw).reshape(*raw.shape[:-1], 2, SIZE),
+        },
+        lambda x, p: scipy.special.logsumexp(
+            scipy.special.log_softmax(p["logits"], axis=-1)
+            + scipy.stats.norm(p["loc"], p["scale"]).logpdf(x[..., None, :]).sum(axis=-1),
+            axis=-1,
+        ),
+        cdf=lambda x, p: np.sum(
+            scipy.special.softmax(p["logits"], axis=-1)[..., None]
+            * scipy.stats.norm(p["loc"], p["scale"]).cdf(x[..., None, :]),
+            axis=-2,
+        ),
+        scalar=False,
+        sizes={"logits": 2, "loc": 2 * SIZE, "scale": 2 * SIZE},
+        fixed={"num_components": 2},
+        tfp=lambda p: tfd.MixtureSameFamily(
+            tfd.Categorical(logits=p["logits"]), tfd.Independent(tfd.Normal(p["loc"], p["scale"]), 1)
+        ),
+    ),
+    Family(
+        "PowerSpherical",
+        {
+            "concentration": above(1.0),
+            "mean_direction": lambda raw, p: raw / np.linalg.norm(raw, axis=-1, keepdims=True),
+        },
+        # (1 + mu.x)^k over its normaliser in three dimensions, 2^(k+1) 2 pi / (k + 1).
+        lambda x, p: (
+            p["concentration"][..., 0] * np.log1p(np.sum(p["mean_direction"] * x, axis=-1))
+            - np.log(2 * np.pi * 2 ** (p["concentration"][..., 0] + 1) / (p["concentration"][..., 0] + 1))
+        ),
+        scalar=False,
+        sizes={"concentration": 1},
+        tfp=lambda p: tfd.PowerSpherical(p["mean_direction"], p["concentration"][..., 0]),
+    ),
+]
+
 LIKELIHOODS = [
     _discrete(
         "Bernoulli",
@@ -266,5 +348,81 @@ LIKELIHOODS = [
         {"total_count": positive, "logits": real},
         lambda p: scipy.stats.nbinom(p["total_count"], scipy.special.expit(-p["logits"])),
         x=(0.0, 3.0, 9.0),
+    ),
+    # SciPy counts the trials, TFP the failures.
+    dataclasses.replace(
+        _discrete(
+            "Geometric",
+            {"logits": real},
+            lambda p: scipy.stats.geom(scipy.special.expit(p["logits"]), loc=-1),
+            x=(0.0, 3.0, 9.0),
+        ),
+        tfp=lambda p: tfd.Geometric(logits=p["logits"]),
+    ),
+    dataclasses.replace(
+        _discrete(
+            "Binomial",
+            {"logits": real},
+            lambda p: scipy.stats.binom(9, scipy.special.expit(p["logits"])),
+            x=(0.0, 3.0, 9.0),
+        ),
+        fixed={"total_count": 9},
+        tfp=lambda p: tfd.Binomial(np.float64(9.0), logits=p["logits"]),
+    ),
+    dataclasses.replace(
+        _discrete(
+            "BetaBinomial",
+            {"concentration1": positive, "concentration0": positive},
+            lambda p: scipy.stats.betabinom(9, p["concentration1"], p["concentration0"]),
+            x=(0.0, 3.0, 9.0),
+        ),
+        fixed={"total_count": 9},
+        tfp=lambda p: tfd.BetaBinomial(np.float64(9.0), p["concentration1"], p["concentration0"]),
+    ),
+    Family(
+        "Multinomial",
+        {"logits": real},
+        lambda x, p: _rows(
+            lambda row, logits: scipy.stats.multinomial(9, scipy.special.softmax(logits)).logpmf(row), x, p["logits"]
+        ),
+        scalar=False,
+        x=(2.0, 0.0, 7.0),
+        mean=lambda p: 9 * scipy.special.softmax(p["logits"], axis=-1),
+        fixed={"total_count": 9},
+        tfp=lambda p: tfd.Multinomial(np.float64(9.0), logits=p["logits"]),
+    ),
+    Family(
+        "DirichletMultinomial",
+        {"concentration": positive},
+        lambda x, p: _rows(
+            lambda row, c: scipy.stats.dirichlet_multinomial(c, 9).logpmf(row.astype(int)), x, p["concentration"]
+        ),
+        scalar=False,
+        x=(2.0, 0.0, 7.0),
+        mean=lambda p: 9 * p["concentration"] / p["concentration"].sum(axis=-1, keepdims=True),
+        fixed={"total_count": 9},
+        tfp=lambda p: tfd.DirichletMultinomial(np.float64(9.0), p["concentration"]),
+    ),
+    Family(
+        "Categorical",
+        {"logits": lambda raw, _: raw.reshape(*raw.shape[:-1], SIZE, 4)},
+        lambda x, p: np.take_along_axis(
+            scipy.special.log_softmax(p["logits"], axis=-1), x[..., None].astype(int), axis=-1
+        )[..., 0],
+        x=(0.0, 2.0, 3.0),
+        mean=lambda p: scipy.special.softmax(p["logits"], axis=-1) @ np.arange(4.0),
+        sizes={"logits": 4 * SIZE},
+        fixed={"num_classes": 4},
+        tfp=lambda p: tfd.Categorical(logits=p["logits"], dtype=tf.int32),
+    ),
+    Family(
+        "OrderedLogistic",
+        {"cutpoints": _rising, "loc": real},
+        lambda x, p: np.log(np.take_along_axis(_grades(p), x[..., None].astype(int), axis=-1)[..., 0]),
+        x=(0.0, 2.0, 3.0),
+        mean=lambda p: _grades(p) @ np.arange(4.0),
+        sizes={"cutpoints": 3 * SIZE},
+        fixed={"num_classes": 4},
+        tfp=lambda p: tfd.OrderedLogistic(p["cutpoints"], p["loc"]),
     ),
 ]

@@ -36,6 +36,7 @@ def make_layer(family: Family, **fixed) -> DistributionLayer:
         [SIZE],
         kernel_initializer=keras.initializers.GlorotUniform(seed),
         bias_initializer=keras.initializers.RandomNormal(stddev=0.3, seed=seed),
+        **family.fixed,
         **fixed,
     )
     layer(tf.zeros([1, WIDTH]))
@@ -57,7 +58,7 @@ def tfp_log_prob(family: Family, x: np.ndarray, parameters: dict[str, np.ndarray
     integer_events = {"dtype": tf.float64} if family.name in ("Bernoulli", "OneHotCategorical") else {}
     if family.name == "VonMisesFisher":
         parameters = {**parameters, "concentration": parameters["concentration"][..., 0]}
-    base = getattr(tfd, family.name)(**parameters, **integer_events)
+    base = family.tfp(parameters) if family.tfp else getattr(tfd, family.name)(**parameters, **integer_events)
     log_prob = base.log_prob(np.asarray(x, np.float64)).numpy()
     return log_prob.sum(axis=-1) if family.scalar else log_prob
 
@@ -184,6 +185,8 @@ def test_mixed_precision(family: Family):
 def prior_for(family: Family) -> priors.Prior | None:
     if family.name == "Dirichlet":
         return priors.Family("Dirichlet", [SIZE], concentration=[1.0, 2.0, 3.0])
+    if family.name == "PowerSpherical":
+        return priors.Family("SphericalUniform", [SIZE])
     if family.name == "VonMisesFisher":
         return priors.Family("VonMisesFisher", [SIZE], mean_direction=[0.0, 0.6, 0.8], concentration=1.5)
     return None

@@ -5,21 +5,29 @@
 
 from tfvae.families import facts
 from tfvae.families.continuous import Erlang, F, Gompertz, Rayleigh, Reciprocal
-from tfvae.families.discrete import Bernoulli, OneHotCategorical
+from tfvae.families.counts import DirichletMultinomial, Geometric, Multinomial
+from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
 from tfvae.families.facts import Facts, Support
-from tfvae.families.normal import Normal
+from tfvae.families.normal import MultivariateNormalDiagPlusLowRankCovariance, Normal, NormalMixture
 from tfvae.families.random import standard_normal, standard_uniform
 from tfvae.families.registry import FAMILIES, find, register
 
 __all__ = [
     "FAMILIES",
     "Bernoulli",
+    "Categorical",
+    "DirichletMultinomial",
     "Erlang",
     "F",
     "Facts",
+    "Geometric",
     "Gompertz",
+    "Multinomial",
+    "MultivariateNormalDiagPlusLowRankCovariance",
     "Normal",
+    "NormalMixture",
     "OneHotCategorical",
+    "OrderedLogistic",
     "Rayleigh",
     "Reciprocal",
     "Support",

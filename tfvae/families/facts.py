@@ -30,7 +30,8 @@ class Support:
         is_open: Whether the density is 0 or infinite at finite ends, so that these are outside.
         is_whole: Whether they are whole numbers.
         is_picture: Whether uint8 numbers are pixels, to be divided by 255, and not taken as they are.
-        total: What the numbers along the last axis sum to.
+        total: What the numbers along the last axis sum to, or the fixed parameter that says so.
+        at_most: The fixed parameter, or the setting, that none of them exceeds; of a number of classes, one less.
         is_unit: Whether they are a vector of length 1.
         lost_dimensions: By how many dimensions the support is smaller than its event.
         instead: What to do about numbers that lie outside.
@@ -46,7 +47,8 @@ class Support:
     is_open: bool = False
     is_whole: bool = False
     is_picture: bool = True
-    total: float | None = None
+    total: float | str | None = None
+    at_most: str | None = None
     is_unit: bool = False
     lost_dimensions: int = 0
     instead: str = "Choose a likelihood for the values that x holds."
@@ -93,6 +95,20 @@ COUNTS = Support(
 )
 POSITIVE_COUNTS = dataclasses.replace(COUNTS, words="counts 1, 2, 3, ...", low=1.0)
 INTEGERS = dataclasses.replace(COUNTS, words="whole numbers", low=-math.inf)
+SUCCESSES = dataclasses.replace(COUNTS, words="counts 0, 1, 2, ... up to the total_count", at_most="total_count")
+COUNTS_OF_TOTAL = dataclasses.replace(
+    COUNTS,
+    words="counts 0, 1, 2, ... that sum to the total_count along the last axis",
+    total="total_count",
+    instead="Choose the total_count of the data, or counts of any total, such as Poisson.",
+)
+LABELS = dataclasses.replace(
+    COUNTS,
+    words="classes 0, 1, 2, ... below num_classes",
+    at_most="num_classes",
+    instead="Number the classes from 0, or choose a larger num_classes.",
+)
+PERMUTATION = dataclasses.replace(COUNTS, words="permutations of 0, 1, 2, ...", instead="Rank the values first.")
 ONE_HOT = Support(
     "indicators: a single 1 among zeros",
     low=0.0,
@@ -110,6 +126,13 @@ SIMPLEX = Support(
     total=1.0,
     lost_dimensions=1,
     instead="Divide each row by its sum, and replace zeros by a small share.",
+)
+LOG_SIMPLEX = Support(
+    "logarithms of proportions that sum to 1 along the last axis",
+    high=0.0,
+    is_picture=False,
+    lost_dimensions=1,
+    instead="Take the logarithm of proportions above 0.",
 )
 SPHERE = Support(
     "vectors of length 1",
@@ -148,6 +171,9 @@ class Facts:
         needs: What must be fixed with a fixed parameter, for no free one could be kept on the right side of it.
         other_spelling: The preferred parameter that steps aside when another is fixed: Gamma(rate=1.) leaves no
             log_rate to learn.
+        counts: Parameters that are whole numbers from 1 on, which no gradient can learn, so that the user fixes them.
+        setting: A whole number that the user gives, of which parameters take their shape: the number of classes.
+        is_event_size: Whether the setting is the length of the event's last axis, so that nobody need give it.
     """
 
     support: Support
@@ -159,6 +185,9 @@ class Facts:
     other_spelling: Mapping[str, str] = dataclasses.field(
         default_factory=lambda: {"probs": "logits", "rate": "log_rate"}
     )
+    counts: Sequence[str] = ()
+    setting: str | None = None
+    is_event_size: bool = False
 
 
 _REAL, _POSITIVE, _COUNTS = Facts(REAL), Facts(POSITIVE), Facts(COUNTS)
@@ -185,18 +214,22 @@ FACTS: dict[str, Facts] = {
     "ExpInverseGamma": _REAL,
     "Horseshoe": _REAL,
     "HalfCauchy": _REAL,
-    "HalfStudentT": _REAL,
+    "HalfStudentT": Facts(REAL, lowest={"df": 1.0}),
     "SigmoidBeta": _REAL,
     "TwoPieceNormal": _REAL,
     "TwoPieceStudentT": _REAL,
     "VonMises": _REAL,
     "Uniform": Facts(REAL, dependent={"high": _above_low}),
+    "TruncatedCauchy": Facts(REAL, dependent={"high": _above_low, "loc": _between_low_and_high}),
+    "PERT": Facts(REAL, dependent={"high": _above_low, "peak": _between_low_and_high}),
     "Triangular": Facts(REAL, dependent={"high": _above_low, "peak": _between_low_and_high}),
     # It could lie anywhere, but far outside of [low, high] float32 has no digits for what is left of it.
     "TruncatedNormal": Facts(REAL, dependent={"high": _above_low, "loc": _between_low_and_high}),
     "MultivariateNormalDiag": _REAL,
     "MultivariateNormalTriL": _REAL,
     "MultivariateNormalFullCovariance": _REAL,
+    "MultivariateNormalDiagPlusLowRankCovariance": Facts(REAL, setting="rank"),
+    "NormalMixture": Facts(REAL, setting="num_components"),
     # Positive numbers
     "Exponential": Facts(NONNEGATIVE),
     "HalfNormal": Facts(NONNEGATIVE),
@@ -212,11 +245,11 @@ FACTS: dict[str, Facts] = {
     "NoncentralChi2": _POSITIVE,
     "InverseGamma": _POSITIVE,
     "InverseGaussian": _POSITIVE,
-    "GammaGamma": _POSITIVE,
-    "BetaQuotient": _POSITIVE,
+    "GammaGamma": Facts(POSITIVE, lowest={"mixing_concentration": 1.0}),
+    "BetaQuotient": Facts(POSITIVE, lowest={"concentration1_denominator": 1.0}),
     "Rayleigh": _POSITIVE,
     "Gompertz": _POSITIVE,
-    "Erlang": _POSITIVE,
+    "Erlang": Facts(POSITIVE, setting="num_stages"),
     # Numbers between 0 and 1
     "Beta": Facts(UNIT, lowest=_BETA),
     "Kumaraswamy": Facts(UNIT, lowest=_BETA),
@@ -230,11 +263,23 @@ FACTS: dict[str, Facts] = {
     "NegativeBinomial": _COUNTS,
     "ZeroInflatedNegativeBinomial": _COUNTS,
     "Zipf": Facts(POSITIVE_COUNTS),
+    "Geometric": _COUNTS,
     "Skellam": Facts(INTEGERS),
+    "Binomial": Facts(SUCCESSES, counts=["total_count"]),
+    "BetaBinomial": Facts(SUCCESSES, counts=["total_count"]),
+    "Categorical": Facts(LABELS, setting="num_classes"),
+    "OrderedLogistic": Facts(LABELS, setting="num_classes"),
     # Vectors
+    "Multinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"]),
+    "DirichletMultinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"]),
+    "PlackettLuce": Facts(PERMUTATION),
     "OneHotCategorical": Facts(ONE_HOT),
+    "RelaxedOneHotCategorical": Facts(SIMPLEX, lowest={"temperature": 0.3}),
+    "ExpRelaxedOneHotCategorical": Facts(LOG_SIMPLEX, lowest={"temperature": 0.3}),
     "Dirichlet": Facts(SIMPLEX, lowest={"concentration": 0.3}),
     "VonMisesFisher": Facts(SPHERE, dependent={"mean_direction": _unit_vector}),
+    "PowerSpherical": Facts(SPHERE, lowest={"concentration": 1.0}, dependent={"mean_direction": _unit_vector}),
+    "SphericalUniform": Facts(SPHERE, setting="dimension", is_event_size=True),
 }
 
 

@@ -5,13 +5,20 @@ from typing import Any
 from tensorflow_probability import distributions as tfd
 
 from tfvae.families.continuous import Erlang, F, Gompertz, Rayleigh, Reciprocal
-from tfvae.families.discrete import Bernoulli, OneHotCategorical
+from tfvae.families.counts import DirichletMultinomial, Geometric, Multinomial
+from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
 from tfvae.families.facts import FACTS, Facts
-from tfvae.families.normal import Normal
+from tfvae.families.normal import MultivariateNormalDiagPlusLowRankCovariance, Normal, NormalMixture
+from tfvae.families.refused import REFUSED
 
 FAMILIES: dict[str, type[tfd.Distribution]] = {
     family.__name__: family
-    for family in (Bernoulli, Normal, OneHotCategorical, Rayleigh, Reciprocal, Gompertz, Erlang, F)
+    for family in (
+        *(Normal, MultivariateNormalDiagPlusLowRankCovariance, NormalMixture),
+        *(Bernoulli, OneHotCategorical, Categorical, OrderedLogistic),
+        *(Geometric, Multinomial, DirichletMultinomial),
+        *(Rayleigh, Reciprocal, Gompertz, Erlang, F),
+    )
 }
 
 
@@ -49,7 +56,7 @@ def find(family: str | type) -> Any:
     """The class of a family, from its name or itself.
 
     Raises:
-        ValueError: For one that is neither here, in TFP, nor registered.
+        ValueError: For one that is neither here, in TFP, nor registered, and for one that no layer builds.
 
     Example:
         >>> find("Rayleigh") is Rayleigh, find(tfd.Gamma) is tfd.Gamma
@@ -58,6 +65,9 @@ def find(family: str | type) -> Any:
     name = family if isinstance(family, str) else getattr(family, "__name__", "")
     in_tfp = getattr(tfd, name, None)
     found = FAMILIES.get(name, in_tfp)
+    if name in REFUSED and found is in_tfp:
+        why, instead = REFUSED[name]
+        raise ValueError(f"DistributionLayer does not build {name}: {why}. Instead, {instead}.")
     is_known = isinstance(found, type) and issubclass(found, tfd.Distribution)
     if not is_known or (isinstance(family, type) and family not in (found, in_tfp)):
         raise ValueError(

@@ -63,7 +63,7 @@ class Family(Prior):
 
     def get_config(self) -> dict[str, Any]:
         config = self.layer.get_config()
-        fixed = {name: config[name] for name in self.layer.fixed}
+        fixed = {name: config[name] for name in (*self.layer.fixed, *self.layer.setting)}
         own = {"distribution": config["distribution"], "event_shape": config["event_shape"], "shared": config["shared"]}
         return {**own, **fixed, "name": self.name, "trainable": self.trainable}
 

@@ -1,0 +1,120 @@
+"""Normals of low rank and mixtures of normals against SciPy, scikit-learn's formulae and quadrature."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import special, stats
+from tensorflow_probability import distributions as tfd
+
+import tfvae
+from tfvae import DistributionLayer, divergences, families, networks, posteriors, priors
+
+RNG = np.random.default_rng(0)
+LOC, D_FACTOR = RNG.normal(size=[2, 4]).astype(np.float32), RNG.uniform(0.2, 2.0, size=[2, 4]).astype(np.float32)
+V = RNG.normal(size=[2, 4, 2]).astype(np.float32)
+
+
+def low_rank(v: np.ndarray = V) -> tfd.Distribution:
+    return families.MultivariateNormalDiagPlusLowRankCovariance(LOC, D_FACTOR, v)
+
+
+def covariances(v: np.ndarray = V) -> list[np.ndarray]:
+    return [np.diag(d) + w @ w.T for d, w in zip(D_FACTOR.astype(float), v.astype(float), strict=True)]
+
+
+def test_a_low_rank_normal_is_scipys():
+    z = RNG.normal(size=[2, 4]).astype(np.float32)
+    truth = [
+        stats.multivariate_normal(m, c).logpdf(x) for m, c, x in zip(LOC, covariances(), z.astype(float), strict=True)
+    ]
+    np.testing.assert_allclose(low_rank().log_prob(z), truth, rtol=1e-4)
+    noise = tf.constant(RNG.normal(size=[100_000, 1, 4]), tf.float32)
+    for draws in (low_rank().sample(100_000, seed=[1, 2]), posteriors.from_noise(low_rank(), noise)):
+        for row in range(2):
+            np.testing.assert_allclose(np.cov(draws[:, row].numpy().T), covariances()[row], atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        lambda: priors.StandardNormal(4)(),
+        lambda: tfd.Independent(tfd.Normal([0.0, 1.0, -1.0, 0.5], [1.0, 0.5, 2.0, 1.5]), 1),
+        lambda: tfd.MultivariateNormalDiag([0.0, 1.0, -1.0, 0.5], [1.0, 0.5, 2.0, 1.5]),
+    ],
+)
+def test_its_kl_is_that_of_the_full_covariances(prior):
+    p = prior()
+    kl = divergences.closed_form_kl(low_rank(), p)
+    scale_tril = np.linalg.cholesky(np.stack(covariances())).astype(np.float32)
+    full = tfd.MultivariateNormalTriL(LOC, scale_tril)
+    as_diagonal = tfd.MultivariateNormalDiag(p.mean(), p.stddev())
+    np.testing.assert_allclose(kl, tfd.kl_divergence(full, as_diagonal), rtol=1e-4)
+    zero = np.zeros_like(V)
+    np.testing.assert_allclose(
+        divergences.closed_form_kl(low_rank(zero), p),
+        tfd.kl_divergence(tfd.MultivariateNormalDiag(LOC, np.sqrt(D_FACTOR)), as_diagonal),
+        rtol=1e-4,
+    )
+
+
+def test_a_model_trains_with_it():
+    vae = tfvae.VAE(
+        networks.mlp([8]), networks.mlp([8]),
+        DistributionLayer("MultivariateNormalDiagPlusLowRankCovariance", [3], rank=2), DistributionLayer("Normal", [5]),
+        seed=0,
+    )  # fmt: skip
+    vae.compile()
+    x = np.random.default_rng(0).normal(size=[64, 5]).astype(np.float32)
+    elbo = vae.fit(x, epochs=3, verbose=0).history["elbo"]
+    assert elbo[-1] > elbo[0] and vae.terms(x, 2).kl_is_exact
+
+
+def mixture(weight: tf.Tensor) -> tfd.Distribution:
+    logits = tf.stack([tf.math.log(weight), tf.math.log(1.0 - weight)])
+    return families.NormalMixture(logits, loc=[[-1.0], [2.0]], scale=[[0.5], [1.0]])
+
+
+def test_a_mixture_is_the_sum_of_its_components():
+    z = np.linspace(-3, 5, 21, dtype=np.float32)[:, None]
+    truth = special.logsumexp(
+        [np.log(0.3) + stats.norm(-1, 0.5).logpdf(z), np.log(0.7) + stats.norm(2, 1).logpdf(z)], axis=0
+    )[:, 0]
+    q = mixture(tf.constant(0.3))
+    np.testing.assert_allclose(q.log_prob(z), truth, rtol=1e-5)
+    draws = np.ravel(q.sample(20_000, seed=[1, 2]))
+    assert stats.kstest(draws, lambda t: 0.3 * stats.norm(-1, 0.5).cdf(t) + 0.7 * stats.norm(2, 1).cdf(t)).pvalue > 1e-3
+
+
+def test_the_gradient_of_a_draw_reaches_the_weights_of_a_mixture():
+    """d E[z] / dπ = loc_0 - loc_1 = -3, d E[z²] / dπ = (1 + 0.25) - (4 + 1) = -3.75."""
+    weight = tf.fill([20_000], 0.3)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def gradients(weight):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(weight)
+            logits = tf.stack([tf.math.log(weight), tf.math.log(1.0 - weight)], axis=-1)
+            z = families.NormalMixture(logits, loc=[[-1.0], [2.0]], scale=[[0.5], [1.0]]).sample(seed=[1, 2])
+            square = z**2
+        return tape.gradient(z, weight), tape.gradient(square, weight)
+
+    for found, truth in zip(gradients(weight), (-3.0, -3.75), strict=True):
+        error = np.std(found) / np.sqrt(20_000)
+        assert abs(np.mean(found) - truth) < 4 * error and error < 0.2
+
+
+def test_a_hypersphere_has_a_posterior_and_its_uniform_prior():
+    vae = tfvae.VAE(
+        networks.mlp([8]), networks.mlp([8]),
+        DistributionLayer("PowerSpherical", [4]), DistributionLayer("Normal", [5]),
+        prior=priors.Family("SphericalUniform", [4]), seed=0,
+    )  # fmt: skip
+    x = np.random.default_rng(0).normal(size=[16, 5]).astype(np.float32)
+    terms = vae.terms(x, 500)
+    assert terms.kl_is_exact
+    estimate = np.mean(terms.log_posterior - terms.log_prior, axis=0)
+    error = np.std(terms.log_posterior - terms.log_prior, axis=0) / np.sqrt(500)
+    assert np.all(np.abs(estimate - terms.kl) < 4.5 * error)
+    np.testing.assert_allclose(np.linalg.norm(terms.z, axis=-1), 1.0, rtol=1e-5)
+    vae.compile()
+    assert np.isfinite(vae.fit(x, epochs=2, verbose=0).history["elbo"]).all()
