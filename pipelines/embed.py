@@ -235,6 +235,7 @@ def read_embeddings(output: str) -> pa.Table:
         PipelineError: The output is not complete.
 
     Example:
+        >>> import pyarrow.parquet as pq
         >>> from pipelines.embedding.parquet_parts import part_table
         >>> output = Output("embeddings/tiny")  # by hand, what ``run`` does
         >>> with output.writing("part.parquet") as file:

@@ -22,7 +22,7 @@ def reject(output: Output, units: Sequence[Unit]) -> None:
     """Keeps the first row of each key, in the order of the plan, and rejects the later ones.
 
     Example:
-        >>> from pipelines import embed, preprocess
+        >>> import pyarrow.parquet as pq
         >>> output = Output("embeddings/twice")
         >>> units = [Unit(f"all-{i}", 1, (f"{i}.parquet",), "", {"file": "x", "first": i, "rows": 1}) for i in (0, 1)]
         >>> for unit in units:
