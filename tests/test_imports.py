@@ -28,7 +28,6 @@ _PARTS = {
     "divergences",
     "objectives",
     "priors",
-    "regularizers",
 }
 _MODELS = _LAYERS | _PARTS | {"models"}
 _ALL = _MODELS | {"baselines", "evaluation", "plots", "callbacks", "data", "exporting"}
@@ -49,7 +48,6 @@ TFVAE: dict[str, set[str]] = {
     "likelihoods": _LAYERS | {"observations"},
     "networks": set(),
     "priors": _LAYERS | {"divergences"},
-    "regularizers": set(),
     "models": _LAYERS | _PARTS,
     "baselines": _MODELS | {"evaluation"},
     "evaluation": _MODELS,
