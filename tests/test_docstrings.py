@@ -40,6 +40,7 @@ CORE = [
 ]
 # What a user names in six lines of Keras has an example; these are reached through those.
 NO_EXAMPLE = {
+    "observations.Noise",  # a protocol
     "engine.batches.Group",
     "engine.batches.ArrayBatches",  # what fit makes of its input
     "engine.batches.StreamBatches",

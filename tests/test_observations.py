@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import stats
 from tensorflow_probability import distributions as tfd
 
 import tfvae
@@ -139,7 +140,7 @@ def test_binarising_needs_a_family_of_0_and_1():
     with pytest.raises(ValueError, match="which a Beta likelihood does not score"):
         tfvae.VAE(
             networks.mlp([4]), networks.mlp([4]), DistributionLayer("Normal", [2]), DistributionLayer("Beta", [3]),
-            binarize=True,
+            noise=observations.Binarized(),
         )  # fmt: skip
 
 
@@ -160,3 +161,37 @@ def test_what_the_user_fixed_bounds_the_observations(family, fixed, good, bad):
     with pytest.raises(ValueError, match=f"but a {family} likelihood scores"):
         observations.check(layer, tf.constant(bad))
     assert observations.byte_scale(layer) == 1.0
+
+
+# Noise
+
+
+def test_dequantised_levels_fill_their_cells_evenly():
+    levels = np.repeat(np.arange(256), 400)
+    x = observations.Dequantized()(tf.constant(levels[None] / 255, tf.float32), tf.constant([1, 2])).numpy()[0] * 256
+    within = x - levels
+    assert within.min() >= 0 and within.max() < 1
+    assert stats.kstest(within, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("noise", [observations.Binarized(), observations.Dequantized()])
+def test_noise_is_saved_with_its_model_and_new_for_each_seed(noise):
+    config = keras.saving.serialize_keras_object(noise)
+    again = keras.saving.deserialize_keras_object(config)
+    x = tf.fill([3, 50], 0.5)
+    first, other = (again(x, tf.constant([0, seed])).numpy() for seed in (1, 2))
+    np.testing.assert_array_equal(first, noise(x, tf.constant([0, 1])))
+    assert np.any(first != other)
+
+
+@pytest.mark.parametrize("family", ["Bernoulli", "Poisson", "OneHotCategorical"])
+def test_dequantised_levels_need_a_density(family):
+    with pytest.raises(ValueError, match=f"but a {family} likelihood scores whole ones or levels"):
+        observations.Dequantized().check(DistributionLayer(family, [3]))
+
+
+def test_a_uniform_density_of_dequantised_levels_is_a_bit_for_each():
+    """log p(b) = log p((b + u) / 256) - D log 256 exactly where the density is flat."""
+    layer = DistributionLayer("Uniform", [4], low=0.0, high=1.0)
+    x = observations.Dequantized()(tf.constant([[0.0, 0.2, 0.8, 1.0]]), tf.constant([3, 4]))
+    assert float(layer(tf.zeros([1, 2])).log_prob(x)[0]) - 4 * np.log(256) == pytest.approx(-4 * np.log(256))

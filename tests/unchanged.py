@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 import tfvae
 from pipelines import preprocess
-from tfvae import baselines, evaluation, likelihoods, networks, objectives, posteriors, priors
+from tfvae import baselines, evaluation, likelihoods, networks, objectives, observations, posteriors, priors
 
 RECORD = pathlib.Path(__file__).with_name("unchanged.json")
 
@@ -55,7 +55,7 @@ def fits() -> dict[str, Callable[[], dict[str, list[float]]]]:
         "floats": lambda: history(vae(), digits().astype("float32") / 255),
         "stream": lambda: history(vae(), tf.data.Dataset.from_tensor_slices(digits()).batch(64)),
         "steps": lambda: history(vae(), digits(), steps_per_epoch=4, batch_size=64),
-        "binarized": lambda: history(vae(binarize=True), digits()),
+        "binarized": lambda: history(vae(noise=observations.Binarized()), digits()),
         "importance_weighted": lambda: history(vae(objective=objectives.importance_weighted, num_samples=5), digits()),
         "score_function": lambda: history(vae(objective=objectives.score_function, num_samples=2), digits()),
         "estimator_a": lambda: history(vae(objective=objectives.elbo_a), digits()),

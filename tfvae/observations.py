@@ -5,11 +5,16 @@ a program, and judged from four numbers afterwards, so that a stream costs no mo
 """
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
+import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
+from tfvae import families
 from tfvae.distribution_layer import DistributionLayer
+from tfvae.engine import replicas
 
 _TOLERANCE = 1e-3  # for sums and lengths that were made in float32
 
@@ -142,3 +147,75 @@ def check(layer: DistributionLayer, x: tf.Tensor) -> None:
         )
     if problem is not None:
         raise ValueError(problem)
+
+
+class Noise(Protocol):
+    """What a model draws of x anew whenever ``fit`` or ``evaluate`` sees a row; serialisable, as Keras asks."""
+
+    def __call__(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """x ``[B, *event]`` of floats with the noise that ``seed``, int32 ``[2]``, fixes."""
+
+    def check(self, likelihood: DistributionLayer) -> None:
+        """Raise ValueError if the likelihood cannot score what is drawn."""
+
+
+class _Plain:
+    """A class without settings, as Keras serialises it."""
+
+    def get_config(self) -> dict[str, Any]:
+        """No settings."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        return cls()
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class Binarized(_Plain):
+    """Each pixel is 0 or 1, with its intensity as probability (dynamic binarisation, arXiv 1509.00519, section 5).
+
+    Example:
+        >>> sorted(set(Binarized()(tf.fill([1, 100], 0.5), tf.constant([0, 1])).numpy().ravel().tolist()))
+        [0.0, 1.0]
+    """
+
+    def __call__(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """See ``Noise``."""
+        return replicas.sample(families.Bernoulli(probs=x), seed)
+
+    def check(self, likelihood: DistributionLayer) -> None:
+        """See ``Noise``."""
+        if likelihood.facts is None or likelihood.facts.support is not families.facts.BINARY:
+            raise ValueError(
+                f"Binarized makes pixels of 0 and 1, which a {likelihood.family.__name__} likelihood does not score: "
+                "use likelihoods.bernoulli, or leave x as it is."
+            )
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class Dequantized(_Plain):
+    """Each 8-bit level b becomes (b + u) / 256, u uniform: a density of it bounds the probability of b from below.
+
+    For log p(b) ≥ E log p((b + u) / 256) - D log 256 (Theis et al., arXiv 1511.01844, section 3.1), D pixels, so a
+    density in nats becomes a bound on those of the bytes when D log 256 is taken off.
+
+    Example:
+        >>> x = Dequantized()(tf.constant([[0.0, 1.0]]), tf.constant([0, 1])).numpy()[0]
+        >>> bool(0 <= x[0] < 1 / 256), bool(255 / 256 <= x[1] < 1)
+        (True, True)
+    """
+
+    def __call__(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """See ``Noise``; x are levels divided by 255, as the model divides bytes."""
+        u = replicas.sample(tfd.Uniform(tf.zeros_like(x), 1.0), seed)
+        return (tf.round(255.0 * x) + tf.minimum(u, 0.9999)) / 256.0
+
+    def check(self, likelihood: DistributionLayer) -> None:
+        """See ``Noise``."""
+        support = likelihood.facts.support if likelihood.facts else None
+        if support is None or support.is_whole or support is families.facts.BINARY:
+            raise ValueError(
+                f"Dequantized makes real numbers of levels, but a {likelihood.family.__name__} likelihood scores "
+                "whole ones or levels themselves: take a likelihood of real numbers, such as likelihoods.normal."
+            )

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from tfvae import VAE, DistributionLayer, likelihoods, networks, posteriors
+from tfvae import VAE, DistributionLayer, likelihoods, networks, observations, posteriors
 from tfvae.baselines import MonteCarloEM
 from tfvae.engine import keras_private
 from tfvae.engine.replicas import Rows
@@ -340,7 +340,7 @@ def test_chains_live_on_one_device_and_belong_to_rows_that_stay(x):
         model.compile(jit_compile=False)
     with pytest.raises(ValueError, match=r"without tf\.distribute"):
         model.fit(x, verbose=0)
-    model.vae.binarize = True
+    model.vae.noise = observations.Binarized()
     with pytest.raises(ValueError, match="binarise x itself"):
         MonteCarloEM(model.vae, ROWS)
 

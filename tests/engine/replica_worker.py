@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae import VAE, baselines, likelihoods, networks, posteriors
+from tfvae import VAE, baselines, likelihoods, networks, observations, posteriors
 
 ROWS, PIXELS = 50, 8
 X = np.random.default_rng(0).integers(0, 256, [ROWS, PIXELS], np.uint8)
@@ -53,7 +53,7 @@ def model(case: dict[str, Any]) -> keras.Model:
         *layers,
         num_samples=case.get("num_samples", 1),
         seed=1,
-        binarize="binarize" in case,
+        noise=observations.Binarized() if "binarize" in case else None,
     )
     trained = case["trainer"](vae) if "trainer" in case else vae
     adam = optimizer(case.get("optimizer", "adam"), case.get("rate", 0.01))

@@ -19,7 +19,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 import tfvae
 from pipelines.formats.images import pixels
-from tfvae import likelihoods, networks, objectives, posteriors
+from tfvae import likelihoods, networks, objectives, posteriors, priors
 from tfvae.checks import rules
 from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
 from tfvae.exporting import guards, warmup
@@ -317,10 +317,10 @@ def test_what_only_training_reads_is_not_stored(tmp_path):
     np.testing.assert_allclose(embedded, vae.embed(IMAGES), rtol=1e-5, atol=1e-6)
 
 
-class Ring(keras.layers.Layer):
+class Ring(priors.Prior):
     """A prior of the user's own: four normals on a circle, which no table of ours knows."""
 
-    def distribution(self) -> tfd.Distribution:
+    def distribution(self, condition=None) -> tfd.Distribution:
         places = tf.constant([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
         return tfd.MixtureSameFamily(
             tfd.Categorical(tf.zeros([4])), tfd.Independent(tfd.Normal(places, tf.fill([4, 2], 0.5)), 1)
@@ -329,14 +329,14 @@ class Ring(keras.layers.Layer):
 
 def test_a_model_with_a_prior_of_the_users_own_is_exported(tmp_path):
     parts = (posteriors.diagonal_normal(2), likelihoods.bernoulli([4]))
-    vae = tfvae.VAE(networks.mlp([8]), networks.mlp([8]), *parts, prior=Ring(), seed=0)
+    vae = tfvae.VAE(networks.mlp([8]), networks.mlp([8]), *parts, prior=Ring(2), seed=0)
     path = tfvae.export(vae, tmp_path / "m", warmup_batch_sizes=[1])
     signatures = tf.saved_model.load(path).signatures
     assert set(signatures) == {"serving_default", "embed", "reconstruct", "decode", "score"}
     x, noise = RNG.random([3, 4]).astype(np.float32), RNG.normal(size=[3, 5, 2]).astype(np.float32)
     q = vae.encode(x)
     z = q.mean() + q.stddev() * np.transpose(noise, [1, 0, 2])
-    log_weight = vae.decode(z).log_prob(x) + Ring().distribution().log_prob(z) - q.log_prob(z)
+    log_weight = vae.decode(z).log_prob(x) + Ring(2)().log_prob(z) - q.log_prob(z)
     answer = signatures["score"](x=tf.constant(x), noise=tf.constant(noise))
     np.testing.assert_allclose(answer["elbo"], tf.reduce_mean(log_weight, axis=0), rtol=1e-5)
     described = json.loads(pathlib.Path(path, "assets.extra/model.json").read_text())

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
-from tfvae import VAE, DistributionLayer, networks, objectives
+from tfvae import VAE, DistributionLayer, networks, objectives, priors
+from tfvae.observations import Binarized
 from tfvae.priors import Family, StandardNormal
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -326,7 +328,11 @@ GOOD = np.full([6, 5], 0.5, np.float32)
             lambda: fit(make_vae(), tf.data.Dataset.from_tensors(GOOD), validation_split=0.5),
             "validation_split needs an array in memory",
         ),
-        (lambda: make_vae(likelihood="Normal", binarize=True), "which a Normal likelihood does not score"),
+        (
+            lambda: make_vae(likelihood="Normal", noise=Binarized()),
+            "which a Normal likelihood does not score",
+        ),
+        (lambda: make_vae(prior=tfd.Normal([0.0, 0.0], 1.0)), "The prior is a Normal, expected one of priors"),
         (lambda: make_vae(num_samples=0), "num_samples must be at least 1, received 0"),
         (lambda: make_vae().terms(GOOD, 0), "num_samples must be at least 1, received 0"),
         (lambda: make_vae().elbo(GOOD, num_samples=-1), "num_samples must be at least 1, received -1"),
@@ -368,7 +374,7 @@ def binarising_vae() -> tuple[VAE, np.ndarray]:
     """A VAE whose log p(x|z) knows nothing of z and whose KL is 50 x₀²; and its logits."""
     scale = DistributionLayer("Normal", [1], scale=1.0)
     likelihood = DistributionLayer("Bernoulli", [3])
-    vae = VAE(Steep(), keras.layers.Identity(), scale, likelihood, binarize=True, seed=4)
+    vae = VAE(Steep(), keras.layers.Identity(), scale, likelihood, noise=Binarized(), seed=4)
     logits = np.array([-1.0, 0.5, 2.0], np.float32)
     vae.posterior.set_weights([np.array([[1.0], [0.0]]), np.zeros([1])])
     vae.likelihood.set_weights([np.zeros([1, 3]), logits])
@@ -419,7 +425,7 @@ def saved_vae(objective=objectives.importance_weighted) -> VAE:
         prior=Family("Normal", [2], loc=[0.5, -0.5], scale=2.0),
         objective=objective,
         num_samples=3,
-        binarize=True,
+        noise=Binarized(),
         seed=11,
         name="saved",
     )
@@ -514,3 +520,15 @@ def test_the_surrogate_is_differentiated_and_the_bound_reported(x):
     np.testing.assert_allclose(*losses, rtol=1e-6)
     for single, double in zip(*weights, strict=True):
         np.testing.assert_allclose(2 * single, double, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("code", "now"),
+    [
+        (lambda: make_vae(binarize=True), r"binarize=True is noise=tfvae.observations.Binarized\(\) now"),
+        (lambda: priors.Prior("Gamma", [2], concentration=1.0, rate=1.0), r'write priors.Family\("Gamma"'),
+    ],
+)
+def test_code_of_0_1_is_told_what_to_write_now(code, now):
+    with pytest.raises(TypeError, match=now):
+        code()

@@ -75,8 +75,10 @@ class MonteCarloEM(Trainer):
         name: str = "monte_carlo_em",
     ):
         super().__init__(vae, seed, name)
-        if vae.binarize:
-            raise ValueError("Monte Carlo EM keeps a chain for each row, which must not change: binarise x itself.")
+        if vae.noise is not None:
+            raise ValueError(
+                "Monte Carlo EM keeps a chain for each row, which must not change: put the noise into x itself."
+            )
         for number, value in (("num_rows", num_rows), ("num_updates", num_updates)):
             if value < 1:
                 raise ValueError(f"{number} must be at least 1, received {value}.")

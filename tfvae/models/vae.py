@@ -7,40 +7,27 @@ model is another argument, not a subclass.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, final
+from collections.abc import Callable, Sequence
+from typing import Any, final
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import divergences, families, objectives, observations, posteriors, priors
+from tfvae import divergences, objectives, observations, posteriors, priors
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.engine import batches, keras_private, replicas, xla
+from tfvae.engine import batches, keras_private, xla
 from tfvae.engine import model as engine
 from tfvae.engine.map_rows import map_rows
 from tfvae.engine.model import Loss
+from tfvae.models.path_weight import PathWeight
+from tfvae.models.rows import Batch, RowShape, with_condition
 from tfvae.objectives import Estimate, Latent, Terms
 from tfvae.priors.base import check_prior
 
 Objective = Callable[[Terms], Estimate]
-_PARTS = ("x", "condition", "label")
-_SERIALIZED = ("encoder", "decoder", "posterior", "likelihood", "prior", "objective", "weight_prior")
-
-
-class Batch(NamedTuple):
-    """Rows as the networks and distributions see them.
-
-    Attributes:
-        x: Observations as floats, ``[B, *event]``.
-        condition: What the networks and the prior may see beside, float32 ``[B, *condition]``; None without one.
-        label: Classes, int32 ``[B]``, -1 where unknown; None without them.
-    """
-
-    x: tf.Tensor
-    condition: tf.Tensor | None = None
-    label: tf.Tensor | None = None
+_SERIALIZED = ("encoder", "decoder", "posterior", "likelihood", "prior", "objective", "weight_prior", "noise")
 
 
 @final
@@ -64,8 +51,8 @@ class VAE(engine.UnsupervisedModel):
         objective: Terms -> Estimate, what ``fit`` maximises; ``objectives.elbo`` by default.
         num_samples: Samples of z for each row in ``fit`` and ``evaluate``, the paper's L.
         weight_prior: p(θ) on the generative weights, for a MAP estimate; none by default.
-        binarize: Whether ``fit`` and ``evaluate`` draw each pixel of x as 0 or 1, with its intensity as probability,
-            anew whenever they see a row (dynamic binarisation, arXiv 1509.00519, section 5). All else takes x as it is.
+        noise: What ``fit`` and ``evaluate`` draw anew of x whenever they see a row: ``observations.Binarized()`` or
+            ``observations.Dequantized()``; nothing by default. All else takes x as it is.
         condition_shape: Shape of the condition of one row, ``[]`` for one number; None where there is no condition.
         seed: Fixes initial noise and shuffles; drawn from Keras's global seed by default.
 
@@ -100,24 +87,24 @@ class VAE(engine.UnsupervisedModel):
         num_samples: int = 1,
         seed: int | None = None,
         weight_prior: priors.WeightPrior | None = None,
-        binarize: bool = False,
+        noise: observations.Noise | None = None,
         condition_shape: Sequence[int] | None = None,
         name: str = "vae",
+        **gone: Any,
     ):
         super().__init__(seed, name)
+        _refuse_gone(gone)
         _check_num_samples(num_samples)
-        if binarize and (likelihood.facts is None or likelihood.facts.support is not families.facts.BINARY):
-            raise ValueError(
-                f"binarize=True makes pixels of 0 and 1, which a {likelihood.family.__name__} likelihood does not "
-                "score: use likelihoods.bernoulli, or leave x as it is."
-            )
+        if noise is not None:
+            noise.check(likelihood)
         self.condition_shape = None if condition_shape is None else tuple(int(size) for size in condition_shape)
+        self._rows = RowShape(likelihood.event_shape, self.condition_shape)
         self.encoder, self.decoder = encoder, decoder
         self.posterior, self.likelihood = posterior, likelihood
         self.prior = prior or priors.StandardNormal(posterior.event_shape[-1])
         _check_prior_is_one(self.prior)
         self.objective = objective or objectives.elbo
-        self.num_samples, self.weight_prior, self.binarize = int(num_samples), weight_prior, bool(binarize)
+        self.num_samples, self.weight_prior, self.noise = int(num_samples), weight_prior, noise
         self.build((None, *self.event_shape))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -163,7 +150,7 @@ class VAE(engine.UnsupervisedModel):
     def with_prior(self, prior: priors.Prior) -> "VAE":
         """This model with another prior, one that ``priors.fit`` has fitted, say; all other parts are the same ones."""
         names = ("encoder", "decoder", "posterior", "likelihood", "objective", "num_samples", "seed", "weight_prior")
-        same = {name: getattr(self, name) for name in (*names, "binarize", "condition_shape", "name")}
+        same = {name: getattr(self, name) for name in (*names, "noise", "condition_shape", "name")}
         return VAE(prior=prior, **same)
 
     def _network(self, network: Any, first: tf.Tensor, condition: tf.Tensor | None, training: bool = False) -> Any:
@@ -177,14 +164,14 @@ class VAE(engine.UnsupervisedModel):
 
     def encode(self, x: Any, condition: Any = None, training: bool = False) -> tfd.Distribution:
         """q(z|x), batch shape ``[B]``, event shape ``[D]``, for x ``[B, *event_shape]`` or a row's parts by name."""
-        return self.posterior(self._features(self.batch(_row(x, condition)), training))
+        return self.posterior(self._features(self.batch(with_condition(x, condition)), training))
 
     def decode(self, z: Any, condition: Any = None, training: bool = False) -> tfd.Distribution:
         """p(x|z), batch shape ``[..., B]``, for z ``[..., B, D]`` and a condition ``[B, *condition_shape]``."""
         z = tf.convert_to_tensor(z, tf.float32)
         if z.shape.rank < 2 or z.shape[-1] != self.latent_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}, expected [..., B, {self.latent_dim}].")
-        condition = self._conditions(condition)
+        condition = self._rows.condition(condition)
         if condition is not None:
             size = list(condition.shape[1:])
             shape = tf.concat([tf.shape(z)[:-1], size], axis=0)
@@ -224,10 +211,10 @@ class VAE(engine.UnsupervisedModel):
         training: bool,
         weights: tf.Tensor | None,
         step: tf.Tensor | None,
-    ) -> tuple[Terms, "_PathWeight"]:
+    ) -> tuple[Terms, PathWeight]:
         _check_num_samples(num_samples)
         seed = self.next_seed(training) if seed is None else seed
-        batch, path = self.batch(x), _PathWeight()
+        batch, path = self.batch(x), PathWeight()
         features = self._features(batch, training)
         q, held = self._posteriors(features)
         z, log_posterior = posteriors.draw(q, num_samples, seed)
@@ -301,7 +288,7 @@ class VAE(engine.UnsupervisedModel):
         ``condition`` is ``[n, *condition_shape]``, where the model has one.
         """
         key = self.next_seed(False) if seed is None else tf.constant([0, seed], tf.int32)
-        given = self._conditions(condition)
+        given = self._rows.condition(condition)
         prior = self.prior(given)
         z = prior.sample(n, seed=key) if prior.batch_shape.rank == 0 else prior.sample(seed=key)
         return self.decode(z, condition).mean().numpy()
@@ -337,41 +324,7 @@ class VAE(engine.UnsupervisedModel):
 
     def prepare(self, inputs: Any) -> dict[str, tf.Tensor]:
         """A row's parts by name, as tensors ``[N, ...]`` of the model's shapes; a ValueError says what else came."""
-        given = inputs if isinstance(inputs, Mapping) else {"x": inputs}
-        unknown = sorted(set(given) - set(_PARTS))
-        if unknown or "x" not in given:
-            raise ValueError(f"A row has the parts {', '.join(given)}, expected x and, where wanted, condition, label.")
-        rows = {"x": self.observations(given["x"])}
-        condition = self._conditions(given.get("condition"))
-        if condition is not None:
-            rows["condition"] = condition
-        if given.get("label") is not None:
-            rows["label"] = _labels(given["label"])
-        return rows
-
-    def observations(self, x: Any) -> tf.Tensor:
-        """x as a uint8 or float32 tensor ``[N, *event_shape]``, or a ValueError that says what came."""
-        mend = "reshape it, or give the likelihood another event_shape"
-        x = _shaped("x", tf.convert_to_tensor(x), self.event_shape, mend)
-        if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
-            raise ValueError(f"x has dtype {x.dtype.name}, expected uint8 or a float.")
-        return x if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
-
-    def _conditions(self, condition: Any) -> tf.Tensor | None:
-        """The condition as float32 ``[B, *condition_shape]``; a ValueError where one is missing, or one too many."""
-        if self.condition_shape is None:
-            if condition is not None:
-                raise ValueError(
-                    "This model has no condition, but one came: leave it out, or make the VAE with condition_shape."
-                )
-            return None
-        if condition is None:
-            raise ValueError(
-                f"This model has a condition of shape {list(self.condition_shape)} for each row, but none came: pass "
-                '{"x": x, "condition": condition}, or condition= where there is such an argument.'
-            )
-        condition = tf.cast(tf.convert_to_tensor(condition), tf.float32)
-        return _shaped("condition", condition, self.condition_shape, "reshape it, or change the VAE's condition_shape")
+        return self._rows.prepare(inputs)
 
     def batch(self, rows: Any) -> Batch:
         """Rows, prepared or not, as the networks see them."""
@@ -394,13 +347,10 @@ class VAE(engine.UnsupervisedModel):
         return tf.cast(x, tf.float32) / observations.byte_scale(self.likelihood)
 
     def with_noise(self, inputs: dict[str, tf.Tensor], seeds: Callable[[], tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Prepared rows as ``fit`` learns from them: pixels of 0 and 1 where the VAE binarises, else as they are.
-
-        ``seeds`` gives the next seed, where the noise needs one.
-        """
-        if not self.binarize:
+        """Prepared rows as ``fit`` learns from them: x with the model's noise, from the next of ``seeds``."""
+        if self.noise is None:
             return inputs
-        return {**inputs, "x": replicas.sample(families.Bernoulli(probs=self._floats(inputs["x"])), seeds())}
+        return {**inputs, "x": self.noise(self._floats(inputs["x"]), seeds())}
 
     def batch_loss(self, inputs: dict[str, tf.Tensor], weights: tf.Tensor, training: bool) -> Loss:
         """The negative objective of each row, and the networks' own penalties."""
@@ -455,7 +405,6 @@ class VAE(engine.UnsupervisedModel):
         return {
             **{part: keras.saving.serialize_keras_object(getattr(self, part)) for part in _SERIALIZED},
             "num_samples": self.num_samples,
-            "binarize": self.binarize,
             "condition_shape": self.condition_shape,
             "seed": self.seed,
             "name": self.name,
@@ -463,6 +412,9 @@ class VAE(engine.UnsupervisedModel):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "VAE":
+        config = dict(config)
+        if config.pop("binarize", False):  # as files of 0.1 have it
+            config["noise"] = keras.saving.serialize_keras_object(observations.Binarized())
         loaded = {part: keras.saving.deserialize_keras_object(config[part]) for part in _SERIALIZED if part in config}
         return cls(**{**config, **loaded})
 
@@ -478,53 +430,15 @@ def report(terms: Terms) -> dict[str, tf.Tensor]:
     return {"elbo": objectives.elbo(terms).bound, "log_likelihood": log_likelihood, "kl": terms.kl}
 
 
-class _PathWeight:
-    """What the gradient that comes back through z counts: known once the objective has seen z, so bound late."""
-
-    weight: tf.Tensor | float | None = None
-
-    def of(self, z: tf.Tensor) -> tf.Tensor:
-        """z ``[K, B, D]``, whose gradient is multiplied by ``weight``, ``[K, B]`` or a scalar, where there is one."""
-
-        @tf.custom_gradient
-        def weighted(z: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-            def gradient(upstream: tf.Tensor) -> tf.Tensor:
-                return (
-                    upstream if self.weight is None else upstream * tf.convert_to_tensor(self.weight)[..., tf.newaxis]
-                )
-
-            return tf.identity(z), gradient
-
-        return weighted(z)
-
-
-def _row(x: Any, condition: Any) -> Any:
-    if condition is None:
-        return x
-    return {**(x if isinstance(x, Mapping) else {"x": x}), "condition": condition}
-
-
-def _labels(given: Any) -> tf.Tensor:
-    label = _shaped("label", tf.convert_to_tensor(given), (), "give each row one class, -1 where it is unknown")
-    if not label.dtype.is_integer:
-        raise ValueError(f"label has dtype {label.dtype.name}, expected whole numbers, -1 where the class is unknown.")
-    return tf.cast(label, tf.int32)
-
-
-def _shaped(name: str, tensor: tf.Tensor, shape: Sequence[int], mend: str) -> tf.Tensor:
-    """The tensor, once it is ``[N, *shape]``; one of unknown rank is taken at its word and checked as it runs."""
-    expected = tf.TensorShape([None, *shape])
-    if tensor.shape.rank is None:
-        return tf.ensure_shape(tensor, expected)
-    if not tensor.shape.is_compatible_with(expected):
-        words = ", ".join(["N", *map(str, shape)]) + ("," if not shape else "")
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({words}): {mend}.")
-    return tensor
-
-
 def _check_prior_is_one(prior: Any) -> None:
     if not isinstance(prior, priors.Prior):
         raise ValueError(
             f"The prior is a {type(prior).__name__}, expected one of priors, such as priors.StandardNormal(2) or "
             'priors.Family("Normal", [2], loc=0.0, scale=1.0).'
         )
+
+
+def _refuse_gone(arguments: dict[str, Any]) -> None:
+    for name in arguments:
+        mend = {"binarize": "binarize=True is noise=tfvae.observations.Binarized() now"}
+        raise TypeError(f"VAE has no argument {name!r}: {mend.get(name, 'see its docstring')}.")

@@ -1,0 +1,99 @@
+"""A row: x, and what may come with it; from what users pass to what networks see."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+_PARTS = ("x", "condition", "label")
+
+
+class Batch(NamedTuple):
+    """Rows as the networks and distributions see them.
+
+    Attributes:
+        x: Observations as floats, ``[B, *event]``.
+        condition: What the networks and the prior may see beside, float32 ``[B, *condition]``; None without one.
+        label: Classes, int32 ``[B]``, -1 where unknown; None without them.
+    """
+
+    x: tf.Tensor
+    condition: tf.Tensor | None = None
+    label: tf.Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RowShape:
+    """What the rows of a model look like.
+
+    Attributes:
+        event_shape: Shape of x, one observation.
+        condition_shape: Shape of its condition; None where the model has none.
+    """
+
+    event_shape: tuple[int, ...]
+    condition_shape: tuple[int, ...] | None
+
+    def prepare(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """A row's parts by name, as tensors ``[N, ...]`` of the model's shapes; a ValueError says what else came."""
+        given = inputs if isinstance(inputs, Mapping) else {"x": inputs}
+        unknown = sorted(set(given) - set(_PARTS))
+        if unknown or "x" not in given:
+            raise ValueError(f"A row has the parts {', '.join(given)}, expected x and, where wanted, condition, label.")
+        rows = {"x": self.observations(given["x"])}
+        condition = self.condition(given.get("condition"))
+        if condition is not None:
+            rows["condition"] = condition
+        if given.get("label") is not None:
+            rows["label"] = _labels(given["label"])
+        return rows
+
+    def observations(self, x: Any) -> tf.Tensor:
+        """x as a uint8 or float32 tensor ``[N, *event_shape]``, or a ValueError that says what came."""
+        mend = "reshape it, or give the likelihood another event_shape"
+        x = _shaped("x", tf.convert_to_tensor(x), self.event_shape, mend)
+        if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
+            raise ValueError(f"x has dtype {x.dtype.name}, expected uint8 or a float.")
+        return x if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
+
+    def condition(self, condition: Any) -> tf.Tensor | None:
+        """The condition as float32 ``[B, *condition_shape]``; a ValueError where one is missing, or one too many."""
+        if self.condition_shape is None:
+            if condition is not None:
+                raise ValueError(
+                    "This model has no condition, but one came: leave it out, or make the VAE with condition_shape."
+                )
+            return None
+        if condition is None:
+            raise ValueError(
+                f"This model has a condition of shape {list(self.condition_shape)} for each row, but none came: pass "
+                '{"x": x, "condition": condition}, or condition= where there is such an argument.'
+            )
+        condition = tf.cast(tf.convert_to_tensor(condition), tf.float32)
+        return _shaped("condition", condition, self.condition_shape, "reshape it, or change the VAE's condition_shape")
+
+
+def with_condition(x: Any, condition: Any) -> Any:
+    """Rows, and their condition where it was given apart."""
+    if condition is None:
+        return x
+    return {**(x if isinstance(x, Mapping) else {"x": x}), "condition": condition}
+
+
+def _labels(given: Any) -> tf.Tensor:
+    label = _shaped("label", tf.convert_to_tensor(given), (), "give each row one class, -1 where it is unknown")
+    if not label.dtype.is_integer:
+        raise ValueError(f"label has dtype {label.dtype.name}, expected whole numbers, -1 where the class is unknown.")
+    return tf.cast(label, tf.int32)
+
+
+def _shaped(name: str, tensor: tf.Tensor, shape: Sequence[int], mend: str) -> tf.Tensor:
+    """The tensor, once it is ``[N, *shape]``; one of unknown rank is taken at its word and checked as it runs."""
+    expected = tf.TensorShape([None, *shape])
+    if tensor.shape.rank is None:
+        return tf.ensure_shape(tensor, expected)
+    if not tensor.shape.is_compatible_with(expected):
+        words = ", ".join(["N", *map(str, shape)]) + ("," if not shape else "")
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({words}): {mend}.")
+    return tensor
