@@ -45,6 +45,10 @@ class Family:
         fixed: Its constant parameters: numbers, or nested lists of them.
         shared: Parameters that are learned, but no function of the features.
         constraints: Parameters that are constrained in another way than TFP's.
+
+    Example:
+        >>> DistributionLayer("Categorical", [2], num_classes=4).describe().fixed
+        {'num_classes': 4}
     """
 
     name: str

@@ -174,6 +174,10 @@ class Facts:
         counts: Parameters that are whole numbers from 1 on, which no gradient can learn, so that the user fixes them.
         setting: A whole number that the user gives, of which parameters take their shape: the number of classes.
         is_event_size: Whether the setting is the length of the event's last axis, so that nobody need give it.
+
+    Example:
+        >>> FACTS["Beta"].support is UNIT, FACTS["Beta"].lowest["concentration1"], FACTS["Binomial"].counts
+        (True, 1.0, ['total_count'])
     """
 
     support: Support

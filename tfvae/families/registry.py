@@ -39,7 +39,7 @@ def register(family: type[tfd.Distribution], facts: Facts | None = None) -> type
     Example:
         >>> class HalfUnit(tfd.HalfNormal):
         ...     pass
-        >>> register(HalfUnit, Facts(NONNEGATIVE)) is find("HalfUnit") is HalfUnit
+        >>> register(HalfUnit, Facts(FACTS["HalfNormal"].support)) is find("HalfUnit") is HalfUnit
         True
     """
     if not (isinstance(family, type) and issubclass(family, tfd.Distribution)):
