@@ -52,6 +52,7 @@ def run(
     split: str | None = None,
     key: str = contract.KEY,
     column: str = contract.X,
+    condition: str | None = None,
     keep: Sequence[str] = (),
     batch_size: int = BATCH_SIZE,
     signature: str | None = None,
@@ -73,6 +74,8 @@ def run(
             prepared dataset, else all.
         key: Column of CSV or Parquet, or feature of TFRecord files, with the key of a row.
         column: Column of Parquet, or feature of TFRecord files, with the observation.
+        condition: Column of Parquet, with numbers or lists of them, or feature of TFRecord files, with a number, that
+            holds the condition for a model that takes one; of other inputs the label.
         keep: Columns of Parquet or features of TFRecord files that the output takes over; of other inputs the label, of
             CSV files by the name of its column, which is then no part of the observation.
         batch_size: Most rows in one call of the model. The result does not depend on it beyond rounding.
@@ -103,8 +106,9 @@ def run(
     for name, value, least in (("batch_size", batch_size, 1), ("score", score, 0)):
         if value < least:
             raise PipelineError(f"{name} is {value}, expected {least} or more")
-    version, dataset = find_model(storage.absolute(model)), open_input(input, key, column, keep)
-    chosen = choose_signature(version, dataset, signature, stddev)
+    taken = list(dict.fromkeys([*keep, *([condition] if condition else [])]))
+    version, dataset = find_model(storage.absolute(model)), open_input(input, key, column, taken)
+    chosen = choose_signature(version, dataset, signature, stddev, condition)
     target, lists = Output(storage.absolute(output)), "_work/plan"
     dataset = dataset.fitted(chosen.shape, chosen.dtype).listed_in(target.file(*lists.split("/")))
     blocks = dataset.blocks(split)
@@ -116,11 +120,13 @@ def run(
         "key": key,
         "column": column,
         "keep": list(keep),
+        **({"condition": condition} if condition else {}),
     }
     observation = {"shape": list(dataset.shape or ()), "dtype": dataset.dtype}
     checksums = {block.file: dataset.checksums[block.file] for block in blocks}
     fingerprint = storage.fingerprint([KIND, version.manifest(), observation, checksums, settings])
-    handler = SavedModelHandler(version, chosen, batch_size, stddev, choose_score(version, chosen, score))
+    scoring = choose_score(version, chosen, score)
+    handler = SavedModelHandler(version, chosen, batch_size, stddev, scoring, condition, condition in keep)
     units = _units(blocks, dataset, fingerprint)
     with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
         if job.is_finished:

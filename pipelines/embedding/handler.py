@@ -15,6 +15,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from pipelines import contract
+from pipelines.embedding.conditions import take_condition
 from pipelines.embedding.keyed_noise import standard_normal
 from pipelines.embedding.saved_models import OUTPUTS, ModelVersion, Score, Signature, load
 from pipelines.errors import first_line
@@ -88,6 +89,8 @@ class SavedModelHandler(ModelHandler[UnitBlock, Embedded, Any]):
         batch_size: Most rows in one call of the model.
         stddev: Also keep ``embedding_stddev``.
         score: Also ask for the ELBO.
+        condition: The column with the condition, where the signature takes one; the blocks keep it.
+        keep_condition: Whether the output takes that column over.
 
     Example:
         >>> module, rows = tf.Module(), tf.TensorSpec([None, 2], tf.float32, "x")
@@ -107,10 +110,18 @@ class SavedModelHandler(ModelHandler[UnitBlock, Embedded, Any]):
     """
 
     def __init__(
-        self, model: ModelVersion, signature: Signature, batch_size: int, stddev: bool, score: Score | None = None
+        self,
+        model: ModelVersion,
+        signature: Signature,
+        batch_size: int,
+        stddev: bool,
+        score: Score | None = None,
+        condition: str | None = None,
+        keep_condition: bool = False,
     ):
         super().__init__()
         self._model, self._signature, self._batch_size, self._score = model, signature, batch_size, score
+        self._condition, self._keep_condition = condition, keep_condition
         self._names = OUTPUTS if stddev else OUTPUTS[:1]
         self._latency = metrics.distribution(metrics.LATENCY)
 
@@ -128,6 +139,9 @@ class SavedModelHandler(ModelHandler[UnitBlock, Embedded, Any]):
 
     def run_inference(self, batch: Any, model: Any, inference_args: dict[str, Any] | None = None) -> Iterable[Embedded]:
         """One block in, one out; rows that raise, or whose outputs are not finite, are moved to its rejections."""
+        import tensorflow as tf
+
+        batch, condition = self._with_condition(batch)
         block, dimension = batch.block, self._signature.dimension
         outputs: dict[str, np.ndarray] = {
             name: np.full((len(block), dimension), np.nan, np.float32) for name in self._names
@@ -138,9 +152,10 @@ class SavedModelHandler(ModelHandler[UnitBlock, Embedded, Any]):
 
         def work(rows: Sequence[int]) -> None:
             some = slice(rows[0], rows[-1] + 1)
-            results = self._embed(model, block.x[some])
+            given = {} if condition is None else {contract.CONDITION: tf.convert_to_tensor(condition[some])}
+            results = self._embed(model, block.x[some], given)
             if self._score:
-                results[contract.ROW_SCORE] = self._elbo(model, self._score, block.keys[some], block.x[some])
+                results[contract.ROW_SCORE] = self._elbo(model, self._score, block.keys[some], block.x[some], given)
             for name, values in results.items():
                 outputs[name][some] = values
 
@@ -151,19 +166,27 @@ class SavedModelHandler(ModelHandler[UnitBlock, Embedded, Any]):
             bisect(range(first, min(first + self._batch_size, len(block))), work, reject)
         return [_without_bad_rows(batch, outputs, reasons)]
 
-    def _embed(self, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
+    def _with_condition(self, batch: UnitBlock) -> tuple[UnitBlock, np.ndarray | None]:
+        """The rows whose condition can be taken, and the conditions; all rows where there is none."""
+        if self._condition is None or self._signature.condition is None:
+            return batch, None
+        block, condition = take_condition(batch.block, self._condition, self._signature.condition, self._keep_condition)
+        return dataclasses.replace(batch, block=block), condition
+
+    def _embed(self, model: Any, x: np.ndarray, given: dict[str, Any]) -> dict[str, np.ndarray]:
         import tensorflow as tf
 
+        inputs = {self._signature.input: tf.convert_to_tensor(x), **given}
         with metrics.timing(self._latency):  # until the values are here: a GPU works behind the call
-            results = model.signatures[self._signature.name](**{self._signature.input: tf.convert_to_tensor(x)})
+            results = model.signatures[self._signature.name](**inputs)
             return {name: _shaped(name, results[name], (len(x), self._signature.dimension)) for name in self._names}
 
     @staticmethod
-    def _elbo(model: Any, score: Score, keys: Sequence[str], x: np.ndarray) -> np.ndarray:
+    def _elbo(model: Any, score: Score, keys: Sequence[str], x: np.ndarray, given: dict[str, Any]) -> np.ndarray:
         import tensorflow as tf
 
         noise = standard_normal(keys, score.num_samples, score.dimension)
-        inputs = {score.input: tf.convert_to_tensor(x), contract.NOISE: tf.constant(noise)}
+        inputs = {score.input: tf.convert_to_tensor(x), contract.NOISE: tf.constant(noise), **given}
         results = model.signatures[score.name](**inputs)
         return _shaped(contract.ELBO, results[contract.ELBO], (len(x),))
 

@@ -94,6 +94,7 @@ class Signature:
         shape: An observation's shape; None where any size is taken.
         dtype: An observation's dtype.
         dimension: Length D of an embedding.
+        condition: A condition's shape, where the model asks for one.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Signature:
     shape: tuple[int | None, ...]
     dtype: str
     dimension: int
+    condition: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +137,11 @@ def choose_score(model: ModelVersion, signature: Signature, num_samples: int) ->
             f"{sorted(signatures)}: export the model again, or leave --score out"
         )
     inputs = signatures[name].structured_input_signature[1]
-    others = [key for key in inputs if key != contract.NOISE]
+    others = [key for key in inputs if key not in (contract.NOISE, contract.CONDITION)]
     noise, outputs = inputs.get(contract.NOISE), signatures[name].structured_outputs
     if (
         len(others) != 1
+        or (contract.CONDITION in inputs) != (signature.condition is not None)
         or noise is None
         or noise.shape.rank != 3
         or noise.shape[2] is None
@@ -146,18 +149,28 @@ def choose_score(model: ModelVersion, signature: Signature, num_samples: int) ->
     ):
         raise PipelineError(
             f"signature {name} of {model.path} takes {sorted(inputs)} and returns {sorted(outputs)}, "
-            "expected an observation and noise [B, K, D] with D known, and elbo"
+            "expected an observation, the condition that the embedding takes, noise [B, K, D] with D known, and elbo"
         )
     return Score(name, others[0], int(noise.shape[2]), num_samples)
 
 
-def choose_signature(model: ModelVersion, rows: Rows, name: str | None, stddev: bool) -> Signature:
+def choose_signature(
+    model: ModelVersion, rows: Rows, name: str | None, stddev: bool, condition: str | None = None
+) -> Signature:
     """The signature that is for such rows, or the one of that name.
 
     Bytes are never scaled here to fit ``embed``: only the model knows how it was trained.
 
+    Args:
+        model: The version that is loaded.
+        rows: What is embedded.
+        name: The signature's name; None for the one that is for such rows.
+        stddev: Whether standard deviations are wanted too.
+        condition: The column with each row's condition, if there is one.
+
     Raises:
-        PipelineError: The model has no such signature, or it gives no embedding.
+        PipelineError: The model has no such signature, it gives no embedding, or it asks for a condition and there is
+            none, or the other way round.
     """
     signatures = load(model).signatures
     wanted = name or rows.signature
@@ -168,12 +181,32 @@ def choose_signature(model: ModelVersion, rows: Rows, name: str | None, stddev: 
         )
     function = signatures[wanted]
     inputs, outputs = function.structured_input_signature[1], function.structured_outputs
-    (input_name, spec), *others = inputs.items()
+    observations = {key: value for key, value in inputs.items() if key != contract.CONDITION}
+    (input_name, spec), *others = observations.items()
     if others or spec.shape.rank is None or spec.shape.rank < 1:
         found = {key: f"{value.dtype.name} {value.shape}" for key, value in sorted(inputs.items())}
         raise PipelineError(f"signature {wanted} of {model.path} takes {found}, expected one input with a batch axis")
+    asked = _condition(inputs.get(contract.CONDITION), f"signature {wanted} of {model.path}", condition)
     dimension = _dimension(outputs, wanted, model, OUTPUTS if stddev else OUTPUTS[:1])
-    return Signature(wanted, input_name, tuple(spec.shape[1:]), spec.dtype.name, dimension)
+    return Signature(wanted, input_name, tuple(spec.shape[1:]), spec.dtype.name, dimension, asked)
+
+
+def _condition(spec: Any, signature: str, column: str | None) -> tuple[int, ...] | None:
+    """The shape of the condition that a signature takes, if the job and the signature agree that there is one."""
+    if spec is None:
+        if column is not None:
+            raise PipelineError(f"{signature} takes no condition: leave --condition {column} out")
+        return None
+    if column is None:
+        raise PipelineError(
+            f"{signature} takes a condition {list(spec.shape[1:])}: name the column that holds it with --condition"
+        )
+    shape = tuple(spec.shape[1:])
+    if spec.dtype.name != "float32" or None in shape:
+        raise PipelineError(
+            f"{signature} takes a condition {spec.dtype.name} {list(shape)}, expected float32 of one shape"
+        )
+    return shape
 
 
 def _dimension(outputs: dict[str, Any], signature: str, model: ModelVersion, needed: Sequence[str]) -> int:

@@ -71,7 +71,7 @@ def open_input(path: str, key: str = contract.KEY, column: str = contract.X, kee
     if kind == "images":
         if named or keep:
             raise PipelineError(f"{path} names images, which have no columns: leave the column options out")
-        if os.path.isfile(path):
+        if storage.is_file(path):
             return open_images(path, files_with_suffix(path, image_files.SUFFIXES), ())
         source = Images("images", path)
         files, refused, hidden = source.files()
