@@ -19,7 +19,7 @@ def declared(package: str, messages: Mapping[str, Mapping[str, Field]]) -> dict[
 
     Args:
         package: What errors call them together.
-        messages: Of each message its fields: number, and the type as a ``.proto`` file spells it, ``repeated`` before
+        messages: The fields of each message: number, and the type as a ``.proto`` file spells it, ``repeated`` before
             it or not. A type with a capital letter is another of these messages. Fields whose names begin with
             ``one_`` exclude one another.
 

@@ -72,7 +72,7 @@ def run(
         label: Column or feature with the class; by default ``label``, where there is one.
         shape: Shape of an observation that is stored as raw bytes or as a list.
         dtype: Type of an observation that is stored as raw bytes; by default uint8.
-        deduplicate: Of rows with equal observations keep the first in the order of the source, whatever its key and its
+        deduplicate: Keep of rows with equal observations the first in the order of the source, whatever its key and its
             split. Every row is read twice for it; see ``pipelines.dataset.equal_rows``.
         overwrite: Replace what another job, or this one, wrote to ``output``.
         beam_args: Beam's own command-line options.

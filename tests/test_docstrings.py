@@ -1,9 +1,12 @@
 """Every public symbol says what it is, and every example in a docstring runs."""
 
+import ast
 import doctest
 import importlib
+import importlib.util
 import inspect
 import pkgutil
+import re
 import types
 
 import keras
@@ -101,6 +104,23 @@ def test_module(name: str, tmp_path, monkeypatch, request):
         known["terms"] = example_terms()
     failed, _ = doctest.testmod(module, extraglobs=known)
     assert not failed, f"{name}: {failed} examples in its docstrings fail"
+
+
+def docstrings(name: str) -> list[str]:
+    """Every docstring in a module's source, private ones too."""
+    spec = importlib.util.find_spec(name)
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(spec.loader.get_source(name))) if isinstance(node, kinds)]
+    return [doc for doc in map(ast.get_docstring, nodes) if doc]
+
+
+@pytest.mark.parametrize("name", module_names())
+def test_a_summary_is_one_line_and_an_entry_stands_alone(name: str):
+    for doc in docstrings(name):
+        assert "\n" not in doc.split("\n\n")[0], "the summary spills to a second line"
+        for entry in re.findall(r"^    \w[\w, ]*: .*", doc, re.MULTILINE):
+            assert not re.search(r"^ +[\w, ]+: Of ", entry), "an entry begins with Of: say what it is"
+            assert not re.search(r"[.)] [a-z_]+: [A-Z`]", entry), "each argument starts a line of its own"
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -100,7 +100,7 @@ def latent_space(
         x: Observations ``[N, *event]``.
         path: The PNG to write; its folder is made.
         labels: A class for each row, ``[N]``: numbers, or strings as they are.
-        names: Of the classes that are numbers, from 0 on.
+        names: What the classes are called that are numbers, from 0 on.
     """
     if vae.latent_dim == 2:
         manifold(vae, path)

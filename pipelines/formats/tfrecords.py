@@ -135,8 +135,7 @@ def framed(keys: Sequence[str], x: np.ndarray, labels: np.ndarray | None = None)
 
 
 def _filled(template: bytes, label: int | None, names: list[bytes], numbers: list[bytes], x: np.ndarray) -> np.ndarray:
-    """Records `[N, bytes]` of the layout of the template, which has this label, with these keys, labels and
-    observations."""
+    """Records ``[N, bytes]`` laid out as the template, which has this label, with these keys, labels and rows of x."""
     count, width = x.shape
     matrix = np.tile(np.frombuffer(template, np.uint8), (count, 1))
     x_end = matrix.shape[1] - _CRC.size
@@ -184,8 +183,9 @@ def read_records(
 def _runs(
     file: BinaryIO, name: str, offset: int, total_bytes: int | None, limit: int | None = None, step: int = _BUFFER
 ) -> Iterator[tuple[int, bytes, list[int]]]:
-    """Bytes that hold whole records: where in the file they begin, the bytes, and where in them each record begins and
-    the last ends. The checksums of the lengths agree.
+    """Runs of whole records: where a run begins in the file, its bytes, and where in them each record begins.
+
+    The last place is where the last record ends. The checksums of the lengths agree.
 
     The file is read a megabyte at a time (``step``): a call for each header and each record costs more than all else.
     A record of more than ``limit`` bytes comes by itself, and of its bytes there is only the header. Without a limit,
@@ -342,7 +342,7 @@ def parse_example(data: bytes, names: Collection[str] | None = None) -> dict[str
     """The features of a serialised ``tf.Example`` by name: lists of bytes, float32 arrays or lists of integers.
 
     Args:
-        data: Of one record; it may be hostile.
+        data: The content of one record; it may be hostile.
         names: Which features are wanted; None is all. The others are passed over.
 
     Raises:

@@ -39,12 +39,11 @@ _KINDS = "Parquet, TFRecord, CSV, npy, npz, IDX, image or archive files"
 
 
 def open_input(path: str, key: str = contract.KEY, column: str = contract.X, keep: Sequence[str] = ()) -> Rows:
-    """The rows of a prepared dataset (a folder with ``dataset_info.json``), of files of one kind, or of ``digits`` or
-    ``tfds:NAME``.
+    """The rows of a prepared dataset, of files of one kind, of ``digits`` or of ``tfds:NAME``.
 
     Args:
-        path: What to read: a prepared dataset; or files of a kind that ``pipelines.preprocess`` reads: one, a folder or
-            a pattern.
+        path: What to read: a prepared dataset (a folder with ``dataset_info.json``); or files of a kind that
+            ``pipelines.preprocess`` reads: one, a folder or a pattern.
         key: Column of CSV or Parquet files, or feature of TFRecord files, with the key.
         column: Column of Parquet files, or feature of TFRecord files, with the observation.
         keep: The same that the output takes over; other inputs can keep their label.

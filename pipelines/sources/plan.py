@@ -40,8 +40,8 @@ class Plan:
 
     Attributes:
         schema: What every row looks like.
-        rows: Of each row ``key``, its stable name; ``split``, the source's own, null where it has none; ``file`` and
-            ``position``, where it lies: what ``Source.read`` takes.
+        rows: A table: ``key``, a row's stable name; ``split``, the source's own, null where it has none; ``file`` and
+            ``position``, where the row lies: what ``Source.read`` takes.
         inputs: Every file that can change the result.
         rejected: What was found bad already.
         hidden: How many files or members of archives were passed over: see ``formats.files.is_hidden``.

@@ -61,7 +61,7 @@ def sample(
     rows therefore gives each row the noise that it has in the whole batch, where replicas divide the batch.
 
     Args:
-        distribution: Of this replica's rows, or of one row.
+        distribution: That of this replica's rows, or of one row.
         seed: Fixes the draws, int32 ``[2]``.
         before: Shape of the draws of each row.
         after: ``[B]``, the number of this replica's rows, where the distribution is of one row.

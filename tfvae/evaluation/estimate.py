@@ -19,7 +19,7 @@ class MarginalEstimate:
     Attributes:
         log_marginal: The estimate of log p(x), nats. In expectation, importance sampling's is a lower bound of log p(x)
             and HMC's an upper bound.
-        standard_error: Of ``log_marginal``, by the delta method, nats. Trust it where the sample size is large.
+        standard_error: That of ``log_marginal``, by the delta method, nats. Trust it where the sample size is large.
         effective_sample_size: (Σw)² / Σw², between 1 and the number of samples.
         acceptance_rate: HMC's; None for importance sampling.
     """

@@ -34,7 +34,7 @@ class Chain(NamedTuple):
         u: The same in the space without bounds, z = f(u), ``[S, B, E]``; E is D - 1 on a simplex, else D.
         log_joint: log p(x, u) = log p(x|z) + log p(z) + log |dz/du|, ``[S, B]``, nats.
         acceptance_rate: The mean probability of acceptance of each row, ``[B]``.
-        step_size: Of each row, in units of u, ``[B, 1]``.
+        step_size: The step of each row, in units of u, ``[B, 1]``.
     """
 
     z: tf.Tensor
@@ -174,7 +174,7 @@ def continue_chain(
         vae: The model.
         x: A batch of rows.
         z: Where the chains stand, ``[B, D]``.
-        step_size: Of each row, ``[B, 1]``.
+        step_size: The step of each row, ``[B, 1]``.
         num_transitions: S, transitions to make.
         num_leapfrog_steps: Leapfrog steps of a transition.
         seed: Fixes the transitions; int32 ``[2]``.

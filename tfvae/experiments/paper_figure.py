@@ -31,10 +31,10 @@ class PaperFigure:
     """One of the paper's figures of curves over samples evaluated.
 
     Attributes:
-        name: Of its files.
+        name: Base name of the figure's files.
         panel: What tells its panels apart: the first columns of its CSV, before method, split and samples.
         value: What is plotted, in nats: the last column of its CSV.
-        title: Of a panel, with a place for each of ``panel``.
+        title: Title of a panel, with a place for each of ``panel``.
     """
 
     name: str

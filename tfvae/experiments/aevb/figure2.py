@@ -31,7 +31,8 @@ def figure2(
     Args:
         output: The folder to write.
         data_dir: Holds ``mnist/`` with the four IDX files and ``freyface/frey_faces.npy``.
-        datasets, methods: Of ``mnist`` and ``frey``, and of ``AEVB`` and ``WS``.
+        datasets: Some of ``mnist`` and ``frey``.
+        methods: Some of ``AEVB`` and ``WS``.
         latent_dims: Sizes of z; the paper's for each dataset by default.
         samples: Samples evaluated at which each curve ends.
         seed: Fixes weights, shuffles and noise.

@@ -50,7 +50,7 @@ def figure3(
     Args:
         output: The folder to write.
         data_dir: Holds ``mnist/`` with the four IDX files.
-        methods: Of ``AEVB``, ``MCEM`` and ``WS``.
+        methods: Some of ``AEVB``, ``MCEM`` and ``WS``.
         train_sizes: How many images to train on, the first of MNIST; a panel for each.
         samples: Samples evaluated at which each curve ends. Monte Carlo EM evaluates an image in each weight update.
         marginal_rows: Images of either split on which log p(x) is measured.

@@ -36,7 +36,7 @@ def figure4(
     Args:
         output: The folder to write; models are taken from, or else trained and kept under, ``output/checkpoints``.
         data_dir: Holds ``mnist/`` with the four IDX files and ``freyface/frey_faces.npy``.
-        datasets: Of ``mnist`` and ``frey``.
+        datasets: Some of ``mnist`` and ``frey``.
         samples: Samples evaluated to which a model is trained, if it has not gone so far or further already.
         seed: Fixes weights, shuffles and noise.
 
