@@ -16,6 +16,7 @@ from tfvae.engine.batches import Data
 from tfvae.engine.replicas import Rows
 
 ROWS, SIZE = 11, 5
+ANY = (lambda inputs: tf.zeros([1]), lambda measured: None)  # a stream whose values nobody judges
 
 
 def make_vae(seed: int = 3, encoder: keras.layers.Layer | None = None, **more) -> VAE:
@@ -321,13 +322,13 @@ def test_a_dataset_keeps_the_autotuner_that_it_asks_for(chosen, monkeypatch):
     seen = []
     iterate = type(stream).__iter__
     monkeypatch.setattr(tf.data.Dataset, "__iter__", lambda self: seen.append(self.options()) or iterate(self))
-    assert len(list(engine.StreamBatches(stream.with_options(options), Data, 2))) == 2
+    assert len(list(engine.StreamBatches(stream.with_options(options), Data, *ANY, 2))) == 2
     assert seen[-1].autotune.enabled is bool(chosen)
 
 
 def test_steps_per_epoch_need_not_divide_anything():
     stream = tf.data.Dataset.range(7).batch(2).map(lambda n: tf.cast(n, tf.float32)[:, None]).repeat()
-    batches = engine.StreamBatches(stream, Data, steps_per_execution=2, steps_per_epoch=5)
+    batches = engine.StreamBatches(stream, Data, *ANY, steps_per_execution=2, steps_per_epoch=5)
     groups, iterator = [], iter(batches)
     for _ in range(6):
         group = next(iterator)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfvae.engine.model import UnsupervisedModel
@@ -29,6 +30,14 @@ class Trainer(UnsupervisedModel):
     def check(self, inputs: dict[str, tf.Tensor]) -> None:
         """See ``VAE.check``."""
         self.vae.check(inputs)
+
+    def measure(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """See ``VAE.measure``."""
+        return self.vae.measure(inputs)
+
+    def judge(self, measured: np.ndarray) -> None:
+        """See ``VAE.judge``."""
+        self.vae.judge(measured)
 
     def with_noise(self, inputs: dict[str, tf.Tensor], training: bool) -> dict[str, tf.Tensor]:
         """See ``VAE.with_noise``; the seed is this model's."""

@@ -201,8 +201,11 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
     Args:
         source: A ``tf.data.Dataset`` or another input of ``fit``, giving batches of rows.
         prepare: Checks and converts one batch, in graph mode.
+        measure: From the inputs of a batch to numbers ``[M]`` that say what values they hold, in graph mode.
+        judge: Raises ValueError if the largest of those numbers, over the batches of a group, ``[M]``, are not right:
+            called before the group is given away.
         steps_per_execution: Batches in a group.
-        steps_per_epoch: Batches in an epoch; None for the whole stream.
+        steps_per_epoch: Batches in an epoch, drawn from the stream on and on; None for the whole stream.
         shuffle: Whether a source that can shuffle its batches does; a ``tf.data.Dataset`` shuffles itself.
     """
 
@@ -210,13 +213,15 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         self,
         source: Any,
         prepare: Callable[[Any], Data],
+        measure: Callable[[Any], tf.Tensor],
+        judge: Callable[[np.ndarray], None],
         steps_per_execution: int,
         steps_per_epoch: int | None = None,
         shuffle: bool = False,
     ):
         shuffle = shuffle and not isinstance(source, tf.data.Dataset)
         self._source = keras_private.adapter(source, steps_per_epoch, shuffle)
-        self._prepare = prepare
+        self._prepare, self._measure, self._judge = prepare, measure, judge
         self._group_size = int(steps_per_execution)
         self._steps = steps_per_epoch
         self._capacity = (0, 0)
@@ -237,9 +242,16 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         self._source.on_epoch_end()
 
     def __iter__(self) -> Iterator[Group]:
-        batches = self._source.get_tf_dataset().map(_counted(self._prepare))
-        for data, counts in _without_autotuner(self._grouped(batches).prefetch(1)):
+        batches = self._source.get_tf_dataset().map(self._counted)
+        if self._steps is not None and self._source.num_batches:
+            batches = batches.repeat()  # as Keras, which begins a finite stream anew wherever it ends
+        for data, counts, measured in _without_autotuner(self._grouped(batches).prefetch(1)):
+            self._judge(measured.numpy().max(axis=0))
             yield self._group(data, counts.numpy())
+
+    def _counted(self, *element: Any) -> tuple[Data, tf.Tensor, tf.Tensor]:
+        batch = self._prepare(element if len(element) > 1 else element[0])
+        return batch, tf.shape(tf.nest.flatten(batch)[0])[0], self._measure(batch.inputs)
 
     def _grouped(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """Groups of K batches that never reach across the end of an epoch."""
@@ -285,14 +297,6 @@ def _without_autotuner(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = bool(dataset.options().autotune.enabled)
     return dataset.with_options(options)
-
-
-def _counted(prepare: Callable[[Any], Data]) -> Callable[..., tuple[Data, tf.Tensor]]:
-    def count(*element):
-        batch = prepare(element if len(element) > 1 else element[0])
-        return batch, tf.shape(tf.nest.flatten(batch)[0])[0]
-
-    return count
 
 
 def single(data: Data) -> Group:

@@ -8,7 +8,7 @@ weighted means of what the model gives it, and keeps them under the model's own 
 
 import abc
 import contextlib
-import functools
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,12 +16,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.engine import batches, keras_private, loop, replicas, xla
+from tfvae.engine import batches, hooks, keras_private, loop, replicas, xla
 from tfvae.engine.batches import Data
 from tfvae.engine.loop import Step
 from tfvae.engine.replicas import Rows
 
 DEFAULT_BATCH_SIZE = 100  # the paper's M
+_logger = logging.getLogger(__name__)
 
 
 class Loss(NamedTuple):
@@ -91,6 +92,14 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         """Raise ValueError if prepared rows in memory hold values that the model cannot score."""
 
     @abc.abstractmethod
+    def measure(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Numbers ``[M]`` that say what values a batch of a stream holds; of several batches the largest count."""
+
+    @abc.abstractmethod
+    def judge(self, measured: np.ndarray) -> None:
+        """Raise ValueError if what was measured says that the model cannot score the rows."""
+
+    @abc.abstractmethod
     def batch_loss(self, inputs: dict[str, tf.Tensor], weights: tf.Tensor, training: bool) -> Loss:
         """The loss of prepared rows; ``weights`` ``[B]`` are 0 for rows that only fill the batch."""
 
@@ -132,7 +141,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         Args:
             optimizer: A Keras optimiser or its name; where a layer computes in float16, with Keras's loss scaling.
             steps_per_execution: Batches run as one program; by default at most 128, of about 16,000 rows in
-                memory or 8,000 of a stream.
+                memory or 8,000 of a stream, and one where a callback of ``fit`` acts on every batch.
             jit_compile: Whether XLA compiles the program; by default unless there are convolutions and no accelerator.
             run_eagerly: Run as plain Python, for debugging.
         """
@@ -190,9 +199,11 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         ``label``), or a dataset that gives batches of either, alone or as Keras's ``(x, None, sample_weight)``.
 
         ``batch_size`` is 100 by default, the paper's; a dataset has batches of its own, and may say here how large they
-        are where ``dataset.element_spec`` does not. Arrays are shuffled anew in each epoch. ``sample_weight`` ``[N]``
-        is as in Keras: a row's loss counts that many times in the mean over rows; what is reported beside the loss are
-        weighted means.
+        are where ``dataset.element_spec`` does not. Arrays are shuffled anew in each epoch. With ``steps_per_epoch``
+        every epoch has so many batches: data that end within one begin anew, where Keras breaks the epoch off.
+
+        ``sample_weight`` ``[N]`` is as in Keras: a row's loss counts that many times in the mean over rows; what is
+        reported beside the loss are weighted means.
 
         Raises:
             ValueError: For targets, a wrong shape, or observations outside the likelihood's support.
@@ -200,7 +211,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         self._refuse_targets(y, kwargs)
         if validation_split and validation_data is None:
             (x, sample_weight), validation_data = _split(x, sample_weight, validation_split)
-        batch_size = self._choose_steps(batch_size, x)
+        batch_size = self._choose_steps(batch_size, x, hooks.acting_on_batches(callbacks))
         if validation_data is not None:
             held_out, weight = _validation(validation_data)
             size = validation_batch_size or batch_size
@@ -234,13 +245,20 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         """
         self._refuse_targets(y, kwargs)
         if not isinstance(x, (batches.ArrayBatches, batches.StreamBatches)):
-            batch_size = self._choose_steps(batch_size, x)
+            acting = hooks.acting_on_batches(kwargs.get("callbacks"), testing=True)
+            batch_size = self._choose_steps(batch_size, x, acting)
             x = self._batches(x, batch_size, steps, sample_weight=sample_weight)
         return super().evaluate(x, batch_size=batch_size, steps=steps, **kwargs)
 
-    def _choose_steps(self, batch_size: int | None, x: Any) -> int:
-        """The batch size, after settling how many batches a program runs: Keras reads it from the model."""
-        if self._auto_steps:
+    def _choose_steps(self, batch_size: int | None, x: Any, acting: list[str]) -> int:
+        """The batch size, after settling how many batches a program runs: Keras reads it from the model.
+
+        Callbacks that act on every batch have programs of one, unless the user named another number.
+        """
+        if self._auto_steps and acting:
+            _logger.info("One batch at a time, for %s act on each; steps_per_execution decides.", " and ".join(acting))
+            self.steps_per_execution = 1
+        elif self._auto_steps:
             streamed = not batches.in_memory(x)
             size = batch_size or (batches.stream_batch_size(x) if streamed else DEFAULT_BATCH_SIZE)
             # No more than an epoch, or Keras's progress would show more steps than there are.
@@ -269,7 +287,8 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
                 raise ValueError(
                     "sample_weight belongs to arrays: let the dataset give (x, None, sample_weight) instead."
                 )
-            return batches.StreamBatches(x, self._element, self.steps_per_execution, steps, shuffle)
+            parts = (self._element, self.measure, self.judge)
+            return batches.StreamBatches(x, *parts, self.steps_per_execution, steps, shuffle)
         on_host = tf.device("CPU:0")  # every replica takes its rows from the host's memory
         with contextlib.nullcontext() if keras_private.strategy(self) is None else on_host:
             data = Data(self.prepare(x), _sample_weights(sample_weight))
@@ -290,6 +309,12 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             )
         return Data(self.prepare(parts[0]), _sample_weights(parts[2] if len(parts) == 3 else None))
 
+    def checked_element(self, element: Any) -> Data:
+        """A batch by itself, as ``train_on_batch`` and ``predict`` take it, once its values are those of the model."""
+        data = self._element(element)
+        self.check(data.inputs)
+        return data
+
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:
             if not self.optimizer.built:  # a LossScaleOptimizer that is built again forgets its scale
@@ -309,8 +334,8 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         else:
             engine_step = replicas.step(strategy, local, self.optimizer, variables, jit_compile)
             jit_compile = False
-        make = functools.partial(loop.make_function, engine_step, self._element, lambda: self.metrics, jit_compile)
-        return make(self.run_eagerly, self.distribute_strategy)
+        parts = (engine_step, self.checked_element, lambda: self.metrics, jit_compile)
+        return loop.make_function(*parts, self.run_eagerly, self.distribute_strategy)
 
     def _gradients(self, inputs: dict[str, tf.Tensor], rows: Rows) -> list[tf.Tensor | None]:
         """The gradients of this device's part of the loss of a batch."""

@@ -60,7 +60,7 @@ def hmc_log_marginal(
         >>> hmc_log_marginal(vae, np.eye(8, dtype="float32"), num_samples=20).log_marginal.shape
         (8,)
     """
-    rows = vae.prepare(x)
+    rows = vae.checked(x)
     hmc.check_settings(rows["x"], num_samples, num_leapfrog_steps, num_burnin_steps)
     _check_density(vae.latent_dim, num_samples, density)
     program = _reciprocal_mean(vae, num_samples, num_leapfrog_steps, num_burnin_steps, _BANDWIDTHS[density])

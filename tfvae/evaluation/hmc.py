@@ -82,7 +82,7 @@ def sample_posterior(
         >>> chain.z.shape, chain.acceptance_rate.shape
         (TensorShape([5, 8, 2]), TensorShape([8]))
     """
-    x = vae.prepare(x)
+    x = vae.checked(x)
     check_settings(x["x"], num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
     settings = (num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
     program = xla.compiled_for(vae, lambda x, seed: new_chain(vae, x, *settings, seed))

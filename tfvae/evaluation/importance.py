@@ -44,7 +44,7 @@ def log_marginal(
         >>> log_marginal(vae, np.eye(8, dtype="float32"), num_samples=10).log_marginal.shape
         (8,)
     """
-    rows = vae.prepare(x)
+    rows = vae.checked(x)
     if num_samples < 2 or rows["x"].shape[0] == 0:
         raise ValueError(
             f"log_marginal needs 2 samples and 1 row at least, received {num_samples} and {rows['x'].shape[0]}."

@@ -272,7 +272,7 @@ class VAE(engine.UnsupervisedModel):
 
     def elbo(self, x: Any, num_samples: int = 1, seed: tf.Tensor | None = None) -> tf.Tensor:
         """The evidence lower bound of each row, ``[B]``, nats (equation 7 where KL is exact, else 6)."""
-        return objectives.elbo(self.terms(x, num_samples, seed)).bound
+        return objectives.elbo(self.terms(self.checked(x), num_samples, seed)).bound
 
     def embed(self, x: Any, batch_size: int = 1024) -> np.ndarray:
         """Posterior means, NumPy ``[N, D]``, for any number of rows, given as to ``fit``."""
@@ -317,7 +317,7 @@ class VAE(engine.UnsupervisedModel):
         return xla.compiled_for(self, lambda x: self(x))
 
     def _map(self, function: Callable, x: Any, shape: Any, batch_size: int) -> np.ndarray:
-        rows = self.prepare(x)
+        rows = self.checked(x)
         if batches.num_rows(rows) == 0:
             return np.zeros([0, *shape], np.float32)
         return map_rows(function, rows, batch_size)
@@ -334,12 +334,38 @@ class VAE(engine.UnsupervisedModel):
         return Batch(**{**prepared, "x": self._floats(prepared["x"])})
 
     def check(self, inputs: dict[str, tf.Tensor]) -> None:
-        """See ``UnsupervisedModel.check``."""
-        self.check_observations(inputs["x"])
+        """See ``UnsupervisedModel.check`` and ``observations.check``."""
+        observations.check(self.likelihood, inputs["x"])
+        _judge_condition(self._broken_condition(inputs))
 
-    def check_observations(self, x: tf.Tensor) -> None:
-        """See ``observations.check``."""
-        observations.check(self.likelihood, x)
+    def measure(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """See ``UnsupervisedModel.measure`` and ``observations.extent``."""
+        broken = self._broken_condition(inputs)[tf.newaxis]
+        return tf.concat([observations.extent(self.likelihood, inputs["x"]), broken], axis=0)
+
+    def judge(self, measured: np.ndarray) -> None:
+        """See ``UnsupervisedModel.judge`` and ``observations.complaint``."""
+        *extent, broken_condition = measured.tolist()
+        problem = observations.complaint(self.likelihood, extent)
+        if problem is not None:
+            raise ValueError(problem)
+        _judge_condition(broken_condition)
+
+    def _broken_condition(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """1 where the condition has a NaN, else 0."""
+        if "condition" not in inputs:
+            return tf.constant(0.0)
+        return 1.0 - tf.cast(tf.reduce_all(tf.math.is_finite(inputs["condition"])), tf.float32)
+
+    def checked(self, x: Any) -> dict[str, tf.Tensor]:
+        """Rows as ``prepare`` gives them, once their values are those that the model scores.
+
+        Inside a program, where values are not known yet, they are taken at their word.
+        """
+        rows = self.prepare(x)
+        if tf.executing_eagerly():
+            self.check(rows)
+        return rows
 
     def _floats(self, x: tf.Tensor) -> tf.Tensor:
         if x.dtype != tf.uint8:
@@ -398,7 +424,7 @@ class VAE(engine.UnsupervisedModel):
             self.predict_function = self._predict
 
     def _predict(self, inputs: list[Any]) -> tf.Tensor:
-        rows = [self._element(batch).inputs for batch in inputs]
+        rows = [self.checked_element(batch).inputs for batch in inputs]
         return tf.concat([map_rows(self._reconstruct, one, one["x"].shape[0]) for one in rows], axis=0)
 
     def get_config(self) -> dict[str, Any]:
@@ -428,6 +454,11 @@ def report(terms: Terms) -> dict[str, tf.Tensor]:
     """What every history of a bound has: ELBO, log p(x|z) and KL of each row, ``[B]``, nats."""
     log_likelihood = tf.reduce_mean(terms.log_likelihood, axis=0)
     return {"elbo": objectives.elbo(terms).bound, "log_likelihood": log_likelihood, "kl": terms.kl}
+
+
+def _judge_condition(broken: Any) -> None:
+    if broken:
+        raise ValueError("condition holds NaN or infinite values: remove or repair those rows.")
 
 
 def _check_prior_is_one(prior: Any) -> None:
