@@ -58,6 +58,7 @@ def run(
     signature: str | None = None,
     stddev: bool = False,
     score: int = 0,
+    trust_model: bool = False,
     overwrite: bool = False,
     beam_args: Sequence[str] = (),
     progress: jobs.Progress | None = None,
@@ -83,6 +84,7 @@ def run(
             ``embed_image_bytes`` for encoded images.
         stddev: Also write ``embedding_stddev``.
         score: Also write ``score``, the ELBO in nats, from so many samples of z; each row's noise comes from its key.
+        trust_model: Run a model though its graph may read or write files or run code: only for models of your own.
         overwrite: Replace what another job, or this one, wrote to ``output``.
         beam_args: Beam's own command-line options.
         progress: Called with a ``pipelines.jobs.progress.State`` while the job runs.
@@ -107,7 +109,8 @@ def run(
         if value < least:
             raise PipelineError(f"{name} is {value}, expected {least} or more")
     taken = list(dict.fromkeys([*keep, *([condition] if condition else [])]))
-    version, dataset = find_model(storage.absolute(model)), open_input(input, key, column, taken)
+    version = find_model(storage.absolute(model), trust_model)
+    dataset = open_input(input, key, column, taken)
     chosen = choose_signature(version, dataset, signature, stddev, condition)
     target, lists = Output(storage.absolute(output)), "_work/plan"
     dataset = dataset.fitted(chosen.shape, chosen.dtype).listed_in(target.file(*lists.split("/")))

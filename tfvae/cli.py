@@ -133,7 +133,8 @@ def export(run: str, directory: str, version: int | None) -> None:
 
 @main.command("check-export", **_SHOWN)
 @click.argument("directory")
-def check_export(directory: str) -> None:
+@click.option("--trust-model", is_flag=True, help="Run it though it may read or write files, or run code.")
+def check_export(directory: str, trust_model: bool) -> None:
     """Check that a SavedModel is what TF Serving and tfvae embed need, and run it in the C++ runtime.
 
     DIRECTORY is a version, or a model's folder, whose largest version is taken. The exit code is 1 if a check fails.
@@ -145,7 +146,7 @@ def check_export(directory: str) -> None:
     with _clear_errors():
         from tfvae.checks import rules
 
-        checks = rules.check_export(directory)
+        checks = rules.check_export(directory, trust_model)
     rows = [("check", "result", "detail"), *((check.name, check.result, check.detail) for check in checks)]
     click.echo(tables.plain(rows))
     if not all(check.passed for check in checks):

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines import contract, storage
+from pipelines import contract, storage, trust
 from pipelines.errors import PipelineError, first_line
 from pipelines.inputs.base import Rows
 
@@ -15,19 +15,23 @@ OUTPUTS = contract.OUTPUTS[contract.EMBED]
 
 @dataclasses.dataclass(frozen=True)
 class ModelVersion:
-    """One version of a model: its folder, name, number (None where the folder has none) and checksum."""
+    """One version of a model: its folder, name, number (None where the folder has none) and checksum.
+
+    ``trusted`` says that the user lets it reach outside of itself: see ``pipelines.trust``.
+    """
 
     path: str
     name: str
     version: int | None
     sha256: str
+    trusted: bool = False
 
     def manifest(self) -> dict[str, Any]:
         """What a manifest says of the model; no path, because it would differ from machine to machine."""
         return {"name": self.name, "version": self.version, "sha256": self.sha256}
 
 
-def find_model(path: str) -> ModelVersion:
+def find_model(path: str, trusted: bool = False) -> ModelVersion:
     """The model version that a path names; for a base folder the one with the largest number.
 
     Raises:
@@ -51,7 +55,9 @@ def find_model(path: str) -> ModelVersion:
             raise PipelineError(f"{folder} is the newest version but holds no {file}: export it again or remove it")
     base, name = os.path.split(folder)
     version = contract.version_number(name)
-    return ModelVersion(folder, name if version is None else os.path.basename(base), version, _checksum(folder))
+    return ModelVersion(
+        folder, name if version is None else os.path.basename(base), version, _checksum(folder), trusted
+    )
 
 
 def _checksum(folder: str) -> str:
@@ -60,7 +66,7 @@ def _checksum(folder: str) -> str:
     return storage.fingerprint(sorted([file, storage.sha256(os.path.join(folder, file))] for file in files))
 
 
-_loaded: dict[tuple[str, str], Any] = {}
+_loaded: dict[tuple[str, str, bool], Any] = {}
 _loading = threading.Lock()
 
 
@@ -68,13 +74,15 @@ def load(model: ModelVersion) -> Any:
     """The model, loaded once in this process however many threads and stages ask; the last one is kept.
 
     Raises:
-        PipelineError: TensorFlow cannot load it.
+        PipelineError: TensorFlow cannot load it, or it may reach outside of itself and is not trusted.
     """
     import tensorflow as tf
 
     with _loading:
-        known = (model.path, model.sha256)
+        known = (model.path, model.sha256, model.trusted)
         if known not in _loaded:
+            if not model.trusted:  # in each process: the files of another machine are other files
+                trust.check(model.path)
             try:
                 loaded = tf.saved_model.load(model.path)
             except Exception as error:  # TensorFlow raises many kinds for a damaged SavedModel

@@ -134,7 +134,7 @@ BROKEN: dict[str, tuple[set[str], str, dict[str, Any]]] = {
     ),
     "py_function": (
         {"self-contained"},
-        "EagerPyFunc reaches outside",
+        "EagerPyFunc (in ",
         {"function": lambda m, x: {
             "y": tf.ensure_shape(tf.py_function(lambda v: v, [x @ m.kernel], tf.float32), [None, WIDTH])
         }},
