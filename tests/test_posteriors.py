@@ -9,7 +9,7 @@ from tensorflow_probability import distributions as tfd
 
 import tfvae
 from tfvae import DistributionLayer, families, networks, posteriors
-from tfvae.engine import replicas
+from tfvae.engine import scope
 
 D, ROWS = 20, 4
 SEED = tf.constant([3, 4])
@@ -67,7 +67,7 @@ def test_a_replica_finds_its_rows_of_the_whole_draw(make):
     z, log_q = posteriors.draw(whole, 3, SEED)
     for index in range(2):
         part = whole[2 * index : 2 * index + 2]
-        with replicas._as_part(replicas._Part(tf.constant(index), 2)):
+        with scope.as_part(scope.Part(tf.constant(index), 2)):
             z_part, log_q_part = posteriors.draw(part, 3, SEED)
         np.testing.assert_array_equal(z_part, z[:, 2 * index : 2 * index + 2])
         np.testing.assert_allclose(log_q_part, log_q[:, 2 * index : 2 * index + 2], rtol=1e-5)

@@ -77,7 +77,8 @@ def compiled(layer: DistributionLayer) -> Callable:
         sources = [x, *layer.trainable_variables]
         with tf.GradientTape() as of_draws:
             of_draws.watch(x)
-            z, _ = posteriors.draw(layer(x), SAMPLES, seed)
+            # A copy: of the very draw TFP remembers what it was made from, and finds no gradient in z.
+            z = tf.identity(posteriors.draw(layer(x), SAMPLES, seed)[0])
         with tf.GradientTape() as of_density:
             of_density.watch([x, z])
             log_prob = layer(x).log_prob(z)
