@@ -10,8 +10,6 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tfvae import tables
-
 RESULTS = pathlib.Path(__file__).with_name("results")
 
 
@@ -63,9 +61,10 @@ def keep(
     where: Mapping[str, Any] | None = None,
 ) -> None:
     """Print the table and write ``results/NAME.md`` and ``results/NAME.json``; ``where`` adds to ``machine``."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]]
     where = {**machine(), **(where or {})}
     note = ", ".join(f"{key} {value}" for key, value in where.items())
-    text = f"# {title}\n\n" + tables.markdown([header, *rows]) + f"\n\nMeasured on: {note}.\n"
+    text = f"# {title}\n\n" + "\n".join(lines) + f"\n\nMeasured on: {note}.\n"
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import stats
-from tests.test_objectives import reference_bound
 
 from tests.baselines.test_wake_sleep import ROWS, SIZE, assert_same, make_vae, train
+from tests.objectives.test_objectives import reference_bound
 from tfvae import VAE, DistributionLayer, objectives
 from tfvae.baselines import FullVB
 from tfvae.engine.replicas import Rows

@@ -86,7 +86,7 @@ def test_the_gradients_are_those_of_the_two_phases(x, likelihood, num_samples):
     with tf.GradientTape() as tape:
         log_posterior = tf.reduce_mean(vae.encode(dream_x).log_prob(dream_z))
     recognition = tape.gradient(log_posterior, vae.recognition_weights)
-    assert float(loss) == pytest.approx(-model.get_metrics_result()["elbo"], rel=1e-5)  # the value is what is reported
+    assert float(loss) == pytest.approx(-float(model.get_metrics_result()["elbo"]), rel=1e-5)
     for variable, gradient, expected in zip(weights_of(vae), gradients, [*generative, *recognition], strict=True):
         np.testing.assert_allclose(gradient, -expected, rtol=1e-4, atol=1e-6, err_msg=variable.path)
 

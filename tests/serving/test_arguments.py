@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfvae import serving
-from tfvae.serving import errors
+from tfvae.serving import retries
 
 
 def unreached() -> serving.Client:
@@ -56,13 +56,13 @@ def test_inputs_need_the_same_number_of_rows():
 
 def test_pauses_double_are_bounded_and_differ(monkeypatch):
     pauses = []
-    monkeypatch.setattr(errors.time, "sleep", pauses.append)
+    monkeypatch.setattr(retries.time, "sleep", pauses.append)
 
     def ask():
         raise serving.ServingError("UNAVAILABLE", "for a test", passing=True)
 
     with pytest.raises(serving.ServingError, match="for a test"):
-        errors.persist(ask, retries=12)
+        retries.persist(ask, retries=12)
     highest = np.minimum(0.1 * 2.0 ** np.arange(12), 10)
     assert np.all(np.array(pauses) <= highest) and np.all(np.array(pauses) >= highest / 2)
     assert len(set(np.round(pauses[-4:], 6))) == 4
@@ -76,7 +76,7 @@ def test_an_error_that_does_not_pass_is_raised_at_once():
         raise serving.ServingError("HTTP 400", "no")
 
     with pytest.raises(serving.ServingError, match="HTTP 400: no"):
-        errors.persist(ask, retries=9)
+        retries.persist(ask, retries=9)
     assert len(asked) == 1
 
 
