@@ -73,10 +73,10 @@ def operations(vae: VAE) -> Iterator[Operation]:
         return {name: objective(terms).bound for name, objective in bounds.items()}
 
     def decode(z: tf.Tensor) -> Answer:
-        return {contract.RECONSTRUCTION: vae.decode(z).mean()}
+        return {contract.RECONSTRUCTION: posteriors.mean(vae.decode(z))}
 
     def sample(noise: tf.Tensor) -> Answer:
-        return {contract.SAMPLE: vae.decode(posteriors.from_noise(vae.prior(), noise)).mean()}
+        return {contract.SAMPLE: posteriors.mean(vae.decode(posteriors.from_noise(vae.prior(), noise)))}
 
     yield Operation(contract.EMBED, embed, kinds)
     yield Operation(contract.RECONSTRUCT, lambda x: {contract.RECONSTRUCTION: vae(x)}, floats)

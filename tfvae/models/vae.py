@@ -185,7 +185,7 @@ class VAE(engine.UnsupervisedModel):
         """The mean of p(x|z) at the mean of q(z|x), ``[B, *event_shape]``."""
         batch = self.batch(x)
         z = posteriors.mean(self.posterior(self._features(batch, training)))
-        return self.decode(z, batch.condition, training).mean()
+        return posteriors.mean(self.decode(z, batch.condition, training))
 
     def terms(
         self,
@@ -291,7 +291,7 @@ class VAE(engine.UnsupervisedModel):
         given = self._rows.condition(condition)
         prior = self.prior(given)
         z = prior.sample(n, seed=key) if prior.batch_shape.rank == 0 else prior.sample(seed=key)
-        return self.decode(z, condition).mean().numpy()
+        return posteriors.mean(self.decode(z, condition)).numpy()
 
     def draws(self, x: Any, seed: int = 0, batch_size: int = 1024) -> np.ndarray:
         """A draw of q(z|x) for each row, NumPy ``[N, D]``, for rows given as to ``fit``."""
