@@ -204,6 +204,14 @@ def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
         yield report
 
 
+def _log_marginal_text(result: dict[str, Any]) -> str:
+    value, samples = f"{result['log_marginal']:.2f}", f"{result['num_samples']:,} samples"
+    if result["monte_carlo_standard_error"] is None:
+        return f"at least {value} nats ({samples} are too few to tell an error: take more)"
+    error = f"{result['log_marginal_standard_error']:.2f} nats"
+    return f"{value} ± {error} ({samples}, Monte Carlo error {result['monte_carlo_standard_error']:.3f})"
+
+
 def evaluation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What ``tfvae evaluate`` prints, as (name, value)."""
     return [
@@ -211,11 +219,7 @@ def evaluation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("ELBO", f"{result['elbo']:.2f} nats"),
         ("log p(x|z)", f"{result['log_likelihood']:.2f} nats"),
         ("KL(q‖p)", f"{result['kl']:.2f} nats"),
-        (
-            "log p(x)",
-            f"{result['log_marginal']:.2f} ± {result['log_marginal_standard_error']:.2f} nats "
-            f"({result['num_samples']:,} samples, Monte Carlo error {result['monte_carlo_standard_error']:.3f})",
-        ),
+        ("log p(x)", _log_marginal_text(result)),
         ("effective samples", f"{result['median_effective_sample_size']:.0f} (median)"),
         ("active units", f"{result['active_units']}"),
         ("time", f"{result['seconds']:.1f} s"),

@@ -16,6 +16,7 @@ import shutil
 import stat
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -195,7 +196,9 @@ def evaluate(
     means = vae.evaluate(x, return_dict=True, verbose=0)
     started = time.perf_counter()
     report = (lambda done: progress(done, len(x))) if progress else None
-    marginal = evaluation.log_marginal(vae, x, num_samples, seed=seed, progress=report)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the result says it
+        marginal = evaluation.log_marginal(vae, x, num_samples, seed=seed, progress=report)
     result = {
         "model_sha256": model_sha256,
         "dataset": data.identity(data_directory),
@@ -208,13 +211,20 @@ def evaluate(
         "num_samples": num_samples,
         "log_marginal": marginal.mean,
         "log_marginal_standard_error": marginal.mean_standard_error,
-        "monte_carlo_standard_error": float(np.sqrt(np.sum(marginal.standard_error**2)) / len(x)),
+        "monte_carlo_standard_error": _monte_carlo_error(marginal),
         "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
         "active_units": evaluation.active_units(vae, x),
         "seconds": round(time.perf_counter() - started, 2),
     }
     _write_json(pathlib.Path(run) / "evaluation.json", result)
     return result
+
+
+def _monte_carlo_error(marginal: evaluation.MarginalEstimate) -> float | None:
+    """What other samples of z would move the mean of log p(x) by; None where that cannot be told."""
+    if not marginal.is_trusted:
+        return None
+    return float(np.sqrt(np.sum(marginal.standard_error**2)) / len(marginal.standard_error))
 
 
 def _observation_kind(vae: VAE, x: np.ndarray) -> str:

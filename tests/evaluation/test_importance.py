@@ -1,5 +1,7 @@
 """log p(x) against models whose marginal likelihood is known exactly."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 from scipy import stats
 
 import tfvae
-from tfvae import evaluation, likelihoods, networks, posteriors
+from tfvae import VAE, DistributionLayer, evaluation, likelihoods, networks, posteriors
 
 NOISE, SPREAD = 0.8, 0.7
 
@@ -112,3 +114,18 @@ def test_active_units_counts_the_means_that_move():
     vae.posterior.projection.set_weights([kernel * 5, bias])
     x = np.random.default_rng(0).normal(size=[200, 6]).astype(np.float32)
     assert evaluation.active_units(vae, x) == 2
+
+
+def test_an_estimate_of_few_effective_samples_is_not_trusted():
+    """q(z|x) far from p(z|x): the error of 20 samples is small and wrong, which is said."""
+    keras.utils.set_random_seed(0)
+    layer = DistributionLayer("Normal", [10], loc=3.0, scale=0.5)
+    vae = VAE(networks.mlp([4]), networks.mlp([4]), layer, likelihoods.bernoulli([8]), seed=0)
+    rows = np.eye(8, dtype=np.float32)
+    with pytest.warns(UserWarning, match=r"rests on \d+\.\d effective samples of 20: it is a lower bound"):
+        few = evaluation.log_marginal(vae, rows, num_samples=20)
+    assert not few.is_trusted
+    near = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(1), likelihoods.bernoulli([8]), seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert evaluation.log_marginal(near, rows, num_samples=100).is_trusted

@@ -11,8 +11,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tfvae
+from pipelines import storage
 from tests.exporting.test_saved_model import image_model
-from tfvae import cli, data, networks, observations, runs
+from tfvae import cli, networks, observations, runs
 from tfvae.exporting import provenance
 
 SHA = "0123456789abcdef" * 4
@@ -144,7 +145,7 @@ def exported(run: pathlib.Path, base: pathlib.Path) -> dict:
 
 def test_a_runs_card_holds_its_own_records_and_no_others(run, tmp_path, digits):
     described = exported(run, tmp_path / "m")
-    manifest = data.sha256(pathlib.Path(digits, "manifest.json"))
+    manifest = storage.sha256(str(pathlib.Path(digits, "manifest.json")))
     assert described["trained_on"] == {"name": "digits", "folder": "digits", "manifest_sha256": manifest}
     assert described["measured"]["elbo"] is None
     result = runs.evaluate(run, digits, num_samples=2)
@@ -177,7 +178,7 @@ def test_a_runs_card_holds_its_own_records_and_no_others(run, tmp_path, digits):
 )
 def test_a_broken_record_is_named(tmp_path, text, sentence):
     (tmp_path / "model.keras").write_bytes(b"a model")
-    (tmp_path / "evaluation.json").write_text(text.replace("SHA", data.sha256(tmp_path / "model.keras")))
+    (tmp_path / "evaluation.json").write_text(text.replace("SHA", storage.sha256(str(tmp_path / "model.keras"))))
     with pytest.raises(ValueError, match=sentence):
         runs.provenance(tmp_path)
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 from tfvae.engine import batches
 from tfvae.engine.map_rows import map_rows
 
+_TRUSTED_SAMPLES = 10  # effective ones; a few large weights say little of those that were not drawn
+
 
 @dataclasses.dataclass(frozen=True)
 class MarginalEstimate:
@@ -28,6 +30,11 @@ class MarginalEstimate:
     standard_error: np.ndarray
     effective_sample_size: np.ndarray
     acceptance_rate: np.ndarray | None = None
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether half of the rows rest on ten effective samples or more: below, errors are too small to be shown."""
+        return bool(np.median(self.effective_sample_size) >= _TRUSTED_SAMPLES)
 
     @property
     def mean(self) -> float:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,9 @@ def log_marginal(
         seed: Fixes the samples.
         progress: Called with the number of rows done after each batch.
 
+    Warns:
+        UserWarning: If the estimate rests on too few effective samples: see ``MarginalEstimate.is_trusted``.
+
     Raises:
         ValueError: For fewer than two samples or an empty x.
 
@@ -53,7 +57,15 @@ def log_marginal(
     peak, total, square = over_rows(program, rows, batch_size, seed, progress)
     effective = total**2 / square
     spread = np.sqrt(np.maximum(1 / effective - 1 / num_samples, 0) * num_samples / (num_samples - 1))
-    return MarginalEstimate(peak + np.log(total / num_samples), spread, effective)
+    estimate = MarginalEstimate(peak + np.log(total / num_samples), spread, effective)
+    if not estimate.is_trusted:
+        warnings.warn(
+            f"log p(x) rests on {np.median(effective):.1f} effective samples of {num_samples}: it is a lower bound "
+            "that more samples would raise, and its standard error is too small. Take more samples, or see where "
+            "q(z|x) misses p(z|x).",
+            stacklevel=2,
+        )
+    return estimate
 
 
 def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[tf.Tensor, ...]]:

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from pipelines import contract
-from tfvae import __version__, observations, tables
+from tfvae import __version__, observations, priors, tables
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.exporting.provenance import Provenance
 from tfvae.models.vae import VAE
@@ -64,7 +64,7 @@ def describe(
 
 
 def _family(layer: Any) -> dict[str, Any]:
-    if not isinstance(layer, DistributionLayer):  # a part of the user's own: its name is what is known of it
+    if not isinstance(layer, (DistributionLayer, priors.Family)):  # of one that learns more, its name says what it is
         return {"family": type(layer).__name__, "constraints": {}, "fixed": {}, "shared": []}
     family = layer.describe()
     return {
@@ -153,8 +153,13 @@ def _dataset_rows(dataset: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _measured_rows(measured: Mapping[str, Any]) -> list[list[str]]:
-    error = _nats(measured, "monte_carlo_standard_error")
-    draws = f"samples of z {_text(measured['num_samples'])}, Monte Carlo error {error}"
+    effective = measured["median_effective_sample_size"]
+    draws = f"samples of z {_text(measured['num_samples'])}"
+    draws += "" if effective is None else f", effective {effective:.0f}"
+    if measured["monte_carlo_standard_error"] is not None:
+        draws += f", Monte Carlo error {_nats(measured, 'monte_carlo_standard_error')}"
+    elif measured["log_marginal"] is not None and effective is not None:
+        draws += ": too few to tell an error, so a lower bound"
     return [
         *_dataset_rows(measured["dataset"]),
         ["split", _text(measured["split"])],

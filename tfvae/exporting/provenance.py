@@ -10,6 +10,7 @@ from typing import Any
 
 _LONGEST_TEXT = 200
 _NATS = ("elbo", "elbo_standard_error", "log_marginal", "log_marginal_standard_error", "monte_carlo_standard_error")
+_NUMBERS = (*_NATS, "median_effective_sample_size")
 
 
 def _check_texts(record: Any, *names: str) -> None:
@@ -54,7 +55,9 @@ class Measured:
         num_samples: Samples of z for each row in log p(x).
         elbo, log_marginal: Means over the rows.
         elbo_standard_error, log_marginal_standard_error: What another sample of rows would move them by.
-        monte_carlo_standard_error: What other samples of z would move log p(x) by.
+        monte_carlo_standard_error: What other samples of z would move log p(x) by; None too where they are too few to
+            tell, so that log p(x) is but a lower bound.
+        median_effective_sample_size: How many of the samples of z half of the rows rest on.
     """
 
     dataset: Dataset = Dataset()
@@ -67,6 +70,7 @@ class Measured:
     log_marginal: float | None = None
     log_marginal_standard_error: float | None = None
     monte_carlo_standard_error: float | None = None
+    median_effective_sample_size: float | None = None
 
     def __post_init__(self) -> None:
         _check_texts(self, "split", "observations")
@@ -74,11 +78,12 @@ class Measured:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} is {value!r}, expected a whole number above 0.")
-        for name in _NATS:
+        for name in _NUMBERS:
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            unit = " of nats" if name in _NATS else ""
             if value is not None and not (number and math.isfinite(value)):
-                raise ValueError(f"{name} is {value!r}, expected a finite number of nats.")
+                raise ValueError(f"{name} is {value!r}, expected a finite number{unit}.")
 
 
 @dataclasses.dataclass(frozen=True)
