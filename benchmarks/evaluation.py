@@ -16,8 +16,9 @@ import tfvae
 from benchmarks import models, report, training
 from benchmarks.peers.turns import Work
 from benchmarks.sizes import HIDDEN, LATENT
-from tfvae import objectives, posteriors
+from tfvae import objectives
 from tfvae.engine import xla
+from tfvae.families import draws
 
 PASSES = 2  # over the rows in one turn, which takes about a second
 
@@ -48,7 +49,7 @@ def bare_evaluate(vae: tfvae.VAE) -> Callable[[tf.Tensor, int], list[float]]:
 
 def bare_embed(vae: tfvae.VAE) -> Callable[[tf.Tensor, int], np.ndarray]:
     """``embed`` by hand."""
-    mean = xla.compiled(lambda x: posteriors.mean(vae.encode(x)))
+    mean = xla.compiled(lambda x: draws.mean(vae.encode(x)))
 
     def run(x: tf.Tensor, batch_size: int) -> np.ndarray:
         parts = [mean(x[start : start + batch_size]).numpy() for start in range(0, x.shape[0], batch_size)]

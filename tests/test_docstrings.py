@@ -56,7 +56,7 @@ NO_EXAMPLE = {
     "models.vae.Batch",
     "models.vae.report",
     "posteriors.check_posterior",  # what the model asks of its parts
-    "posteriors.stddev",
+    "families.draws.stddev",
     "priors.check_prior",
 }
 

@@ -10,6 +10,7 @@ from tensorflow_probability import distributions as tfd
 import tfvae
 from tfvae import DistributionLayer, families, networks, posteriors
 from tfvae.engine import scope
+from tfvae.families import draws
 
 D, ROWS = 20, 4
 SEED = tf.constant([3, 4])
@@ -78,8 +79,8 @@ def test_a_mean_without_formula_is_that_of_fixed_draws():
     with pytest.raises(NotImplementedError):
         q.mean()
     many = q.sample(20_000, seed=SEED).numpy()
-    mean, stddev = posteriors.mean(q), posteriors.stddev(q)
-    np.testing.assert_array_equal(mean, posteriors.mean(q))
+    mean, stddev = draws.mean(q), draws.stddev(q)
+    np.testing.assert_array_equal(mean, draws.mean(q))
     assert np.abs((mean - many.mean(axis=0)) / many.std(axis=0)).max() < 4.5 / np.sqrt(100)
     np.testing.assert_allclose(stddev, many.std(axis=0), rtol=4.5 / np.sqrt(200))
 
@@ -99,7 +100,7 @@ def test_a_flow_takes_noise_to_its_own_distribution():
     q = flow(Counting())
     noise = tf.random.stateless_normal([5, ROWS, D], SEED)
     expected = q.bijector.forward(q.distribution.distribution.loc + 0.5 * noise)
-    np.testing.assert_allclose(posteriors.from_noise(q, noise), expected, rtol=1e-6)
+    np.testing.assert_allclose(draws.from_noise(q, noise), expected, rtol=1e-6)
     of_sample = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(1.0, 2.0), [D]), tfb.Exp())
-    z = posteriors.from_noise(of_sample, tf.random.stateless_normal([2000, D], SEED))
+    z = draws.from_noise(of_sample, tf.random.stateless_normal([2000, D], SEED))
     assert stats.kstest(np.ravel(z), stats.lognorm(2.0, scale=np.e).cdf).pvalue > 1e-3

@@ -14,6 +14,7 @@ import tensorflow as tf
 import tfvae
 from benchmarks.gpu.carried import Case, Program
 from tfvae.engine.batches import Data
+from tfvae.families import draws
 
 EMBED_ROWS = 1024  # VAE.embed's own batch
 LEARNING_RATE = 1e-3
@@ -59,7 +60,7 @@ def case(
     data = tf.constant(rows.reshape(len(rows), *built.event_shape))
     optimizer = keras.optimizers.Adam(LEARNING_RATE)
     built.compile(optimizer=optimizer, steps_per_execution=steps, jit_compile=True)
-    embed, _ = program(tfvae.engine.xla.compiled(lambda x: tfvae.posteriors.mean(built.encode(x))), [data[:EMBED_ROWS]])
+    embed, _ = program(tfvae.engine.xla.compiled(lambda x: draws.mean(built.encode(x))), [data[:EMBED_ROWS]])
     built.make_train_function()
     order = np.random.default_rng(0).permutation(np.arange(len(rows), dtype=np.int32))[: steps * batch_size]
     counts = np.full([steps], batch_size, np.int32)

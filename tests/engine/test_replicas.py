@@ -113,9 +113,9 @@ def test_replicas_draw_the_noise_of_the_whole_batch(jit_compile):
     def draws(loc, part=None):
         q = posteriors.diagonal_normal(6).family(loc, 1.0)
         if part is None:
-            return replicas.sample(q, seed, before=[3])
+            return replicas.sample(q, seed, sample_shape=[3])
         with scope.as_part(part):
-            return replicas.sample(q, seed, before=[3])
+            return replicas.sample(q, seed, sample_shape=[3])
 
     whole = tf.function(draws, jit_compile=jit_compile)(locs)
     for index in range(2):

@@ -7,7 +7,8 @@ from scipy import special, stats
 from tensorflow_probability import distributions as tfd
 
 import tfvae
-from tfvae import DistributionLayer, divergences, families, networks, posteriors, priors
+from tfvae import DistributionLayer, divergences, families, networks, priors
+from tfvae.families import draws
 
 RNG = np.random.default_rng(0)
 LOC, D_FACTOR = RNG.normal(size=[2, 4]).astype(np.float32), RNG.uniform(0.2, 2.0, size=[2, 4]).astype(np.float32)
@@ -29,9 +30,9 @@ def test_a_low_rank_normal_is_scipys():
     ]
     np.testing.assert_allclose(low_rank().log_prob(z), truth, rtol=1e-4)
     noise = tf.constant(RNG.normal(size=[100_000, 1, 4]), tf.float32)
-    for draws in (low_rank().sample(100_000, seed=[1, 2]), posteriors.from_noise(low_rank(), noise)):
+    for drawn in (low_rank().sample(100_000, seed=[1, 2]), draws.from_noise(low_rank(), noise)):
         for row in range(2):
-            np.testing.assert_allclose(np.cov(draws[:, row].numpy().T), covariances()[row], atol=0.1)
+            np.testing.assert_allclose(np.cov(drawn[:, row].numpy().T), covariances()[row], atol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +82,8 @@ def test_a_mixture_is_the_sum_of_its_components():
     )[:, 0]
     q = mixture(tf.constant(0.3))
     np.testing.assert_allclose(q.log_prob(z), truth, rtol=1e-5)
-    draws = np.ravel(q.sample(20_000, seed=[1, 2]))
-    assert stats.kstest(draws, lambda t: 0.3 * stats.norm(-1, 0.5).cdf(t) + 0.7 * stats.norm(2, 1).cdf(t)).pvalue > 1e-3
+    drawn = np.ravel(q.sample(20_000, seed=[1, 2]))
+    assert stats.kstest(drawn, lambda t: 0.3 * stats.norm(-1, 0.5).cdf(t) + 0.7 * stats.norm(2, 1).cdf(t)).pvalue > 1e-3
 
 
 def test_the_gradient_of_a_draw_reaches_the_weights_of_a_mixture():

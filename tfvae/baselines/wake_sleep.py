@@ -63,7 +63,7 @@ class WakeSleep(Trainer):
         first, second = tf.unstack(tf.random.experimental.stateless_split(self.next_seed(True), 2))
         prior = self.vae.prior(batch.condition)
         one_for_all = prior.batch_shape.rank == 0
-        z = replicas.sample(prior, first, after=[tf.shape(batch.x)[0]] if one_for_all else [])
+        z = replicas.sample(prior, first, row_shape=[tf.shape(batch.x)[0]] if one_for_all else [])
         x = replicas.sample(self.vae.decode(z, batch.condition, training=True), second)
         dream = batch._replace(x=tf.stop_gradient(x))
         return self.vae.encode(dream, training=True).log_prob(tf.stop_gradient(z))

@@ -151,7 +151,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         super().compile(
             optimizer=self._with_loss_scale(optimizer),
             steps_per_execution=steps_per_execution or 1,
-            jit_compile=(xla.suits(self) if jit_compile is None else jit_compile) and not run_eagerly,
+            jit_compile=(xla.pays_off(self) if jit_compile is None else jit_compile) and not run_eagerly,
             run_eagerly=run_eagerly,
         )
         self._choice = {

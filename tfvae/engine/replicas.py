@@ -53,9 +53,9 @@ Local = Callable[[Any, Rows], list[tf.Tensor | None]]
 
 
 def sample(
-    distribution: tfd.Distribution, seed: tf.Tensor, before: Sequence[int] = (), after: Sequence[Any] = ()
+    distribution: tfd.Distribution, seed: tf.Tensor, sample_shape: Sequence[int] = (), row_shape: Sequence[Any] = ()
 ) -> tf.Tensor:
-    """Draws for this replica's rows, ``[*before, *after, *batch, *event]``; without replicas, ``distribution.sample``.
+    """Draws for this replica's rows, ``[*sample_shape, *row_shape, *batch, *event]``; as TFP's where there are none.
 
     TFP numbers its noise by where it falls in the shape of all draws. An axis of replicas just before that of the
     rows therefore gives each row the noise that it has in the whole batch, where replicas divide the batch.
@@ -63,37 +63,37 @@ def sample(
     Args:
         distribution: That of this replica's rows, or of one row.
         seed: Fixes the draws, int32 ``[2]``.
-        before: Shape of the draws of each row.
-        after: ``[B]``, the number of this replica's rows, where the distribution is of one row.
+        sample_shape: Shape of the draws of each row.
+        row_shape: ``[B]``, the number of this replica's rows, where the distribution is of one row.
 
     Example:
-        >>> sample(tfd.Normal(tf.zeros([3]), 1.0), tf.constant([0, 1]), before=[2]).shape
+        >>> sample(tfd.Normal(tf.zeros([3]), 1.0), tf.constant([0, 1]), sample_shape=[2]).shape
         TensorShape([2, 3])
     """
     part = scope.part()
     if part is None:
-        return distribution.sample([*before, *after], seed=seed)
-    draws = distribution.sample([*before, part.count, *after], seed=seed)
-    return tf.gather(draws, part.index, axis=len(before))
+        return distribution.sample([*sample_shape, *row_shape], seed=seed)
+    draws = distribution.sample([*sample_shape, part.count, *row_shape], seed=seed)
+    return tf.gather(draws, part.index, axis=len(sample_shape))
 
 
 def sample_and_log_prob(
-    distribution: tfd.Distribution, seed: tf.Tensor, before: Sequence[int] = ()
+    distribution: tfd.Distribution, seed: tf.Tensor, sample_shape: Sequence[int] = ()
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Draws as ``sample`` has them and their log-density ``[*before, *batch]``, nats, found in the same pass.
+    """Draws as ``sample`` has them and their log-density ``[*sample_shape, *batch]``, nats, found in the same pass.
 
     A flow knows the density of what it has just drawn; of a copy it would have to find the noise first.
 
     Example:
-        >>> z, log_prob = sample_and_log_prob(tfd.Normal(tf.zeros([3]), 1.0), tf.constant([0, 1]), before=[2])
+        >>> z, log_prob = sample_and_log_prob(tfd.Normal(tf.zeros([3]), 1.0), tf.constant([0, 1]), sample_shape=[2])
         >>> z.shape, bool(tf.reduce_all(log_prob == tfd.Normal(0.0, 1.0).log_prob(z)))
         (TensorShape([2, 3]), True)
     """
     part = scope.part()
     if part is None:
-        return distribution.experimental_sample_and_log_prob([*before], seed=seed)
-    draws, log_prob = distribution.experimental_sample_and_log_prob([*before, part.count], seed=seed)
-    return tf.gather(draws, part.index, axis=len(before)), tf.gather(log_prob, part.index, axis=len(before))
+        return distribution.experimental_sample_and_log_prob([*sample_shape], seed=seed)
+    draws, log_prob = distribution.experimental_sample_and_log_prob([*sample_shape, part.count], seed=seed)
+    return tf.gather(draws, part.index, axis=len(sample_shape)), tf.gather(log_prob, part.index, axis=len(sample_shape))
 
 
 def divided(rows: np.ndarray, count: int) -> np.ndarray:

@@ -42,28 +42,28 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(traced, jit_compile=True, autograph=False)
 
 
-def suits(model: keras.Model) -> bool:
+def pays_off(model: keras.Model) -> bool:
     """Whether XLA is the faster compiler for a model: not on a CPU with convolutions.
 
     Of those that run backwards (a gradient, a transposed convolution) it makes plain loops there, 2 to 3 times slower
     than TensorFlow's kernels.
 
     Example:
-        >>> suits(keras.Sequential([keras.layers.Dense(2)]))
+        >>> pays_off(keras.Sequential([keras.layers.Dense(2)]))
         True
     """
     convolves = any(isinstance(layer, _CONVOLUTIONS) for layer in model._flatten_layers())
     return not convolves or any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
 
 
-def compiled_for(model: keras.Model, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` of a model as one program, by XLA where that ``suits`` the model.
+def compiled_where_it_pays(model: keras.Model, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` of a model as one program, by XLA where that ``pays_off`` the model.
 
     Example:
-        >>> compiled_for(keras.Sequential(), lambda x: 2 * x)(tf.constant(1.0)).numpy()
+        >>> compiled_where_it_pays(keras.Sequential(), lambda x: 2 * x)(tf.constant(1.0)).numpy()
         np.float32(2.0)
     """
-    return compiled(function) if suits(model) else tf.function(function, autograph=False)
+    return compiled(function) if pays_off(model) else tf.function(function, autograph=False)
 
 
 def softplus(x: tf.Tensor) -> tf.Tensor:

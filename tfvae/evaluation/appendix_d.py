@@ -90,7 +90,7 @@ def _reciprocal_mean(
     """The fields of MarginalEstimate for a batch of rows, as one XLA program."""
     half = num_samples // 2
 
-    @functools.partial(xla.compiled_for, vae)
+    @functools.partial(xla.compiled_where_it_pays, vae)
     def reciprocal_mean(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         chain = hmc.new_chain(vae, x, num_samples, num_leapfrog_steps, num_burnin_steps, target_accept=0.9, seed=seed)
         fitted, points = chain.u[:half], chain.u[half:]

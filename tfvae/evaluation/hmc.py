@@ -85,7 +85,7 @@ def sample_posterior(
     x = vae.checked(x)
     check_settings(x["x"], num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
     settings = (num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
-    program = xla.compiled_for(vae, lambda x, seed: new_chain(vae, x, *settings, seed))
+    program = xla.compiled_where_it_pays(vae, lambda x, seed: new_chain(vae, x, *settings, seed))
     return program(x, tf.constant([seed, 0], tf.int32))
 
 

@@ -72,7 +72,7 @@ def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[
     """(m, Σ w/eᵐ, Σ (w/eᵐ)²) over the samples of each row, m = max log w: one XLA loop over chunks of samples."""
     chunk = min(chunk, num_samples)
 
-    @functools.partial(xla.compiled_for, vae)
+    @functools.partial(xla.compiled_where_it_pays, vae)
     def weight_sums(rows: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         batch = vae.batch(rows)
 

@@ -11,8 +11,9 @@ import keras
 import tensorflow as tf
 
 from pipelines import contract
-from tfvae import objectives, observations, posteriors
+from tfvae import objectives, observations
 from tfvae.exporting import guards
+from tfvae.families import draws
 from tfvae.models.vae import VAE
 
 Answer = dict[str, tf.Tensor]
@@ -61,11 +62,11 @@ def operations(vae: VAE) -> Iterator[Operation]:
 
     def embed(x: tf.Tensor) -> Answer:
         q = vae.encode(x)
-        return {contract.EMBEDDING: posteriors.mean(q), contract.EMBEDDING_STDDEV: posteriors.stddev(q)}
+        return {contract.EMBEDDING: draws.mean(q), contract.EMBEDDING_STDDEV: draws.stddev(q)}
 
     def score(x: tf.Tensor, noise: tf.Tensor) -> Answer:
         q = vae.encode(x)
-        terms = vae.terms_at(x, q, posteriors.from_noise(q, _samples_first(x, noise)))
+        terms = vae.terms_at(x, q, draws.from_noise(q, _samples_first(x, noise)))
         bounds = {
             contract.ELBO: objectives.elbo,
             contract.IMPORTANCE_WEIGHTED_BOUND: objectives.importance_weighted,
@@ -73,10 +74,10 @@ def operations(vae: VAE) -> Iterator[Operation]:
         return {name: objective(terms).bound for name, objective in bounds.items()}
 
     def decode(z: tf.Tensor) -> Answer:
-        return {contract.RECONSTRUCTION: posteriors.mean(vae.decode(z))}
+        return {contract.RECONSTRUCTION: draws.mean(vae.decode(z))}
 
     def sample(noise: tf.Tensor) -> Answer:
-        return {contract.SAMPLE: posteriors.mean(vae.decode(posteriors.from_noise(vae.prior(), noise)))}
+        return {contract.SAMPLE: draws.mean(vae.decode(draws.from_noise(vae.prior(), noise)))}
 
     yield Operation(contract.EMBED, embed, kinds)
     yield Operation(contract.RECONSTRUCT, lambda x: {contract.RECONSTRUCTION: vae(x)}, floats)
@@ -114,7 +115,7 @@ def _samples_first(x: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
 
 def _takes_noise(distribution: Any) -> bool:
     try:
-        posteriors.from_noise(distribution, tf.zeros([1, distribution.event_shape[-1]]))
+        draws.from_noise(distribution, tf.zeros([1, distribution.event_shape[-1]]))
     except NotImplementedError:
         return False
     return True

@@ -21,6 +21,7 @@ from tfvae.engine import batches, keras_private, xla
 from tfvae.engine import model as engine
 from tfvae.engine.map_rows import map_rows
 from tfvae.engine.model import Loss
+from tfvae.families import draws
 from tfvae.models.path_weight import PathWeight
 from tfvae.models.rows import Batch, RowShape, with_condition
 from tfvae.objectives import Estimate, Latent, Terms
@@ -184,8 +185,8 @@ class VAE(engine.UnsupervisedModel):
     def call(self, x: Any, training: bool = False) -> tf.Tensor:
         """The mean of p(x|z) at the mean of q(z|x), ``[B, *event_shape]``."""
         batch = self.batch(x)
-        z = posteriors.mean(self.posterior(self._features(batch, training)))
-        return posteriors.mean(self.decode(z, batch.condition, training))
+        z = draws.mean(self.posterior(self._features(batch, training)))
+        return draws.mean(self.decode(z, batch.condition, training))
 
     def terms(
         self,
@@ -291,7 +292,7 @@ class VAE(engine.UnsupervisedModel):
         given = self._rows.condition(condition)
         prior = self.prior(given)
         z = prior.sample(n, seed=key) if prior.batch_shape.rank == 0 else prior.sample(seed=key)
-        return posteriors.mean(self.decode(z, condition)).numpy()
+        return draws.mean(self.decode(z, condition)).numpy()
 
     def draws(self, x: Any, seed: int = 0, batch_size: int = 1024) -> np.ndarray:
         """A draw of q(z|x) for each row, NumPy ``[N, D]``, for rows given as to ``fit``."""
@@ -306,15 +307,15 @@ class VAE(engine.UnsupervisedModel):
 
     @functools.cached_property
     def _embed(self) -> Callable[[Any], tf.Tensor]:
-        return xla.compiled_for(self, lambda x: posteriors.mean(self.encode(x)))
+        return xla.compiled_where_it_pays(self, lambda x: draws.mean(self.encode(x)))
 
     @functools.cached_property
     def _draw(self) -> Callable[[Any, tf.Tensor], tf.Tensor]:
-        return xla.compiled_for(self, lambda x, seed: posteriors.draw(self.encode(x), 1, seed)[0][0])
+        return xla.compiled_where_it_pays(self, lambda x, seed: posteriors.draw(self.encode(x), 1, seed)[0][0])
 
     @functools.cached_property
     def _reconstruct(self) -> Callable[[Any], tf.Tensor]:
-        return xla.compiled_for(self, lambda x: self(x))
+        return xla.compiled_where_it_pays(self, lambda x: self(x))
 
     def _map(self, function: Callable, x: Any, shape: Any, batch_size: int) -> np.ndarray:
         rows = self.checked(x)

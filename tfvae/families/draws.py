@@ -1,0 +1,75 @@
+"""Draws and moments of any distribution, of q(z|x), p(x|z) and p(z) alike, where TFP has no formula either."""
+
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from tfvae.engine import replicas
+from tfvae.families import facts
+
+_NUM_DRAWS = 100  # where a mean has no formula
+# TFP makes an object of the base class where a part is no composite tensor, as a flow's network is not.
+_FLOW = tfd.TransformedDistribution.__bases__[0]
+_PRODUCTS = tuple(kind.__bases__[0] for kind in (tfd.Independent, tfd.Sample))
+
+
+def from_noise(distribution: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
+    """z = g(noise) for standard normal noise ``[..., D]``, so that z is distributed as ``distribution``.
+
+    Normals are shifted and scaled (section 2.4, ii); other families go through their inverse CDF (section 2.4, i), and
+    a flow through its bijectors (section 2.4, iii).
+
+    Raises:
+        NotImplementedError: Where TFP knows no inverse CDF (Dirichlet).
+
+    Example:
+        >>> from_noise(tfd.Independent(tfd.Normal([1.0], [2.0]), 1), tf.constant([[3.0]])).numpy().tolist()
+        [[7.0]]
+    """
+    if isinstance(distribution, tfd.MultivariateNormalLinearOperator):
+        return distribution.loc + distribution.scale.matvec(noise)
+    if isinstance(distribution, tfd.MultivariateNormalDiagPlusLowRankCovariance):
+        return distribution.mean() + tf.linalg.matvec(tf.linalg.cholesky(distribution.covariance()), noise)
+    if isinstance(distribution, _FLOW):
+        return distribution.bijector.forward(from_noise(distribution.distribution, noise))
+    if not isinstance(distribution, _PRODUCTS):
+        raise NotImplementedError(f"{type(distribution).__name__} has no inverse CDF for each coordinate.")
+    marginal = distribution.distribution
+    if isinstance(marginal, tfd.Normal):
+        return marginal.loc + marginal.scale * noise
+    return marginal.quantile(tfd.Normal(0.0, 1.0).cdf(noise))
+
+
+def mean(distribution: tfd.Distribution) -> tf.Tensor:
+    """The mean, ``[B, *event]``; where it does not exist (Cauchy, Student's t with df <= 1), the mode.
+
+    Where TFP has no formula, as for a flow, it is the mean of 100 draws of a fixed seed: the same for the same row, and
+    within a tenth of a standard deviation of the truth two times in three.
+
+    Example:
+        >>> mean(tfd.Independent(tfd.Gamma([[2.0]], 1.0), 1)).numpy().tolist()
+        [[2.0]]
+    """
+    try:
+        value = distribution.mean()
+    except NotImplementedError:
+        return tf.reduce_mean(_draws(distribution), axis=0)
+    try:
+        return tf.where(tf.math.is_finite(value), value, tf.cast(distribution.mode(), value.dtype))
+    except NotImplementedError:
+        return value
+
+
+def stddev(distribution: tfd.Distribution) -> tf.Tensor:
+    """The standard deviation, ``[B, *event]``; infinite where it does not exist, of draws as ``mean`` is."""
+    known = facts.of(distribution)
+    try:
+        if known is not None and known.support is facts.SPHERE:
+            return tf.sqrt(tf.linalg.diag_part(distribution.covariance()))
+        value = distribution.stddev()
+    except NotImplementedError:
+        return tf.math.reduce_std(_draws(distribution), axis=0)
+    return tf.where(tf.math.is_nan(value), float("inf"), value)
+
+
+def _draws(distribution: tfd.Distribution) -> tf.Tensor:
+    return tf.cast(replicas.sample(distribution, tf.constant([0, 0]), sample_shape=[_NUM_DRAWS]), tf.float32)
