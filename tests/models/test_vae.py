@@ -14,7 +14,7 @@ import scipy.stats
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import VAE, DistributionLayer, networks, objectives, priors
+from tfvae import VAE, DistributionLayer, evaluation, networks, objectives, priors
 from tfvae.observations import Binarized
 from tfvae.priors import Family, StandardNormal
 
@@ -545,3 +545,44 @@ def test_a_likelihood_whose_mean_has_no_formula_reconstructs():
     exact = (weights / (1 + np.exp(-at))).sum(axis=-1) / weights.sum()
     assert np.abs(first - exact).max() < 0.12  # four standard errors of 100 draws
     assert vae.sample(3, seed=0).shape == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("door", "message"),
+    [
+        (lambda: VAE(networks.mlp([4]), networks.mlp([4]), "Normal", "Bernoulli"), "posterior is 'Normal', expected"),
+        (lambda: VAE("mlp", *[None] * 3), "encoder is 'mlp', expected a Keras layer or model, such"),
+        (lambda: make_vae().compile("adam", "mse"), "received 'mse'. There is no loss to choose"),
+        (lambda: make_vae().embed(scipy.sparse.csr_matrix(GOOD)), r"x is a csr_matrix.*pass .toarray\(\) of it"),
+        (lambda: make_vae().embed(tf.ragged.constant([[1.0], [1.0, 0.0]])), "x is a RaggedTensor, expected rows"),
+        (lambda: make_vae().embed([[1.0] * 5, [0.0] * 4]), "x is a list, which is no array of numbers"),
+        (lambda: make_vae().embed(np.array([["a", 1, 2, 3, None]], object)), "x is a ndarray of object, which"),
+        (
+            lambda: VAE(keras.layers.Dense(4), networks.mlp([4]), DistributionLayer("Normal", [2]),
+                        DistributionLayer("Bernoulli", [4, 4, 1])),
+            r"encoder gives features of shape \(1, 4, 4, 4\) for one row, expected \(1, F\).*Flatten",
+        ),
+        (
+            lambda: fit(make_vae(objective=lambda terms: terms.kl), GOOD),
+            r"objective returned a \w+Tensor, expected objectives.Estimate",
+        ),
+        (
+            lambda: fit(make_vae(objective=lambda terms: objectives.Estimate(*[tf.reduce_mean(terms.kl)] * 2)), GOOD),
+            r"objective's bound has shape \(\), expected \(\w+,\): one number a row",
+        ),
+    ],
+)  # fmt: skip
+def test_the_wrong_thing_at_a_public_door_is_told_in_a_sentence(door, message):
+    with pytest.raises(ValueError, match=message):
+        door()
+
+
+def test_a_dataset_is_taken_where_an_array_is():
+    vae = make_vae()
+    dataset = tf.data.Dataset.from_tensor_slices(GOOD).batch(4)
+    np.testing.assert_allclose(vae.embed(dataset), vae.embed(GOOD), rtol=1e-6)
+    np.testing.assert_allclose(vae.reconstruct(dataset), vae.reconstruct(GOOD), rtol=1e-6)
+    seed = tf.constant([0, 1])
+    np.testing.assert_array_equal(vae.elbo(dataset, seed=seed), vae.elbo(GOOD, seed=seed))
+    first, second = (evaluation.log_marginal(vae, x, 50).log_marginal for x in (dataset, GOOD))
+    np.testing.assert_array_equal(first, second)

@@ -145,6 +145,11 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             jit_compile: Whether XLA compiles the program; by default unless there are convolutions and no accelerator.
             run_eagerly: Run as plain Python, for debugging.
         """
+        if steps_per_execution is not None and not isinstance(steps_per_execution, int):
+            raise ValueError(
+                f"compile takes an optimiser and steps_per_execution, a number, received {steps_per_execution!r}. "
+                "There is no loss to choose: the model's objective is the loss."
+            )
         if steps_per_execution is not None and steps_per_execution < 1:
             raise ValueError(f"steps_per_execution must be at least 1, received {steps_per_execution}.")
         self._auto_steps = steps_per_execution is None

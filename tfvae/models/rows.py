@@ -52,7 +52,7 @@ class RowShape:
     def observations(self, x: Any) -> tf.Tensor:
         """x as a uint8 or float32 tensor ``[N, *event_shape]``, or a ValueError that says what came."""
         mend = "reshape it, or give the likelihood another event_shape"
-        x = _shaped("x", tf.convert_to_tensor(x), self.event_shape, mend)
+        x = _shaped("x", _tensor("x", x), self.event_shape, mend)
         if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
             raise ValueError(f"x has dtype {x.dtype.name}, expected uint8 or a float.")
         return x if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
@@ -70,7 +70,7 @@ class RowShape:
                 f"This model has a condition of shape {list(self.condition_shape)} for each row, but none came: pass "
                 '{"x": x, "condition": condition}, or condition= where there is such an argument.'
             )
-        condition = tf.cast(tf.convert_to_tensor(condition), tf.float32)
+        condition = tf.cast(_tensor("condition", condition), tf.float32)
         return _shaped("condition", condition, self.condition_shape, "reshape it, or change the VAE's condition_shape")
 
 
@@ -82,10 +82,29 @@ def with_condition(x: Any, condition: Any) -> Any:
 
 
 def _labels(given: Any) -> tf.Tensor:
-    label = _shaped("label", tf.convert_to_tensor(given), (), "give each row one class, -1 where it is unknown")
+    label = _shaped("label", _tensor("label", given), (), "give each row one class, -1 where it is unknown")
     if not label.dtype.is_integer:
         raise ValueError(f"label has dtype {label.dtype.name}, expected whole numbers, -1 where the class is unknown.")
     return tf.cast(label, tf.int32)
+
+
+def _tensor(name: str, given: Any) -> tf.Tensor:
+    """What the user passed as a tensor, or a ValueError that says why it is none."""
+    if isinstance(given, (tf.RaggedTensor, tf.SparseTensor)) or hasattr(given, "toarray"):
+        raise ValueError(
+            f"{name} is a {type(given).__name__}, expected rows of one shape with every number there: pass "
+            f"{'.toarray()' if hasattr(given, 'toarray') else 'tf.sparse.to_dense or .to_tensor()'} of it, a part at a "
+            "time where it is large."
+        )
+    try:
+        return tf.convert_to_tensor(given)
+    except (TypeError, ValueError) as error:
+        kind = getattr(given, "dtype", None) or getattr(given, "dtypes", None)
+        what = f"a {type(given).__name__}" + (f" of {kind}" if kind is not None and "\n" not in str(kind) else "")
+        raise ValueError(
+            f"{name} is {what}, which is no array of numbers: pass numbers alone, rows of one shape, for example the "
+            "numeric columns of a table."
+        ) from error
 
 
 def _shaped(name: str, tensor: tf.Tensor, shape: Sequence[int], mend: str) -> tf.Tensor:

@@ -95,6 +95,7 @@ class VAE(engine.UnsupervisedModel):
     ):
         super().__init__(seed, name)
         _refuse_gone(gone)
+        _check_layers(encoder=encoder, decoder=decoder, posterior=posterior, likelihood=likelihood)
         _check_num_samples(num_samples)
         if noise is not None:
             noise.check(likelihood)
@@ -114,7 +115,9 @@ class VAE(engine.UnsupervisedModel):
             return
         with tf.init_scope():
             c = None if self.condition_shape is None else tf.zeros([1, *self.condition_shape])
-            q = self.posterior(self._network(self.encoder, tf.zeros([1, *self.event_shape]), c))
+            features = self._network(self.encoder, tf.zeros([1, *self.event_shape]), c)
+            _check_features(features)
+            q = self.posterior(features)
             posteriors.check_posterior(self.posterior, q)
             self.bind(self.prior)
             check_prior(self.prior(c), q, self.posterior.family.__name__)
@@ -318,6 +321,9 @@ class VAE(engine.UnsupervisedModel):
         return xla.compiled_where_it_pays(self, lambda x: self(x))
 
     def _map(self, function: Callable, x: Any, shape: Any, batch_size: int) -> np.ndarray:
+        if isinstance(x, tf.data.Dataset):
+            parts = [self._map(function, batch, shape, batch_size) for batch in x]
+            return np.concatenate([np.zeros([0, *shape], np.float32), *parts])
         rows = self.checked(x)
         if batches.num_rows(rows) == 0:
             return np.zeros([0, *shape], np.float32)
@@ -361,8 +367,12 @@ class VAE(engine.UnsupervisedModel):
     def checked(self, x: Any) -> dict[str, tf.Tensor]:
         """Rows as ``prepare`` gives them, once their values are those that the model scores.
 
-        Inside a program, where values are not known yet, they are taken at their word.
+        Of a dataset, the rows of all its batches. Inside a program, where values are not known yet, they are taken at
+        their word.
         """
+        if isinstance(x, tf.data.Dataset):
+            parts = [self.checked(batch) for batch in x]
+            return tf.nest.map_structure(lambda *leaves: tf.concat(leaves, axis=0), *parts)
         rows = self.prepare(x)
         if tf.executing_eagerly():
             self.check(rows)
@@ -395,7 +405,7 @@ class VAE(engine.UnsupervisedModel):
     ) -> Loss:
         """``batch_loss`` of rows that have their noise, with the seed of z and the step that schedules see."""
         terms, path = self._path_weighted_terms(inputs, self.num_samples, seed, training, weights, step)
-        estimate = self.objective(terms)
+        estimate = _checked_estimate(self.objective(terms), terms)
         path.weight = estimate.path_weight
         value = estimate.bound if estimate.objective is None else estimate.objective
         gain = engine.with_gradient_of(value, estimate.surrogate)
@@ -474,3 +484,35 @@ def _refuse_gone(arguments: dict[str, Any]) -> None:
     for name in arguments:
         mend = {"binarize": "binarize=True is noise=tfvae.observations.Binarized() now"}
         raise TypeError(f"VAE has no argument {name!r}: {mend.get(name, 'see its docstring')}.")
+
+
+def _check_layers(**parts: Any) -> None:
+    for name, part in parts.items():
+        if not isinstance(part, keras.layers.Layer):
+            mend = "networks.mlp([500])" if name in ("encoder", "decoder") else 'DistributionLayer("Normal", [2])'
+            raise ValueError(f"The {name} is {part!r}, expected a Keras layer or model, such as tfvae.{mend}.")
+
+
+def _check_features(features: tf.Tensor) -> None:
+    if features.shape.rank != 2:
+        raise ValueError(
+            f"The encoder gives features of shape {tuple(features.shape)} for one row, expected (1, F): let it end, or "
+            "begin, with keras.layers.Flatten()."
+        )
+
+
+def _checked_estimate(estimate: Any, terms: Terms) -> Estimate:
+    if not isinstance(estimate, Estimate):
+        raise ValueError(
+            f"The objective returned a {type(estimate).__name__}, expected objectives.Estimate(bound, surrogate), each "
+            "of one number a row, in nats."
+        )
+    rows = terms.log_likelihood.shape[1:]
+    for name in ("bound", "surrogate", "objective"):
+        value = getattr(estimate, name)
+        if value is not None and not tf.convert_to_tensor(value).shape.is_compatible_with(rows):
+            raise ValueError(
+                f"The objective's {name} has shape {tuple(value.shape)}, expected {tuple(rows)}: one number a row, of "
+                "which the model takes the mean itself."
+            )
+    return estimate
