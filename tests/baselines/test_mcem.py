@@ -341,7 +341,7 @@ def test_chains_live_on_one_device_and_belong_to_rows_that_stay(x):
     with pytest.raises(ValueError, match=r"without tf\.distribute"):
         model.fit(x, verbose=0)
     model.vae.noise = observations.Binarized()
-    with pytest.raises(ValueError, match="binarise x itself"):
+    with pytest.raises(ValueError, match="put the noise into x itself"):
         MonteCarloEM(model.vae, ROWS)
 
 

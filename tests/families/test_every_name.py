@@ -1,5 +1,7 @@
 """Every name of ``tfp.distributions``: built by a DistributionLayer, or refused in our own words."""
 
+from collections.abc import Iterable
+
 import keras
 import numpy as np
 import pytest
@@ -35,8 +37,13 @@ X = np.random.default_rng(0).normal(size=[3, 4]).astype(np.float32)
 
 
 def test_every_name_is_built_or_refused_and_known():
-    assert set(families.facts.FACTS) == set(BUILT)
-    assert len(BUILT) + len(REFUSED) == len({*NAMES, *families.FAMILIES})
+    assert _ours(families.facts.FACTS) == set(BUILT)
+    assert len(BUILT) + len(REFUSED) == len({*NAMES, *_ours(families.FAMILIES)})
+
+
+def _ours(names: Iterable[str]) -> set[str]:
+    """Those of the package; the example of ``families.register`` adds one where it ran in this process before."""
+    return set(names) - {"HalfUnit"}
 
 
 @pytest.mark.parametrize("name", BUILT)

@@ -294,7 +294,7 @@ class TestInput:
         with pytest.raises(PipelineError, match="not complete"):
             embed.run(linear_digits.path, str(tmp_path / "in"), str(tmp_path / "out"))
         shutil.rmtree(tmp_path / "in" / "_work")
-        with pytest.raises(PipelineError, match="is truncated in record"):
+        with pytest.raises(PipelineError, match="is truncated in the record at byte"):
             embed.run(linear_digits.path, str(tmp_path / "in"), str(tmp_path / "out"))
 
     def test_a_flipped_bit(self, prepared_digits, linear_digits, tmp_path):
