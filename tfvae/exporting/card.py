@@ -27,6 +27,7 @@ SCHEMA_VERSION = 1
 _SCALES = {
     contract.Z: "a point of the latent space, as q(z|x) and p(z) have it",
     contract.NOISE: "standard normal, drawn by the caller",
+    contract.CONDITION: "what the model was told beside each row, as in training",
 }
 
 

@@ -57,35 +57,46 @@ def signatures(vae: VAE) -> Iterator[tuple[str, Any]]:
 
 def operations(vae: VAE) -> Iterator[Operation]:
     """What applies to this model: noise must lead to z for ``score``, by q(z|x), and for ``sample``, by p(z)."""
-    kinds, event = observation_kinds(vae), vae.event_shape
+    kinds, condition = observation_kinds(vae), conditions(vae)
     floats, z = kinds[:1], tensor(contract.Z, [vae.latent_dim])
+    noise, samples = tensor(contract.NOISE, [vae.latent_dim]), tensor(contract.NOISE, [None, vae.latent_dim])
 
-    def embed(x: tf.Tensor) -> Answer:
-        q = vae.encode(x)
+    def embed(x: tf.Tensor, **c: tf.Tensor) -> Answer:
+        q = vae.encode(x, **c)
         return {contract.EMBEDDING: draws.mean(q), contract.EMBEDDING_STDDEV: draws.stddev(q)}
 
-    def score(x: tf.Tensor, noise: tf.Tensor) -> Answer:
-        q = vae.encode(x)
-        terms = vae.terms_at(x, q, draws.from_noise(q, _samples_first(x, noise)))
+    def score(x: tf.Tensor, noise: tf.Tensor, **c: tf.Tensor) -> Answer:
+        q = vae.encode(x, **c)
+        terms = vae.terms_at({contract.X: x, **c}, q, draws.from_noise(q, _samples_first(noise)))
         bounds = {
             contract.ELBO: objectives.elbo,
             contract.IMPORTANCE_WEIGHTED_BOUND: objectives.importance_weighted,
         }
         return {name: objective(terms).bound for name, objective in bounds.items()}
 
-    def decode(z: tf.Tensor) -> Answer:
-        return {contract.RECONSTRUCTION: draws.mean(vae.decode(z))}
+    def reconstruct(x: tf.Tensor, **c: tf.Tensor) -> Answer:
+        return {contract.RECONSTRUCTION: vae({contract.X: x, **c})}
 
-    def sample(noise: tf.Tensor) -> Answer:
-        return {contract.SAMPLE: draws.mean(vae.decode(draws.from_noise(vae.prior(), noise)))}
+    def decode(z: tf.Tensor, **c: tf.Tensor) -> Answer:
+        return {contract.RECONSTRUCTION: draws.mean(vae.decode(z, **c))}
 
-    yield Operation(contract.EMBED, embed, kinds)
-    yield Operation(contract.RECONSTRUCT, lambda x: {contract.RECONSTRUCTION: vae(x)}, floats)
-    yield Operation(contract.DECODE, decode, [z])
-    if _takes_noise(vae.encode(tf.zeros([1, *event]))):
-        yield Operation(contract.SCORE, score, kinds, [tensor(contract.NOISE, [None, vae.latent_dim])])
-    if _takes_noise(vae.prior()):
-        yield Operation(contract.SAMPLE, sample, [tensor(contract.NOISE, [vae.latent_dim])])
+    def sample(noise: tf.Tensor, **c: tf.Tensor) -> Answer:
+        z = draws.from_noise(vae.prior(**c), noise)
+        return {contract.SAMPLE: draws.mean(vae.decode(z, **c))}
+
+    x, c = _zeros(floats[0]), {one.spec.name: _zeros(one) for one in condition}
+    yield Operation(contract.EMBED, embed, kinds, condition)
+    yield Operation(contract.RECONSTRUCT, reconstruct, floats, condition)
+    yield Operation(contract.DECODE, decode, [z], condition)
+    if _takes_noise(vae.encode(x, **c)):
+        yield Operation(contract.SCORE, score, kinds, [samples, *condition])
+    if _takes_noise(vae.prior(**c)):
+        yield Operation(contract.SAMPLE, sample, [noise], condition)
+
+
+def conditions(vae: VAE) -> list[Input]:
+    """The condition, where the model has one."""
+    return [] if vae.condition_shape is None else [tensor(contract.CONDITION, vae.condition_shape)]
 
 
 def observation_kinds(vae: VAE) -> list[Input]:
@@ -105,12 +116,14 @@ def tensor(name: str, shape: Sequence[int | None], dtype: tf.DType = tf.float32)
     return Input(tf.TensorSpec([None, *shape], dtype, name), lambda x: guards.checked(name, x, shape))
 
 
-def _samples_first(x: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-    """Noise ``[B, K, D]`` as ``[K, B, D]``, once the graph has seen that it is of the rows of x."""
-    message = "noise [B, K, D] needs a row for each row of x, and one sample at least: received"
-    fits = tf.logical_and(tf.equal(tf.shape(noise)[0], tf.shape(x)[0]), tf.shape(noise)[1] > 0)
-    noise = guards.require(fits, [message, tf.shape(noise), "and x", tf.shape(x)], noise)
-    return tf.transpose(noise, [1, 0, 2])
+def _zeros(one: Input) -> tf.Tensor:
+    return tf.zeros([1, *one.spec.shape[1:]], one.spec.dtype)
+
+
+def _samples_first(noise: tf.Tensor) -> tf.Tensor:
+    """Noise ``[B, K, D]`` as ``[K, B, D]``, once the graph has seen that K > 0."""
+    message = "noise [B, K, D] needs one sample at least: received"
+    return tf.transpose(guards.require(tf.shape(noise)[1] > 0, [message, tf.shape(noise)], noise), [1, 0, 2])
 
 
 def _takes_noise(distribution: Any) -> bool:
@@ -122,13 +135,16 @@ def _takes_noise(distribution: Any) -> bool:
 
 
 def _traced(answer: Callable[..., Answer], inputs: Sequence[Input]) -> Any:
-    others = inputs[1:]
-
     def function(*tensors: tf.Tensor) -> Answer:
-        values = [one.value(given) for one, given in zip(inputs, tensors, strict=True)]
-        named = {one.spec.name: value for one, value in zip(others, values[1:], strict=True)}
+        (first, x), *others = [(one.spec.name, one.value(given)) for one, given in zip(inputs, tensors, strict=True)]
+        named = {name: _with_rows_of(first, x, name, value) for name, value in others}
         with keras.StatelessScope():  # an LSTM counts up the seeds of its dropout, though it is not training
-            return answer(values[0], **named)
+            return answer(x, **named)
 
     specs = [one.spec for one in inputs]
     return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
+
+
+def _with_rows_of(first: str, x: tf.Tensor, name: str, value: tf.Tensor) -> tf.Tensor:
+    message = [f"{name} needs a row for each row of {first}: received", tf.shape(value), f"and {first}", tf.shape(x)]
+    return guards.require(tf.equal(tf.shape(value)[0], tf.shape(x)[0]), message, value)

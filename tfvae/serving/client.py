@@ -30,6 +30,8 @@ class Client:
     and come back as one array in their order; an empty input gives an empty array. What may pass (no connection, HTTP
     429 and 502 to 504, UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED) is asked again after growing pauses.
 
+    A conditional model is asked with ``condition=``, an array of numbers with a row for each row.
+
     NaN and infinite inputs are refused before they are sent: a server that batches runs rows of several clients
     together, and a bad one would fail them all.
 
@@ -90,28 +92,28 @@ class Client:
         """Give the connection back; ``with Client(...) as client:`` does it too."""
         self._transport.close()
 
-    def embed(self, x: Images, with_stddev: bool = False) -> Any:
+    def embed(self, x: Images, with_stddev: bool = False, condition: np.ndarray | None = None) -> Any:
         """Posterior means ``[N, D]``; with ``with_stddev`` a pair, the standard deviations ``[N, D]`` second."""
-        signature, inputs = _observations(contract.EMBED, x)
+        signature, inputs = _observations(contract.EMBED, x, condition)
         outputs = contract.OUTPUTS[contract.EMBED]
         answer = self._run(signature, inputs, outputs)
         return tuple(answer[name] for name in outputs) if with_stddev else answer[contract.EMBEDDING]
 
-    def reconstruct(self, x: np.ndarray) -> np.ndarray:
+    def reconstruct(self, x: np.ndarray, condition: np.ndarray | None = None) -> np.ndarray:
         """Means of p(x|z) at the posterior means of float ``x``, ``[N, *event]``."""
-        return self._only(contract.RECONSTRUCT, contract.X, x)
+        return self._only(contract.RECONSTRUCT, contract.X, x, condition)
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
+    def decode(self, z: np.ndarray, condition: np.ndarray | None = None) -> np.ndarray:
         """Means of p(x|z), ``[N, *event]``, for ``z`` ``[N, D]``."""
-        return self._only(contract.DECODE, contract.Z, z)
+        return self._only(contract.DECODE, contract.Z, z, condition)
 
-    def sample(self, noise: np.ndarray) -> np.ndarray:
+    def sample(self, noise: np.ndarray, condition: np.ndarray | None = None) -> np.ndarray:
         """Means of p(x|z), ``[N, *event]``, for the z ~ p(z) that standard normal ``noise`` ``[N, D]`` stands for."""
-        return self._only(contract.SAMPLE, contract.NOISE, noise)
+        return self._only(contract.SAMPLE, contract.NOISE, noise, condition)
 
-    def score(self, x: Images, noise: np.ndarray) -> Score:
+    def score(self, x: Images, noise: np.ndarray, condition: np.ndarray | None = None) -> Score:
         """Bounds on log p(x) with K samples for each row, from standard normal ``noise`` ``[N, K, D]``."""
-        signature, inputs = _observations(contract.SCORE, x)
+        signature, inputs = _observations(contract.SCORE, x, condition)
         inputs[contract.NOISE] = _floats(contract.NOISE, noise)
         return Score(**self._run(signature, inputs, Score._fields))
 
@@ -123,10 +125,10 @@ class Client:
         """The state of each version on the server, such as ``{1: "AVAILABLE"}``."""
         return persist(self._transport.status, self._retries)
 
-    def _only(self, operation: str, name: str, value: np.ndarray) -> np.ndarray:
-        """The one output of an operation on one input of floats."""
+    def _only(self, operation: str, name: str, value: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
+        """The one output of an operation on one input of floats, and the condition where there is one."""
         (output,) = outputs = contract.OUTPUTS[operation]
-        return self._run(operation, {name: _floats(name, value)}, outputs)[output]
+        return self._run(operation, {name: _floats(name, value), **_condition(condition)}, outputs)[output]
 
     def _run(self, signature: str, inputs: dict[str, Any], outputs: tuple[str, ...]) -> Tensors:
         count = _count(inputs)
@@ -166,16 +168,25 @@ class Client:
         return {name: np.zeros([0, *(size or 0 for size in width)], np.float32) for name, width in widths.items()}
 
 
-def _observations(operation: str, x: Images) -> tuple[str, dict[str, Any]]:
-    """Which signature takes such observations, and its input."""
+def _observations(operation: str, x: Images, condition: np.ndarray | None) -> tuple[str, dict[str, Any]]:
+    """Which signature takes such observations, and its inputs."""
+    given = _condition(condition)
     if isinstance(x, (list, tuple)) and all(isinstance(item, bytes) for item in x):
-        return contract.signature(operation, "string"), {contract.IMAGE_BYTES: list(x)}
+        return contract.signature(operation, "string"), {contract.IMAGE_BYTES: list(x), **given}
     if not isinstance(x, np.ndarray):
         hint = "give an array whose first axis is the rows, or a list of bytes (PNG or JPEG files)."
         raise TypeError(f"x is a {type(x).__name__}: {hint}")
     if x.dtype == np.uint8:
-        return contract.signature(operation, "uint8"), {contract.X: x}
-    return contract.signature(operation, "float32"), {contract.X: _floats(contract.X, x)}
+        return contract.signature(operation, "uint8"), {contract.X: x, **given}
+    return contract.signature(operation, "float32"), {contract.X: _floats(contract.X, x), **given}
+
+
+def _condition(condition: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The condition as an input; integers and truth values are numbers too."""
+    if condition is None:
+        return {}
+    whole = isinstance(condition, np.ndarray) and condition.dtype.kind in "iub"
+    return {contract.CONDITION: _floats(contract.CONDITION, condition.astype(np.float32) if whole else condition)}
 
 
 def _floats(name: str, value: np.ndarray) -> np.ndarray:
