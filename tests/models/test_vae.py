@@ -586,3 +586,46 @@ def test_a_dataset_is_taken_where_an_array_is():
     np.testing.assert_array_equal(vae.elbo(dataset, seed=seed), vae.elbo(GOOD, seed=seed))
     first, second = (evaluation.log_marginal(vae, x, 50).log_marginal for x in (dataset, GOOD))
     np.testing.assert_array_equal(first, second)
+
+
+class Annealed:
+    """β as a plain attribute, which a callback moves."""
+
+    def __init__(self, beta):
+        self.beta = beta
+
+    def __call__(self, terms):
+        beta = self.beta.value if isinstance(self.beta, keras.Variable) else self.beta
+        gain = tf.reduce_mean(terms.log_likelihood, axis=0) - beta * terms.kl
+        return objectives.Estimate(objectives.elbo(terms).bound, gain, objective=gain)
+
+
+class Anneal(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        objective = self.model.objective
+        if isinstance(objective.beta, keras.Variable):
+            objective.beta.assign(0.5)
+        else:
+            objective.beta = 0.5
+
+
+def test_an_objectives_attribute_that_moves_is_refused_and_a_variable_followed():
+    vae = make_vae(objective=Annealed(0.0))
+    vae.compile("sgd", jit_compile=False)
+    with pytest.raises(ValueError, match=r"beta of the objective changed after the program was made.*schedule"):
+        vae.fit(GOOD, epochs=2, verbose=0, callbacks=[Anneal()])
+    vae = make_vae(objective=Annealed(keras.Variable(0.0, trainable=False)))
+    vae.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    history = vae.fit(GOOD, epochs=2, verbose=0, callbacks=[Anneal()]).history
+    for epoch, beta in enumerate((0.0, 0.5)):
+        expected = beta * history["kl"][epoch] - history["log_likelihood"][epoch]
+        assert history["loss"][epoch] == pytest.approx(expected, rel=1e-5)
+
+
+def test_keras_export_and_h5_say_what_to_write(tmp_path):
+    vae = make_vae()
+    with pytest.raises(ValueError, match=r"write tfvae.export\(vae, 'x'\)"):
+        vae.export("x")
+    for name in ("m.h5", "m.hdf5"):
+        with pytest.raises(ValueError, match=r"save to a \.keras file"):
+            vae.save(tmp_path / name)

@@ -355,6 +355,26 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         self.total_loss(inputs, rows, training=False)
         return []
 
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Keras's ``save``, to a ``.keras`` file: an h5 file could not hold the parts of the model, nor be loaded."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"{filepath} is an h5 file, which Keras could not load this model from: save to a .keras file, or the "
+                "weights alone with save_weights('m.weights.h5')."
+            )
+        super().save(filepath, *args, **kwargs)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Keras's ``export`` would write one signature of reconstructions; the package's writes them all.
+
+        Raises:
+            ValueError: That says so.
+        """
+        raise ValueError(
+            f"Keras's export is not the model's: write tfvae.export(vae, {str(filepath)!r}), which gives every "
+            "signature, checked inputs, a warm-up file and a card."
+        )
+
     def save_own_variables(self, store: dict[str, Any]) -> None:
         """Keras leaves the state of random streams out of a saved model; with it, training resumes exactly."""
         for i, state in enumerate(keras_private.seed_states(self)):

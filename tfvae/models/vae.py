@@ -428,6 +428,17 @@ class VAE(engine.UnsupervisedModel):
         """φ: the trainable weights of q(z|x)."""
         return [w for part in (self.encoder, self.posterior) for w in part.trainable_variables]
 
+    def make_train_function(self, force: bool = False) -> None:
+        """See ``UnsupervisedModel``; settings of the objective that change afterwards are refused, not ignored."""
+        super().make_train_function(force)
+        compiled, traced = self.train_function, _settings(self.objective)
+
+        def train(iterator: Any) -> Any:
+            _check_settings(self.objective, traced)
+            return compiled(iterator)
+
+        self.train_function = functools.update_wrapper(train, compiled)
+
     def make_predict_function(self, force: bool = False) -> None:
         if keras_private.strategy(self) is not None or self.run_eagerly:
             super().make_predict_function(force)
@@ -516,3 +527,19 @@ def _checked_estimate(estimate: Any, terms: Terms) -> Estimate:
                 "which the model takes the mean itself."
             )
     return estimate
+
+
+def _settings(objective: Any) -> dict[str, Any]:
+    """The plain numbers and words among an objective's attributes: constants of a program that was made before."""
+    kept = getattr(objective, "__dict__", {})
+    return {name: value for name, value in kept.items() if isinstance(value, (bool, int, float, str))}
+
+
+def _check_settings(objective: Any, traced: dict[str, Any]) -> None:
+    changed = [name for name, value in _settings(objective).items() if traced.get(name, value) != value]
+    if changed:
+        raise ValueError(
+            f"{', '.join(changed)} of the objective changed after the program was made, which has its first value: "
+            "make it a schedule of keras.optimizers.schedules, as objectives.Weighted takes, or a keras.Variable; or "
+            "compile again."
+        )
