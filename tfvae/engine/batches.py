@@ -67,6 +67,8 @@ def num_rows(rows: Any) -> int:
 
 
 def _counts_in_words(rows: Any) -> str:
+    if isinstance(rows, Data) and isinstance(rows.inputs, Mapping):
+        rows = dict(rows.inputs, **({"sample_weight": rows.sample_weight[0]} if rows.sample_weight else {}))
     named = rows.items() if isinstance(rows, Mapping) else enumerate(tf.nest.flatten(rows))
     return ", ".join(f"{name}: {np.shape(leaf)[0]}" for name, leaf in named)
 

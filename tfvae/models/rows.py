@@ -47,6 +47,7 @@ class RowShape:
             rows["condition"] = condition
         if given.get("label") is not None:
             rows["label"] = _labels(given["label"])
+        _check_lengths(rows)
         return rows
 
     def observations(self, x: Any) -> tf.Tensor:
@@ -57,8 +58,12 @@ class RowShape:
             raise ValueError(f"x has dtype {x.dtype.name}, expected uint8 or a float.")
         return x if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
 
-    def condition(self, condition: Any) -> tf.Tensor | None:
-        """The condition as float32 ``[B, *condition_shape]``; a ValueError where one is missing, or one too many."""
+    def condition(self, condition: Any, count: int | None = None) -> tf.Tensor | None:
+        """The condition as float32 ``[B, *condition_shape]``, of ``count`` rows where that is known.
+
+        Raises:
+            ValueError: Where one is missing or one too many, or it has another shape.
+        """
         if self.condition_shape is None:
             if condition is not None:
                 raise ValueError(
@@ -71,7 +76,11 @@ class RowShape:
                 '{"x": x, "condition": condition}, or condition= where there is such an argument.'
             )
         condition = tf.cast(_tensor("condition", condition), tf.float32)
-        return _shaped("condition", condition, self.condition_shape, "reshape it, or change the VAE's condition_shape")
+        mend = "reshape it, or change the VAE's condition_shape"
+        condition = _shaped("condition", condition, self.condition_shape, mend)
+        if None not in (count, condition.shape[0]) and condition.shape[0] != count:
+            raise ValueError(f"The condition has {condition.shape[0]} rows, expected {count}: one for each row of z.")
+        return condition
 
 
 def with_condition(x: Any, condition: Any) -> Any:
@@ -79,6 +88,14 @@ def with_condition(x: Any, condition: Any) -> Any:
     if condition is None:
         return x
     return {**(x if isinstance(x, Mapping) else {"x": x}), "condition": condition}
+
+
+def _check_lengths(rows: Mapping[str, tf.Tensor]) -> None:
+    """Raise ValueError where the parts have not all the same number of rows, as far as a graph knows them."""
+    known = {name: part.shape[0] for name, part in rows.items() if part.shape[0] is not None}
+    if len(set(known.values())) > 1:
+        counts = ", ".join(f"{name}: {count}" for name, count in known.items())
+        raise ValueError(f"The parts of a row must come in equal numbers, received {counts} rows.")
 
 
 def _labels(given: Any) -> tf.Tensor:

@@ -175,7 +175,7 @@ class VAE(engine.UnsupervisedModel):
         z = tf.convert_to_tensor(z, tf.float32)
         if z.shape.rank < 2 or z.shape[-1] != self.latent_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}, expected [..., B, {self.latent_dim}].")
-        condition = self._rows.condition(condition)
+        condition = self._rows.condition(condition, z.shape[-2])
         if condition is not None:
             size = list(condition.shape[1:])
             shape = tf.concat([tf.shape(z)[:-1], size], axis=0)
@@ -292,7 +292,7 @@ class VAE(engine.UnsupervisedModel):
         ``condition`` is ``[n, *condition_shape]``, where the model has one.
         """
         key = self.next_seed(False) if seed is None else tf.constant([0, seed], tf.int32)
-        given = self._rows.condition(condition)
+        given = self._rows.condition(condition, n)
         prior = self.prior(given)
         z = prior.sample(n, seed=key) if prior.batch_shape.rank == 0 else prior.sample(seed=key)
         return draws.mean(self.decode(z, condition)).numpy()
