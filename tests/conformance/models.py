@@ -1,0 +1,121 @@
+"""Every objective, prior and model that the project promises, once, as a small VAE with the rows that it takes."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from tests import linear_gaussian
+from tfvae import VAE, DistributionLayer, likelihoods, networks, objectives, observations, posteriors, priors
+
+X, CONDITION = linear_gaussian.rows(12, seed=7)
+BYTES = np.random.default_rng(1).integers(0, 256, [12, 4], np.uint8)
+COUNTS = np.random.default_rng(2).poisson(3.0, [12, 4]).astype(np.uint8)
+SEED = 3
+_WARM_UP = keras.optimizers.schedules.PolynomialDecay(0.0, 8, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """An objective, and whether its gradient is, draw for draw, the derivative of what it says is maximised.
+
+    Where it is not, the two have the same mean.
+    """
+
+    objective: Any
+    pathwise: bool = True
+    num_samples: int = 3
+
+
+OBJECTIVES = {
+    "elbo": Objective(objectives.elbo),
+    "elbo_a": Objective(objectives.elbo_a),
+    "elbo_b": Objective(objectives.elbo_b),
+    "importance_weighted": Objective(objectives.importance_weighted),
+    "doubly_reparameterized": Objective(objectives.doubly_reparameterized, pathwise=False),
+    "sticking_the_landing": Objective(objectives.sticking_the_landing, pathwise=False),
+    "score_function": Objective(objectives.score_function, pathwise=False),
+    "Weighted": Objective(objectives.Weighted(4.0)),
+    "Weighted, a schedule": Objective(objectives.Weighted(_WARM_UP)),
+    "FreeBits": Objective(objectives.FreeBits(0.01)),
+}
+
+PRIORS: dict[str, Callable[[], priors.Prior]] = {
+    "StandardNormal": lambda: priors.StandardNormal(2),
+    "Family": lambda: priors.Family("Normal", [2], loc=[0.5, -0.5], scale=2.0),
+    "Family, shared": lambda: priors.Family("StudentT", [2], shared=["loc", "scale"], df=4.0),
+    "Mixture": lambda: priors.Mixture(2, num_components=3),
+    "VampPrior": lambda: priors.VampPrior(2, [4], num_components=3, constraint="identity"),
+}
+
+
+def _small(x_layer: Any, posterior: Any = None, **more: Any) -> VAE:
+    return VAE(networks.mlp([5]), networks.mlp([5]), posterior or posteriors.diagonal_normal(2), x_layer, **more)
+
+
+def _conditional(**more: Any) -> VAE:
+    encoder, decoder = (linear_gaussian.two_inputs(n, 3, 5) for n in (4, 2))
+    likelihood = DistributionLayer("Normal", [4])
+    return VAE(encoder, decoder, posteriors.diagonal_normal(2), likelihood, condition_shape=[3], **more)
+
+
+# A model, and the rows that it takes.
+MODELS: dict[str, tuple[Callable[..., VAE], dict[str, np.ndarray]]] = {
+    "bytes": (lambda **m: _small(likelihoods.bernoulli([4]), **m), {"x": BYTES}),
+    "binarised": (lambda **m: _small(likelihoods.bernoulli([4]), noise=observations.Binarized(), **m), {"x": BYTES}),
+    "counts": (lambda **m: _small(DistributionLayer("Poisson", [4]), **m), {"x": COUNTS}),
+    "full covariance": (
+        lambda **m: _small(DistributionLayer("Normal", [4]), posteriors.full_normal(2), **m),
+        {"x": X},
+    ),
+    "conditional, labelled": (_conditional, {"x": X, "condition": CONDITION, "label": np.arange(12) % 3}),
+    "weight prior": (
+        lambda **m: _small(DistributionLayer("Normal", [4]), weight_prior=priors.WeightPrior(12), **m),
+        {"x": X},
+    ),
+}
+
+# TensorFlow has another generator in XLA programs, and of these TFP draws: there the same seed is other noise.
+OTHER_NOISE_IN_XLA = ("model binarised", "model full covariance")
+# TFP numbers the noise of a full normal coordinate by coordinate, not row by row: replicas draw other noise, as good.
+OTHER_NOISE_IN_REPLICAS = ("model full covariance",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """How to make the model, and its rows."""
+
+    make: Callable[[], VAE]
+    rows: dict[str, np.ndarray]
+
+
+def _objective(entry: Objective) -> Callable[[], VAE]:
+    return lambda: linear_gaussian.vae(
+        wider=1.5, shift=0.4, objective=entry.objective, num_samples=entry.num_samples, seed=SEED
+    )
+
+
+def _prior(make: Callable[[], priors.Prior]) -> Callable[[], VAE]:
+    return lambda: linear_gaussian.vae(wider=1.5, prior=make(), seed=SEED)
+
+
+def _model(make: Callable[..., VAE]) -> Callable[[], VAE]:
+    return lambda: make(seed=SEED)
+
+
+ENTRIES = {
+    **{f"objective {name}": Entry(_objective(entry), {"x": X}) for name, entry in OBJECTIVES.items()},
+    **{f"prior {name}": Entry(_prior(make), {"x": X}) for name, make in PRIORS.items()},
+    **{f"model {name}": Entry(_model(make), rows) for name, (make, rows) in MODELS.items()},
+}
+
+# An objective is no part of an export. What a conditional model exports is asked of its signatures, in exporting.
+EXPORTED = [name for name in ENTRIES if not name.startswith("objective") and "conditional" not in name]
+
+
+def made(name: str) -> tuple[VAE, dict[str, np.ndarray]]:
+    """The entry's model, the same whenever and wherever it is made, and its rows."""
+    keras.utils.set_random_seed(0)
+    return ENTRIES[name].make(), ENTRIES[name].rows
