@@ -1,11 +1,13 @@
 """TF Serving's REST interface: JSON in columns (``inputs``) or rows (``instances``), bytes in base64.
 
-Numbers keep float32's precision both ways: they are sent with the digits of a double, and the server writes as many as
-it takes to read the same float again. It writes NaN and Infinity as bare words, which are no JSON but are read here.
+Numbers keep float32's precision both ways: each side writes as many digits as it takes to read the same float again.
+The server writes NaN and Infinity as bare words, which are no JSON but are read here.
 """
 
 import base64
 import contextlib
+import datetime
+import email.utils
 import json
 import time
 import urllib.parse
@@ -17,6 +19,11 @@ import urllib3
 
 from tfvae.serving.answers import Signature, TensorInfo, Tensors, bad_answer, free
 from tfvae.serving.retries import ServingError
+
+try:
+    import orjson
+except ImportError:  # the standard library does the same, and takes ten times as long
+    orjson = None  # type: ignore[assignment]
 
 _PASSING = {429, 502, 503, 504}
 _CHUNK = 1 << 16
@@ -49,14 +56,14 @@ class Rest:
 
     def predict(self, signature: str, inputs: dict[str, Any], outputs: tuple[str, ...]) -> Tensors:
         """The answer of one request. Of a single output the server leaves out the name: hence ``outputs``."""
-        columns = {name: _values(value) for name, value in inputs.items()}
         body: dict[str, Any] = {"signature_name": signature}
         if self._by_rows:
+            columns = {name: _values(value) for name, value in inputs.items()}
             rows = zip(*columns.values(), strict=True)
             body["instances"] = [dict(zip(columns, row, strict=True)) for row in rows]
         else:
-            body["inputs"] = columns
-        answer = self._ask("POST", ":predict", json.dumps(body, allow_nan=False).encode())
+            body["inputs"] = {name: _column(value) for name, value in inputs.items()}
+        answer = self._ask("POST", ":predict", _text(body))
         return _tensors(answer, outputs, self._by_rows)
 
     def signatures(self) -> dict[str, Signature]:
@@ -92,7 +99,8 @@ class Rest:
             raise ServingError("CONNECTION", f"{self._address}: {error}", passing=True) from error
         if response.status_code != 200:
             code = f"HTTP {response.status_code}"
-            raise ServingError(code, _words(contents), passing=response.status_code in _PASSING)
+            wait = _seconds(response.headers.get("Retry-After", ""))
+            raise ServingError(code, _words(contents), passing=response.status_code in _PASSING, wait=wait)
         return _document(contents)
 
     def _read(self, response: requests.Response, deadline: float) -> bytes:
@@ -104,6 +112,32 @@ class Rest:
             if time.monotonic() > deadline:
                 raise ServingError("CONNECTION", f"no whole answer in {self._timeout} s (timeout)", passing=True)
         return bytes(contents)
+
+
+def _seconds(retry_after: str) -> float:
+    """What Retry-After asks for: seconds, or a date (RFC 9110, section 10.2.3); 0 where it says nothing that is known.
+
+    Example:
+        >>> _seconds("7"), _seconds("soon"), _seconds("Wed, 21 Oct 2015 07:28:00 GMT")
+        (7.0, 0.0, 0.0)
+    """
+    if retry_after.isascii() and retry_after.isdecimal():
+        return float(retry_after)
+    with contextlib.suppress(ValueError):
+        date = email.utils.parsedate_to_datetime(retry_after)
+        return max(0.0, date.timestamp() - datetime.datetime.now(datetime.timezone.utc).timestamp())
+    return 0.0
+
+
+def _text(body: dict[str, Any]) -> bytes:
+    if orjson:
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    return json.dumps(body, allow_nan=False).encode()
+
+
+def _column(column: Any) -> Any:
+    """A column for ``_text``; an array as it is where orjson takes it, which writes it ten times as fast."""
+    return np.ascontiguousarray(column) if orjson and isinstance(column, np.ndarray) else _values(column)
 
 
 def _values(column: Any) -> list[Any]:
@@ -121,9 +155,16 @@ def _words(contents: bytes) -> str:
     return text.strip()[:_EXCERPT] or "no reason given"
 
 
+def _parsed(contents: bytes) -> Any:
+    if orjson:
+        with contextlib.suppress(ValueError):  # NaN and Infinity, which the server writes, are no JSON to it
+            return orjson.loads(contents)
+    return json.loads(contents)
+
+
 def _document(contents: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(contents)
+        document = _parsed(contents)
     except (ValueError, RecursionError) as error:
         raise bad_answer(f"The answer is not JSON ({error}): {contents[:80]!r}.") from error
     if not isinstance(document, dict):

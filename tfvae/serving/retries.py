@@ -2,7 +2,7 @@
 
 Every signature is a pure function of its inputs: a request that may or may not have been answered can be sent again
 without harm. What passes is waited out with pauses that double and are drawn at random, so that many clients whom one
-server turned away do not come back in step.
+server turned away do not come back in step. A server that says how long to wait is given that time.
 """
 
 import random
@@ -13,6 +13,7 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds
+_LONGEST_WAIT = 60.0  # seconds that a server may ask for: who asks for more is not asked again
 
 
 class ServingError(RuntimeError):
@@ -29,10 +30,13 @@ class ServingError(RuntimeError):
         'rows 64 to 65: HTTP 400: x has shape [2 7]'
     """
 
-    def __init__(self, code: str, message: str, rows: tuple[int, int] | None = None, passing: bool = False):
+    def __init__(
+        self, code: str, message: str, rows: tuple[int, int] | None = None, passing: bool = False, wait: float = 0.0
+    ):
         super().__init__(code, message, rows)
         self.code, self.message, self.rows = code, message, rows
         self.passing = passing  # whether the same request may succeed later
+        self.wait = wait  # seconds that the server asks for before it does
 
     def __str__(self) -> str:
         where = f"rows {self.rows[0]} to {self.rows[1]}: " if self.rows else ""
@@ -59,8 +63,9 @@ def persist(ask: Callable[[], Answer], retries: int) -> Answer:
         try:
             return ask()
         except ServingError as error:
-            if not error.passing:
+            if not error.passing or error.wait > _LONGEST_WAIT:
                 raise
+            wait = error.wait
         pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
-        time.sleep(random.uniform(pause / 2, pause))
+        time.sleep(wait + random.uniform(pause / 2, pause))
     return ask()
