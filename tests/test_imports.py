@@ -69,6 +69,7 @@ TFVAE: dict[str, set[str]] = {
         "checks",
         "experiments",
         "quickstart",
+        "registration",
         "tables",
         "pipelines.command_line",
     },
@@ -234,3 +235,18 @@ def test_a_name_that_is_not_public_is_answered_with_those_that_are():
     assert all(getattr(tfvae, name) for name in tfvae.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'vaes', only VAE, DistributionLayer, "):
         getattr(tfvae, "vaes")  # noqa: B009
+
+
+def test_check_export_loads_no_model_code():
+    """Nor TFP: TensorFlow's own import is all that it waits for, which brings Keras and none of its models."""
+    code = """
+import contextlib, io, sys
+from tfvae import cli
+said = io.StringIO()
+with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+    cli.main(["check-export", sys.argv[1]])
+assert "C++ equals Python" in said.getvalue(), said.getvalue()
+rooms = {name.split(".")[1] for name in sys.modules if name.startswith("tfvae.")}
+print(*sorted(rooms & {"models", "engine", "distribution_layer", "baselines"}), "tensorflow_probability" in sys.modules)
+"""
+    assert printed(code, str(ROOT / "tests" / "made_by_0_1" / "saved_model")) == "False"

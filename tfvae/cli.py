@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from pipelines import command_line
-from tfvae import tables
+from tfvae import registration, tables
 from tfvae.experiments import reproduce
 
 _SHOWN: dict[str, Any] = {"context_settings": {"show_default": True, "max_content_width": 100}}
@@ -53,6 +53,12 @@ def _load_tensorflow() -> None:
         tf.zeros([1])  # the first operation looks for devices, and says so
 
 
+def _load_tensorflow_alone() -> None:
+    """For commands that load no Keras model."""
+    registration.leave_out()
+    _load_tensorflow()
+
+
 @contextlib.contextmanager
 def _clear_errors() -> Iterator[None]:
     """Errors that tell the user what to mend end the command with their sentence and exit code 1."""
@@ -64,7 +70,7 @@ def _clear_errors() -> Iterator[None]:
 
 
 main.add_command(command_line.pipeline("prepare"))
-main.add_command(command_line.pipeline("embed", first=_load_tensorflow))
+main.add_command(command_line.pipeline("embed", first=_load_tensorflow_alone))
 
 
 @main.command(**_SHOWN)
@@ -143,6 +149,7 @@ def check_export(directory: str, trust_model: bool) -> None:
     Example:
       tfvae check-export saved_models/mnist
     """
+    registration.leave_out()
     with _clear_errors():
         from tfvae.checks import rules
 

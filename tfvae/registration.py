@@ -39,6 +39,11 @@ def watch() -> None:
         sys.meta_path.insert(0, _Watch())
 
 
+def leave_out() -> None:
+    """For a command that loads no Keras model: TensorFlow imports Keras by itself, and nothing needs to follow it."""
+    sys.meta_path = [finder for finder in sys.meta_path if not isinstance(finder, _Watch)]
+
+
 def check_backend() -> None:
     """Import Keras, and with it what is registered.
 
