@@ -102,7 +102,7 @@ def compare_sessions(
     batch_sizes: list[int], rounds: int, folder: pathlib.Path
 ) -> tuple[list[list[str]], dict[str, Any]]:
     import tfvae
-    from tfvae.checks.cpp_session import run_in_subprocess
+    from tfvae.checks.process import run_in_subprocess
 
     vae = model(HIDDEN)
     path = tfvae.export(vae, folder / "compared")

@@ -9,15 +9,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfvae.checks.cpp_session import (
-    CSession,
-    CSessionError,
-    Signature,
-    TensorInfo,
-    find_library,
-    parse_signatures,
-    run_in_subprocess,
-)
+from tfvae.checks.cpp_session import CSession, find_library
+from tfvae.checks.process import run_in_subprocess
+from tfvae.checks.wire import CSessionError, SignatureDef, TensorInfo, parse_signatures
 
 FREE, SIDE, WIDTH = None, 4, 3
 FLOATS = tf.TensorSpec([FREE, SIDE], tf.float32, name="x")
@@ -162,8 +156,8 @@ def test_reads_signatures(model_dir: pathlib.Path) -> None:
         definition = meta_graph.signature_def[name]
         for side, expected in zip(signature, (definition.inputs, definition.outputs), strict=True):
             assert {key: info.tensor for key, info in side.items()} == {k: v.name for k, v in expected.items()}
-    named = Signature(*({k: v._replace(tensor="") for k, v in side.items()} for side in signatures["integers"]))
-    assert named == Signature(
+    named = SignatureDef(*({k: v._replace(tensor="") for k, v in side.items()} for side in signatures["integers"]))
+    assert named == SignatureDef(
         inputs={"x": TensorInfo("", "uint8", (None, None))},
         outputs={
             "doubled": TensorInfo("", "int32", (None, None)),

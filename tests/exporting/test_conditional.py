@@ -17,7 +17,8 @@ from tests.serving.fronts import Rest, serve_grpc, serve_http
 from tests.serving.rules import Faults, ServedModel
 from tfvae import likelihoods, posteriors, priors
 from tfvae.checks import rules
-from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
+from tfvae.checks.process import run_in_subprocess
+from tfvae.checks.wire import CSessionError
 from tfvae.serving import Client
 
 RNG = np.random.default_rng(0)

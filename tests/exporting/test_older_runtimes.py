@@ -16,7 +16,8 @@ import pytest
 
 import tfvae
 from tests.exporting.test_saved_model import image_model, requests
-from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
+from tfvae.checks.process import run_in_subprocess
+from tfvae.checks.wire import CSessionError
 
 CACHE = pathlib.Path(__file__).resolve().parents[2] / ".cache" / "runtimes"
 OLDER = ("2.20.0", "2.19.1")

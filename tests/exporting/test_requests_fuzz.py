@@ -13,11 +13,12 @@ from PIL import Image
 
 import tfvae
 from tests.exporting.test_saved_model import IMAGES, LATENT, image_model, requests
-from tfvae.checks import cpp_session
-from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
+from tfvae.checks import wire
+from tfvae.checks.process import run_in_subprocess
+from tfvae.checks.wire import CSessionError
 
 EXAMPLES = 4000
-DTYPES = sorted(set(cpp_session._DTYPES) - {"string"})
+DTYPES = sorted(set(wire.DTYPES) - {"string"})
 CODES = {"INVALID_ARGUMENT", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
 RIGHT = {"x": [8, 6, 1], "z": [LATENT], "noise": [LATENT], "image_bytes": []}
 

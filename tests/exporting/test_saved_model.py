@@ -21,7 +21,8 @@ import tfvae
 from pipelines.formats.images import pixels
 from tfvae import likelihoods, networks, objectives, posteriors, priors
 from tfvae.checks import rules
-from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
+from tfvae.checks.process import run_in_subprocess
+from tfvae.checks.wire import CSessionError
 from tfvae.exporting import guards, warmup
 
 RNG = np.random.default_rng(0)

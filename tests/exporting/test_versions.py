@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 
 from tests.exporting.export_worker import export
-from tfvae.checks.cpp_session import CSessionError, run_in_subprocess
+from tfvae.checks.process import run_in_subprocess
+from tfvae.checks.wire import CSessionError
 from tfvae.exporting import versions
 
 WORKER = pathlib.Path(__file__).with_name("export_worker.py")

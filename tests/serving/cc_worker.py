@@ -1,7 +1,7 @@
 """A C++ session that stays open in a process of its own, and the pipe to it.
 
 The server's protos import TensorFlow and the session must not meet it: so the model lives in a child that runs this
-file and answers one message after the other. A message is its length and the npz of ``tfvae.checks.cpp_session``.
+file and answers one message after the other. A message is its length and the npz of ``tfvae.checks.process``.
 
     python -m tests.serving.cc_worker MODEL_DIR
 """
@@ -18,21 +18,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-if __name__ == "__main__":  # the child takes the module by its place: the package would bring TensorFlow with it
-    sys.path.insert(0, str(ROOT / "tfvae/checks"))
-    from cpp_session import CSession, CSessionError, Signature, TensorInfo, Tensors, load_document, save_document
-else:
-    from tfvae.checks.cpp_session import (
-        CSession,
-        CSessionError,
-        Signature,
-        TensorInfo,
-        Tensors,
-        load_document,
-        save_document,
-    )
+from tfvae.checks.cpp_session import CSession
+from tfvae.checks.process import load_document, save_document
+from tfvae.checks.wire import CSessionError, SignatureDef, TensorInfo, Tensors
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 _LENGTH = struct.Struct("<Q")
 
 
@@ -62,7 +52,7 @@ class Session:
         if "error" in loaded:
             raise CSessionError(*loaded["error"])
         self.signatures = {
-            name: Signature(*({k: TensorInfo(*info) for k, info in side.items()} for side in sides))
+            name: SignatureDef(*({k: TensorInfo(*info) for k, info in side.items()} for side in sides))
             for name, sides in loaded["signatures"].items()
         }
 

@@ -27,7 +27,7 @@ from tensorflow_serving.apis import (
 
 from tests.serving import json_tensor
 from tests.serving.rules import DEFAULT_SIGNATURE, Faults, ServedModel
-from tfvae.checks.cpp_session import CSessionError, TensorInfo
+from tfvae.checks.wire import CSessionError, TensorInfo
 
 # model_servers/http_server.cc (ToHTTPStatusCode)
 HTTP_STATUS = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.checks.cpp_session import CSessionError, TensorInfo, Tensors
+from tfvae.checks.wire import CSessionError, TensorInfo, Tensors
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tests.serving.cc_worker import Session
-from tfvae.checks.cpp_session import CSessionError, Signature, Tensors
+from tfvae.checks.wire import CSessionError, SignatureDef, Tensors
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -35,7 +35,7 @@ class ServedModel:
         self._session.close()
 
     @property
-    def signatures(self) -> dict[str, Signature]:
+    def signatures(self) -> dict[str, SignatureDef]:
         return self._session.signatures
 
     def check_served(self, name: str, version: int | None) -> None:
@@ -72,7 +72,7 @@ class ServedModel:
                 f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}.",
             )
         for alias in sorted(expected - sent):
-            raise CSessionError("INVALID_ARGUMENT", f"Signature input alias: {alias} not found in request")
+            raise CSessionError("INVALID_ARGUMENT", f"SignatureDef input alias: {alias} not found in request")
 
     def _batch_size(self, inputs: Tensors) -> int:
         # batching/batching_util.h (ComputeTensorBatchSize)

@@ -16,7 +16,7 @@ from pipelines import embed
 from tests.serving.conftest import LATENT, SHAPE, VERSION
 from tests.serving.fronts import SLOW, Broken, serve_grpc, serve_http
 from tests.serving.rules import Faults
-from tfvae.checks.cpp_session import run_in_subprocess
+from tfvae.checks.process import run_in_subprocess
 from tfvae.serving import Client, ServingError
 from tfvae.serving import rest as rest_module
 

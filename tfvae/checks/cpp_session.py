@@ -1,104 +1,34 @@
 """A SavedModel loaded and run as TensorFlow Serving would, by the C++ runtime alone.
 
-A SavedModel that Python TensorFlow loads again can still fail on the server: the C++ loader restores
-variables by other means, has no Python objects to fall back on, and runs in a process where XLA is off. The
-server's binary is in no package registry, but the loader and the session it is built on are in TensorFlow's
-own wheel, which exports them through the C API. `CSession` opens that library with ctypes, turns XLA off as
-the server does, loads the meta graph tagged `serve` and runs its signatures.
+A SavedModel that Python TensorFlow loads again can still fail on the server: the C++ loader restores variables by
+other means, has no Python objects to fall back on, and runs in a process where XLA is off. The server's binary is in no
+package registry, but the loader and the session it is built on are in TensorFlow's own wheel, which exports them
+through the C API. ``CSession`` opens that library with ctypes, turns XLA off as the server does, loads the meta graph
+tagged ``serve`` and runs its signatures.
 
-All this must happen in a process that never imports TensorFlow: one process holds one copy of the library, so
-Python's operators and its XLA switch would be shared with the session under test. Whoever does import
-TensorFlow calls `run_in_subprocess`; it sends the requests to this file run as a program
-
-    python tfvae/checks/cpp_session.py MODEL_DIR REQUESTS.npz RESPONSES.npz [--library L] [--threads N] [--xla]
-
-and reads back outputs or errors. Arrays travel as npz, everything else as JSON inside it; nothing is pickled.
-String tensors are object arrays of bytes on either side: numpy's own bytes type drops trailing zeros.
+All this must happen in a process that never imports TensorFlow: one process holds one copy of the library, so Python's
+operators and its XLA switch would be shared with the session under test. See ``process``.
 """
 
-import argparse
-import base64
 import ctypes
 import functools
 import importlib.util
-import json
 import os
 import pathlib
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_char_p, c_int, c_int64, c_size_t, c_void_p
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from pipelines.messages import MetaGraph
+from pipelines import contract
+from tfvae.checks.wire import DTYPE_NAMES, DTYPES, CSessionError, TensorInfo, Tensors, parse_signatures
 
-Tensors = dict[str, np.ndarray]
-Request = tuple[str, Mapping[str, np.ndarray]]
-
-# Those that NumPy has too; the server's REST interface carries a few of them, and a client may send any by mistake.
-_DTYPES = {
-    "float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int16": 5, "int8": 6, "string": 7, "complex64": 8,
-    "int64": 9, "bool": 10, "uint16": 17, "complex128": 18, "float16": 19, "uint32": 22, "uint64": 23,
-}  # fmt: skip
-_DTYPE_NAMES = {number: name for name, number in _DTYPES.items()}
 _STRING_BYTES = 24  # sizeof(TF_TString)
 _CODES = """OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED
 RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS
 UNAUTHENTICATED"""
-
-
-class CSessionError(Exception):
-    """A status other than OK: `code` is its canonical name, such as INVALID_ARGUMENT."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
-
-
-class TensorInfo(NamedTuple):
-    """A signature's input or output. None stands for a free dimension, and as `shape` for a free rank."""
-
-    tensor: str
-    dtype: str
-    shape: tuple[int | None, ...] | None
-
-
-class Signature(NamedTuple):
-    """A signature's inputs and outputs, by their names."""
-
-    inputs: dict[str, TensorInfo]
-    outputs: dict[str, TensorInfo]
-
-
-def parse_signatures(meta_graph_def: bytes) -> dict[str, Signature]:
-    """The signatures in a serialized MetaGraphDef, but for the loader's own `__saved_model_init_op`, sorted by name."""
-    found = {entry.key: entry.value for entry in MetaGraph.FromString(meta_graph_def).signature_def}
-    return {
-        name: Signature(_tensor_infos(signature.inputs), _tensor_infos(signature.outputs))
-        for name, signature in sorted(found.items())
-        if not name.startswith("__saved_model_")
-    }
-
-
-def _tensor_infos(entries: Iterable[Any]) -> dict[str, TensorInfo]:
-    return dict(sorted((entry.key, _tensor_info(entry.value)) for entry in entries))
-
-
-def _tensor_info(message: Any) -> TensorInfo:
-    sizes = tuple(None if dim.size < 0 else dim.size for dim in message.tensor_shape.dim)
-    return TensorInfo(
-        tensor=message.name,
-        dtype=_DTYPE_NAMES.get(message.dtype, f"DataType({message.dtype})"),
-        shape=None if message.tensor_shape.unknown_rank else sizes,
-    )
 
 
 class _Buffer(ctypes.Structure):
@@ -189,7 +119,7 @@ class CSession:
         self._session: int | None = None
         self._graph: int | None = self._c.TF_NewGraph()
         options, meta_graph = self._c.TF_NewSessionOptions(), self._c.TF_NewBuffer()
-        tags = (c_char_p * 1)(b"serve")
+        tags = (c_char_p * 1)(contract.TAG.encode())
         try:
             self._session = self._checked(
                 self._c.TF_LoadSessionFromSavedModel,
@@ -273,12 +203,12 @@ class CSession:
     def _to_tensor(self, array: np.ndarray) -> int:
         is_string = array.dtype.kind in "OS"
         dtype = "string" if is_string else array.dtype.name
-        if dtype not in _DTYPES:
+        if dtype not in DTYPES:
             raise CSessionError("UNIMPLEMENTED", f"no tensor is made of {array.dtype}")
         strings = [bytes(memoryview(value)) for value in array.flat] if is_string else []  # refuses str
         size = array.size * _STRING_BYTES if is_string else array.nbytes
         shape = (c_int64 * array.ndim)(*array.shape)
-        tensor = self._c.TF_AllocateTensor(_DTYPES[dtype], shape, array.ndim, size)
+        tensor = self._c.TF_AllocateTensor(DTYPES[dtype], shape, array.ndim, size)
         data = self._c.TF_TensorData(tensor)
         if not is_string:
             ctypes.memmove(data, array.ctypes.data, size)
@@ -289,14 +219,14 @@ class CSession:
 
     def _delete_input(self, tensor: int) -> None:
         # TF_AllocateTensor gave bare memory: what its strings own is for us to free. Outputs free theirs.
-        if self._c.TF_TensorType(tensor) == _DTYPES["string"]:
+        if self._c.TF_TensorType(tensor) == DTYPES["string"]:
             data = self._c.TF_TensorData(tensor)
             for at in range(0, self._c.TF_TensorByteSize(tensor), _STRING_BYTES):
                 self._c.TF_StringDealloc(data + at)
         self._c.TF_DeleteTensor(tensor)
 
     def _to_array(self, tensor: int) -> np.ndarray:
-        dtype = _DTYPE_NAMES.get(self._c.TF_TensorType(tensor))
+        dtype = DTYPE_NAMES.get(self._c.TF_TensorType(tensor))
         if dtype is None:
             raise CSessionError("UNIMPLEMENTED", f"an output has DataType({self._c.TF_TensorType(tensor)})")
         shape = [self._c.TF_Dim(tensor, i) for i in range(self._c.TF_NumDims(tensor))]
@@ -309,95 +239,3 @@ class CSession:
         places = (data + i * _STRING_BYTES for i in range(array.size))
         array.reshape(-1)[:] = [ctypes.string_at(text(place), length(place)) for place in places]
         return array
-
-
-def save_document(path: str | BinaryIO, document: Any) -> None:
-    """JSON that may hold arrays: strings stay in it, any other array is left beside it in the npz file."""
-    arrays: dict[str, Any] = {}
-
-    def encode(value: Any) -> dict[str, Any]:
-        value = np.asarray(value)
-        if value.dtype.kind in "OS":
-            texts = [base64.b64encode(item).decode() for item in value.flat]
-            return {"strings": texts, "shape": value.shape}
-        key = f"array{len(arrays)}"
-        arrays[key] = value
-        return {"array": key}
-
-    text = json.dumps(document, default=encode).encode()
-    np.savez(path, json=np.frombuffer(text, np.uint8), **arrays)
-
-
-def load_document(path: str | BinaryIO) -> Any:
-    """What ``save_document`` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-
-        def decode(value: dict[str, Any]) -> Any:
-            # Inner values come first: a tensor that happens to be named "array" is one by now, and no key.
-            if isinstance(value.get("array"), str):
-                return file[value["array"]]
-            if isinstance(value.get("strings"), list):
-                array = np.empty(value["shape"], object)
-                array.reshape(-1)[:] = [base64.b64decode(text) for text in value["strings"]]
-                return array
-            return value
-
-        return json.loads(file["json"].tobytes(), object_hook=decode)
-
-
-def run_in_subprocess(
-    model_dir: str | os.PathLike[str],
-    requests: Iterable[Request],
-    *,
-    library: str | os.PathLike[str] | None = None,
-    threads: int = 1,
-    xla: bool = False,
-    timeout: float = 300.0,
-) -> list[Tensors | CSessionError]:
-    """Outputs of the requests, or errors, in their order, from one fresh process without Python TensorFlow.
-
-    A model that fails to load raises its CSessionError; a process that dies, a RuntimeError with its stderr.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        sent, received = os.path.join(folder, "requests.npz"), os.path.join(folder, "responses.npz")
-        save_document(sent, [[signature, dict(inputs)] for signature, inputs in requests])
-        command = [sys.executable, __file__, os.fspath(model_dir), sent, received, "--threads", str(threads)]
-        command += ["--library", str(find_library(library))] + ["--xla"] * xla
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout)
-        if done.returncode:
-            raise RuntimeError(f"the session's process ended with {done.returncode}:\n{done.stderr[-4000:]}")
-        answers = load_document(received)
-    if "load_error" in answers:
-        raise CSessionError(*answers["load_error"])
-    return [CSessionError(*error) if error else outputs for outputs, error in answers["responses"]]
-
-
-def main() -> None:
-    """The program that `run_in_subprocess` starts."""
-    parser = argparse.ArgumentParser(description="Answer a file of requests with TensorFlow's C++ runtime.")
-    parser.add_argument("model_dir")
-    parser.add_argument("requests")
-    parser.add_argument("responses")
-    parser.add_argument("--library", help="libtensorflow_cc.so.2, or its folder (default: the installed wheel's)")
-    parser.add_argument("--threads", type=int, default=1, help="requests answered at once")
-    parser.add_argument("--xla", action="store_true", help="leave XLA on")
-    options = parser.parse_args()
-    try:
-        session = CSession(options.model_dir, options.library, options.xla)
-    except CSessionError as error:
-        save_document(options.responses, {"load_error": error.args})
-        return
-
-    def answer(request: Request) -> tuple[Tensors | None, tuple[str, str] | None]:
-        try:
-            return session.run(*request), None
-        except CSessionError as error:
-            return None, error.args
-
-    with session, ThreadPoolExecutor(options.threads) as pool:
-        responses = list(pool.map(answer, load_document(options.requests)))
-    save_document(options.responses, {"responses": responses})
-
-
-if __name__ == "__main__":
-    main()

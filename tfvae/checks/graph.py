@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from pipelines import contract
-from tfvae.checks import cpp_session
+from tfvae.checks import wire
 
 LARGEST_GRAPH = 512 << 20  # bytes of saved_model.pb; its weights lie in variables/
 
@@ -43,7 +43,7 @@ class SavedGraph:
 
     folder: pathlib.Path
     meta_graph: Any
-    signatures: dict[str, cpp_session.Signature]
+    signatures: dict[str, wire.SignatureDef]
 
     @functools.cached_property
     def _nodes(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def read(folder: pathlib.Path) -> SavedGraph:
         raise ValueError(
             f"{path} has meta graphs with the tags {tags}, expected one with the tag {contract.TAG} alone."
         )
-    return SavedGraph(folder, meta_graphs[0], cpp_session.parse_signatures(meta_graphs[0].SerializeToString()))
+    return SavedGraph(folder, meta_graphs[0], wire.parse_signatures(meta_graphs[0].SerializeToString()))
 
 
 def _node_name(source: str) -> str:

@@ -18,10 +18,10 @@ from tensorflow.core.framework import tensor_pb2
 
 from pipelines import contract
 from pipelines.messages import PredictionLog
-from tfvae.checks import cpp_session
+from tfvae.checks import process, wire
 from tfvae.checks.graph import SavedGraph
 
-Answer = cpp_session.Tensors | cpp_session.CSessionError
+Answer = wire.Tensors | wire.CSessionError
 
 BATCHES = (1, 3, 8)
 
@@ -32,7 +32,7 @@ _LARGEST_WARMUP = 256 << 20  # bytes: the file, and each of its tensors
 _SECONDS = 300.0
 
 
-def requests(graph: SavedGraph, seed: int = 0) -> list[cpp_session.Request]:
+def requests(graph: SavedGraph, seed: int = 0) -> list[wire.Request]:
     """Every signature at every batch size of ``BATCHES``; a smaller batch holds the first rows of the larger.
 
     Floats named ``noise`` or ``z`` are standard normal, all others uniform in [0, 1); strings are PNG files of the
@@ -42,7 +42,7 @@ def requests(graph: SavedGraph, seed: int = 0) -> list[cpp_session.Request]:
         ValueError: If an input is of no known shape or kind.
     """
     rng = np.random.default_rng(seed)
-    sent: list[cpp_session.Request] = []
+    sent: list[wire.Request] = []
     image_shape = _image_shape(graph)
     for name, signature in sorted(graph.signatures.items()):
         rows = {key: _rows(key, info, image_shape, rng) for key, info in signature.inputs.items()}
@@ -50,7 +50,7 @@ def requests(graph: SavedGraph, seed: int = 0) -> list[cpp_session.Request]:
     return sent
 
 
-def _rows(name: str, info: cpp_session.TensorInfo, image_shape: tuple[int, ...] | None, rng: Any) -> np.ndarray:
+def _rows(name: str, info: wire.TensorInfo, image_shape: tuple[int, ...] | None, rng: Any) -> np.ndarray:
     if not info.shape:
         raise ValueError(f"input {name} has no batch dimension, so no batch can be made for it.")
     shape = (max(BATCHES), *(_FREE_SIZE if size is None else size for size in info.shape[1:]))
@@ -80,30 +80,30 @@ def _image_shape(graph: SavedGraph) -> tuple[int, ...] | None:
     return None
 
 
-def in_cpp(graph: SavedGraph, sent: Sequence[cpp_session.Request]) -> list[Answer]:
+def in_cpp(graph: SavedGraph, sent: Sequence[wire.Request]) -> list[Answer]:
     """Answers of the C++ runtime, XLA disabled.
 
     Raises:
         ValueError: If the model does not load, or the process crashes or runs out of time.
     """
     try:
-        return cpp_session.run_in_subprocess(graph.folder, sent, timeout=_SECONDS)
+        return process.run_in_subprocess(graph.folder, sent, timeout=_SECONDS)
     except subprocess.TimeoutExpired:
         raise ValueError(f"the C++ runtime did not answer within {_SECONDS:.0f} s") from None
-    except (cpp_session.CSessionError, RuntimeError) as error:
+    except (wire.CSessionError, RuntimeError) as error:
         raise ValueError(f"the C++ runtime does not load it: {error}") from error
 
 
-def failures(sent: Sequence[cpp_session.Request], answers: Sequence[Answer]) -> list[str]:
+def failures(sent: Sequence[wire.Request], answers: Sequence[Answer]) -> list[str]:
     """The requests that were refused, and why."""
     return [
         f"{name} at batch {_batch(inputs)} fails in the C++ runtime: {answer}"
         for (name, inputs), answer in zip(sent, answers, strict=True)
-        if isinstance(answer, cpp_session.CSessionError)
+        if isinstance(answer, wire.CSessionError)
     ]
 
 
-def in_python(graph: SavedGraph, sent: Sequence[cpp_session.Request]) -> list[cpp_session.Tensors]:
+def in_python(graph: SavedGraph, sent: Sequence[wire.Request]) -> list[wire.Tensors]:
     """Answers of Python's loader.
 
     Raises:
@@ -126,14 +126,12 @@ def _batch(inputs: Any) -> int:
     return len(next(iter(inputs.values()), ()))
 
 
-def compare(
-    sent: Sequence[cpp_session.Request], cpp: Sequence[Answer], python: Sequence[cpp_session.Tensors]
-) -> list[str]:
+def compare(sent: Sequence[wire.Request], cpp: Sequence[Answer], python: Sequence[wire.Tensors]) -> list[str]:
     """Where two lists of answers to the same requests differ by more than 1e-6, or are not a row for each row."""
     problems = failures(sent, cpp)
     for (name, inputs), one, other in zip(sent, cpp, python, strict=True):
         where = f"{name} at batch {_batch(inputs)}"
-        if isinstance(one, cpp_session.CSessionError):
+        if isinstance(one, wire.CSessionError):
             continue
         if set(one) != set(other):
             problems.append(f"{where} answers {sorted(one)} in C++ and {sorted(other)} in Python")
@@ -146,7 +144,7 @@ def compare(
     return problems
 
 
-def mixed_rows(sent: Sequence[cpp_session.Request], answers: Sequence[cpp_session.Tensors]) -> list[str]:
+def mixed_rows(sent: Sequence[wire.Request], answers: Sequence[wire.Tensors]) -> list[str]:
     """Outputs whose rows depend on the rest of their batch: the server pads batches with copies of a row."""
     largest = {name: answer for (name, inputs), answer in zip(sent, answers, strict=True) if _batch(inputs) == 8}
     return sorted(
@@ -167,7 +165,7 @@ def _close(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
     return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True))
 
 
-def warmup_requests(folder: pathlib.Path) -> list[cpp_session.Request]:
+def warmup_requests(folder: pathlib.Path) -> list[wire.Request]:
     """The requests in a SavedModel's warm-up file.
 
     Raises:
@@ -190,7 +188,7 @@ def warmup_requests(folder: pathlib.Path) -> list[cpp_session.Request]:
     return sent
 
 
-def _warmup_request(record: bytes) -> cpp_session.Request:
+def _warmup_request(record: bytes) -> wire.Request:
     """A PredictionLog that holds a PredictRequest: see ``exporting.saved_model``, which writes them."""
     log = PredictionLog.FromString(record)
     if not log.HasField("predict_log") or not log.predict_log.HasField("request"):

@@ -18,8 +18,8 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from pipelines import contract, trust
-from tfvae.checks import cpp_session, replay
 from tfvae.checks import graph as graphs
+from tfvae.checks import replay, wire
 from tfvae.checks.graph import SavedGraph
 from tfvae.exporting import versions
 
@@ -112,7 +112,7 @@ def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield from (path for name in folders if (path := pathlib.Path(where, name)).is_symlink())
 
 
-def _tensors(graph: SavedGraph) -> Iterator[tuple[str, str, cpp_session.TensorInfo]]:
+def _tensors(graph: SavedGraph) -> Iterator[tuple[str, str, wire.TensorInfo]]:
     """Signature, name and description of every input and output."""
     for signature, sides in graph.signatures.items():
         for side in sides:
@@ -272,15 +272,13 @@ def _unjudged(failed: list[str], name: str = "independent rows") -> Check:
     return Check(name, None, f"because of: {', '.join(failed)}")
 
 
-def _equal(
-    graph: SavedGraph, sent: list[cpp_session.Request], cpp: list[replay.Answer], unsent: list[str]
-) -> list[Check]:
+def _equal(graph: SavedGraph, sent: list[wire.Request], cpp: list[replay.Answer], unsent: list[str]) -> list[Check]:
     """Every signature beside Python's, and every row beside itself in another batch."""
     python, problems = _attempt(lambda: replay.in_python(graph, sent), None)
     problems = [*unsent, *problems, *(replay.compare(sent, cpp, python) if python else [])]
     detail = f"{len(graph.signatures)} signatures at batch {', '.join(map(str, replay.BATCHES))}, within 1e-6"
     equal = _check("C++ equals Python", problems, detail)
-    answered = [answer for answer in cpp if not isinstance(answer, cpp_session.CSessionError)]
+    answered = [answer for answer in cpp if not isinstance(answer, wire.CSessionError)]
     if unsent or len(answered) < len(cpp):
         return [equal, _unjudged([equal.name])]
     rows = replay.mixed_rows(sent, answered)
