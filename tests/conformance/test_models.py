@@ -83,6 +83,7 @@ def test_every_way_to_run_it_gives_the_same_numbers(name, tmp_path):
             np.testing.assert_allclose(found[key], value, rtol=2e-4, atol=2e-5, err_msg=f"{way}: {key}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models.EXPORTED)
 def test_an_export_answers_as_the_model_does(name, tmp_path):
     vae, rows = models.made(name)
