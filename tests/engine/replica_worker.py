@@ -24,7 +24,9 @@ CASES: dict[str, dict[str, Any]] = {
     "samples": {"num_samples": 3, "optimizer": "clipped", "jit_compile": True},
     "binarised": {"binarize": True},
     "penalties": {"penalties": True},
-    "wake sleep": {"trainer": baselines.WakeSleep, "batch_size": 10},
+    # By XLA, which runs a step's operations in their order: without it, about one process in eight on a crowded machine
+    # dreamed something else in one step.
+    "wake sleep": {"trainer": baselines.WakeSleep, "batch_size": 10, "jit_compile": True},
     "full vb": {"trainer": lambda vae: baselines.FullVB(vae, ROWS)},
     "odd": {"batch_size": 7, **STILL},
     "fewer rows than replicas": {"batch_size": 1, **STILL},

@@ -299,7 +299,7 @@ GOOD = np.full([6, 5], 0.5, np.float32)
         ),
         (
             lambda: fit(make_vae(), GOOD, sample_weight=np.ones(5)),
-            "must come in equal numbers, received 0: 6, 1: 5 rows",
+            "in equal numbers, received x: 6, sample_weight: 5",
         ),
         (lambda: fit(make_vae(), (GOOD, GOOD)), "received a tuple of 2: pass only its first part"),
         (lambda: fit(make_vae(), GOOD, validation_data=(GOOD, GOOD)), "received validation_data of 2 parts"),

@@ -76,7 +76,8 @@ class FreeBits(_Scheduled):
     """The ELBO in which no unit is paid for less than a floor (Kingma et al., arXiv 1606.04934, equation 15).
 
     E log p(x|z) - Σ_d max(λ, KL_d), KL_d the mean over the batch of the KL of unit d: a unit below λ nats is under no
-    pressure to say less, so that it does not collapse. Rows that fill a batch do not count in the mean.
+    pressure to say less, so that it does not collapse. Rows that fill a batch do not count in the mean. Under
+    ``tf.distribute`` the mean is over a replica's own rows, as batch statistics always are in Keras.
 
     Args:
         nats: λ, for each unit: a number, or a schedule of Keras's over the optimiser's steps. 0 is the ELBO.
