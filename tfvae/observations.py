@@ -109,7 +109,7 @@ def complaint(layer: DistributionLayer, extent: Sequence[float]) -> str | None:
         >>> complaint(DistributionLayer("Poisson", [2]), [2.0, 7.0, 0.0, 0.0])[:65]
         'x ranges from -2 to 7, but a Poisson likelihood scores counts 0, '
     """
-    low, high, broken, off = -float(extent[0]), float(extent[1]), extent[2], extent[3]
+    low, high, broken, off = 0.0 - float(extent[0]), float(extent[1]), extent[2], extent[3]
     if low > high:  # no observations
         return None
     if not np.isfinite([low, high]).all():
