@@ -137,10 +137,10 @@ def check(layer: DistributionLayer, x: tf.Tensor) -> None:
     """
     if tf.size(x) == 0:
         return
-    if x.dtype == tf.uint8 and is_picture(layer):
-        problem = _complaint_of_bytes(layer, x.numpy())
-    else:
-        with tf.device("CPU:0"):  # where an array of any size has room
+    with tf.device("CPU:0"):  # where an array of any size has room
+        if x.dtype == tf.uint8 and is_picture(layer):
+            problem = _complaint_of_bytes(layer, np.asarray(memoryview(tf.identity(x))))  # no copy, as .numpy() makes
+        else:
             problem = complaint(layer, extent(layer, x).numpy())
     if problem is not None:
         raise ValueError(problem)
