@@ -48,7 +48,8 @@ STATISTICS, REPORT, INPUTS = "statistics.json", "report.html", "inputs.jsonl"
 MANIFEST = "manifest.json"  # of a whole output, written last
 WORK = "_work"  # of one that is being made
 
-# Embeddings: KEY, EMBEDDING, EMBEDDING_STDDEV and
+# Embeddings: Parquet files in PARTS, with KEY, EMBEDDING, EMBEDDING_STDDEV and
+PARTS = "parts"  # a folder of nothing else, so that any reader of Parquet opens it whole
 ROW_SCORE = "score"  # the ELBO of a row, float32, nats
 
 

@@ -7,6 +7,8 @@ bisection and rejected; the others of its block are kept. When all units are don
 keeps its first row. This module needs TensorFlow, Beam and PyArrow in a worker, and neither the package
 that trained the model nor Keras.
 
+The parts lie in ``OUTPUT/parts``, a folder that pyarrow, pandas, Polars and DuckDB open whole.
+
     python -m pipelines.embed --model saved_models/mnist --input prepared/mnist --output embeddings/mnist
     --split test
 """
@@ -157,7 +159,7 @@ def _units(blocks: Sequence[BlockReference], dataset: Rows, job_fingerprint: str
             name = f"{split}-{index:05d}-of-{len(mine):05d}"
             task = dataclasses.asdict(block)
             fingerprint = storage.fingerprint([job_fingerprint, task, dataset.checksums[block.file]])
-            units.append(Unit(name, block.rows, (f"{name}.parquet",), fingerprint, task))
+            units.append(Unit(name, block.rows, (f"{contract.PARTS}/{name}.parquet",), fingerprint, task))
     return units
 
 

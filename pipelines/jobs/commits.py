@@ -139,11 +139,16 @@ class Output:
                 f"{str(old.get('fingerprint'))[:12]}, now {fingerprint[:12]}): "
                 "use another folder, or --overwrite"
             )
+        planned = [name for unit in units for name in (*unit.files, f"{REJECTED}/{unit.name}.jsonl")]
+        planned.append(f"{REJECTED}/plan.jsonl")
+        if old is not None and old.get("files") != planned and not overwrite:
+            raise PipelineError(
+                f"the output {self.path} was begun by another release, which calls its files otherwise (expected "
+                f"{planned[0]}): use another folder, or --overwrite"
+            )
         if old is not None and overwrite:
             self._clear(old)
         if old is None or overwrite:
-            planned = [name for unit in units for name in (*unit.files, f"{REJECTED}/{unit.name}.jsonl")]
-            planned.append(f"{REJECTED}/plan.jsonl")
             job = {
                 "kind": kind,
                 "format_version": FORMAT_VERSION,
@@ -159,11 +164,13 @@ class Output:
         """Removes what the old job wrote or had planned to write, and no other file."""
         listed = self.manifest() or {}
         storage.remove(self.file(MANIFEST))
-        for name in {*job.get("files", []), *(entry["path"] for entry in listed.get("files", []))}:
-            if not os.path.isabs(name) and ".." not in name.split("/"):
-                storage.remove(self.file(*name.split("/")))
+        named = {*job.get("files", []), *(entry["path"] for entry in listed.get("files", []))}
+        ours = [name for name in named if not os.path.isabs(name) and ".." not in name.split("/")]
+        for name in ours:
+            storage.remove(self.file(*name.split("/")))
         self.sweep("commits", "failures", "temporary", "plan", "content")
-        storage.remove_folder_if_empty(self.file(REJECTED))
+        for folder in {os.path.dirname(name) for name in ours} - {""}:
+            storage.remove_folder_if_empty(self.file(folder))
 
     def sweep(self, *folders: str) -> None:
         """Empties working folders; everything below ``_work`` is ours."""

@@ -80,7 +80,7 @@ class Running:
 
     def _parts(self) -> dict[str, int]:
         names = [path.stem for path in self._done.glob("*.json")] if self._done.exists() else []
-        return {name: (self.output / f"{name}.parquet").stat().st_mtime_ns for name in names}
+        return {name: (self.output / "parts" / f"{name}.parquet").stat().st_mtime_ns for name in names}
 
     def assert_untouched(self) -> None:
         """What was committed was not done again."""

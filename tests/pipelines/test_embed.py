@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +20,7 @@ from .conftest import Linear, artifacts, command, read_dataset, rejections
 def read_parts(output) -> dict[str, dict[str, np.ndarray]]:
     """Rows by key, read from the Parquet files themselves; a key that comes twice fails."""
     rows: dict[str, dict[str, np.ndarray]] = {}
-    for path in sorted(pathlib.Path(output).glob("*.parquet")):
+    for path in sorted((pathlib.Path(output) / "parts").glob("*.parquet")):
         for row in pq.read_table(path, partitioning=None).to_pylist():
             key = row.pop("key")
             assert key not in rows, f"{key} came twice"
@@ -185,7 +186,27 @@ def read_records(dataset: str, shard: str) -> list[str]:
     return [str(tf.train.Example.FromString(data.numpy())) for data in found]
 
 
+def test_the_parts_open_as_one_dataset(prepared_digits, linear_digits, tmp_path):
+    embed.run(linear_digits.path, prepared_digits, str(tmp_path / "out"), split="all")
+    table = pyarrow.dataset.dataset(tmp_path / "out" / "parts").to_table().sort_by("key")
+    assert table.equals(embed.read_embeddings(str(tmp_path / "out")).sort_by("key"))
+    assert len(set(table["key"].to_pylist())) == 1797
+    assert pq.read_table(tmp_path / "out" / "parts").num_rows == 1797
+
+
 class TestAgain:
+    def test_the_layout_of_an_earlier_release_is_refused(self, prepared_digits, linear_digits, tmp_path, monkeypatch):
+        arguments = (linear_digits.path, prepared_digits, str(tmp_path / "out"))
+        monkeypatch.setattr("pipelines.contract.PARTS", ".")
+        embed.run(*arguments)
+        monkeypatch.undo()
+        before = artifacts(tmp_path / "out")
+        with pytest.raises(PipelineError, match=r"begun by another release.*expected parts/test-00000.*--overwrite"):
+            embed.run(*arguments)
+        assert artifacts(tmp_path / "out") == before
+        embed.run(*arguments, overwrite=True)
+        assert not list((tmp_path / "out").glob("*.parquet")) and len(read_parts(tmp_path / "out")) == 190
+
     def test_a_second_run_does_nothing(self, prepared_digits, linear_digits, tmp_path):
         arguments = (linear_digits.path, prepared_digits, str(tmp_path / "out"))
         embed.run(*arguments, split="train")
@@ -199,7 +220,7 @@ class TestAgain:
         embed.run(*arguments, split="train")
         before = artifacts(tmp_path / "out")
         (tmp_path / "out" / "_work" / "commits" / "train-00002-of-00006.json").unlink()
-        (tmp_path / "out" / "train-00004-of-00006.parquet").write_bytes(b"half a part")
+        (tmp_path / "out" / "parts" / "train-00004-of-00006.parquet").write_bytes(b"half a part")
         (tmp_path / "out" / "_work" / "temporary" / "train-00002-of-00006.parquet-stray").write_bytes(b"killed")
         summary = embed.run(*arguments, split="train")
         assert summary.units_done == 2 and artifacts(tmp_path / "out") == before

@@ -157,7 +157,7 @@ def test_a_row_group_larger_than_a_block_is_one_unit(x, linear_digits, tmp_path,
     assert run(linear_digits, tmp_path / "rows.parquet", tmp_path, keep=["label"], batch_size=3).units == 1
     assert_parts = read_parts(tmp_path / "out")
     assert [int(row["label"]) for row in assert_parts.values()] == list(range(ROWS))
-    assert pq.ParquetFile(tmp_path / "out" / "all-00000-of-00001.parquet").metadata.num_row_groups == 7
+    assert pq.ParquetFile(tmp_path / "out" / "parts" / "all-00000-of-00001.parquet").metadata.num_row_groups == 7
 
 
 @pytest.mark.parametrize(("block_rows", "row_group_size"), [(1, 1), (10, 3), (10, 25), (1000, 4)])
