@@ -1,5 +1,6 @@
 """What observations mean and which of them a likelihood scores, by the facts of its family alone."""
 
+import contextlib
 import re
 
 import keras
@@ -195,3 +196,24 @@ def test_a_uniform_density_of_dequantised_levels_is_a_bit_for_each():
     layer = DistributionLayer("Uniform", [4], low=0.0, high=1.0)
     x = observations.Dequantized()(tf.constant([[0.0, 0.2, 0.8, 1.0]]), tf.constant([3, 4]))
     assert float(layer(tf.zeros([1, 2])).log_prob(x)[0]) - 4 * np.log(256) == pytest.approx(-4 * np.log(256))
+
+
+@pytest.mark.parametrize("wrong", [None, float("nan"), float("inf"), 1.5, -0.25])
+def test_what_lies_in_the_last_of_many_blocks_is_seen_in_memory_as_in_a_program(wrong):
+    layer = DistributionLayer("Bernoulli", [784])
+    x = np.random.default_rng(0).random([1000, 784], np.float32)
+    if wrong is not None:
+        x[-1, -1] = wrong
+    problem = observations.complaint(layer, observations.extent(layer, tf.constant(x)).numpy().tolist())
+    assert (problem is None) == (wrong is None)
+    with pytest.raises(ValueError, match="^" + re.escape(problem)) if problem else contextlib.nullcontext():
+        observations.check(layer, tf.constant(x))
+
+
+def test_a_single_grey_among_black_and_white_bytes_answers_what_white_is():
+    x = np.random.default_rng(0).integers(0, 2, [1000, 784], np.uint8)
+    layer = DistributionLayer("Bernoulli", [784])
+    with pytest.raises(ValueError, match="nothing but 0 and 1"):
+        observations.check(layer, tf.constant(x))
+    x[-1, -1] = 2
+    observations.check(layer, tf.constant(x))

@@ -31,5 +31,5 @@ def map_rows(function: Callable[[Any], Any], rows: Any, batch_size: int) -> Any:
 
 
 def _filled(rows: tf.Tensor, start: int, size: int, missing: int) -> tf.Tensor:
-    batch = rows[start : start + size]
+    batch = tf.slice(rows, [start, *[0] * (rows.shape.rank - 1)], [size - missing, *rows.shape[1:]])
     return tf.concat([batch, tf.repeat(batch[:1], missing, axis=0)], axis=0) if missing else batch
