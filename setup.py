@@ -14,7 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["tfvae", "tfvae.*", "pipelines", "pipelines.*"]),
+    packages=find_packages(include=["tfvae", "tfvae.*"]),  # tfvae.pipelines is a link to pipelines
     package_data={"tfvae.experiments": ["reference/*.csv"]},
     install_requires=[
         "tensorflow==2.21.*",

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from pipelines import contract
-from pipelines.errors import PipelineError
+from . import contract
+from .errors import PipelineError
 
 _EXIT_ERROR = 1
 _BEAM = (
@@ -36,12 +36,12 @@ class _Pipeline(NamedTuple):
 
 PIPELINES = {
     "prepare": _Pipeline(
-        "pipelines.preprocess",
+        "preprocess",
         "Raw files to a prepared dataset (a TFDS directory), with Beam.",
         "--source idx --input data/mnist --output prepared/mnist",
     ),
     "embed": _Pipeline(
-        "pipelines.embed",
+        "embed",
         "Rows of a prepared dataset, or of Parquet, TFRecord or image files, to Parquet embeddings with an exported "
         "model, with Beam.",
         "--model saved_models/mnist --input prepared/mnist --output embeddings/mnist --split test",
@@ -105,7 +105,7 @@ def command(
 
     Args:
         name: The command's name.
-        function: Its full name, such as ``"pipelines.embed.run"``.
+        function: Its full name, such as ``"tfvae.pipelines.embed.run"``.
         about: What the command does, in a sentence.
         example: Arguments that make sense together.
         call: Called with those arguments that were given.
@@ -113,7 +113,7 @@ def command(
         settings: Further arguments of the class.
 
     Example:
-        >>> shown = command("embed", "pipelines.embed.run", "Embeds rows.", "--model m", call=print)
+        >>> shown = command("embed", "tfvae.pipelines.embed.run", "Embeds rows.", "-m", call=print)
         >>> next(option for option in shown.params if option.name == "batch_size").opts
         ['--batch-size']
     """
@@ -209,19 +209,20 @@ class _PipelineCommand(Command):
 def pipeline(name: str, first: Callable[[], None] | None = None) -> Command:
     """The command of a pipeline, ``prepare`` or ``embed``; ``first`` is called before anything heavy is imported."""
     told = PIPELINES[name]
+    module = f"{__package__}.{told.module}"
 
     def call(given: dict[str, Any]) -> int:
         if first:
             first()
         context = click.get_current_context()
-        code = _run(told.module, name, given, context.args)
+        code = _run(module, name, given, context.args)
         if code:
             context.exit(code)
         return code
 
     return command(
         name,
-        f"{told.module}.run",
+        f"{module}.run",
         told.about,
         told.example,
         call,
@@ -237,7 +238,7 @@ def pipeline(name: str, first: Callable[[], None] | None = None) -> Command:
 
 def _run(module: str, title: str, given: dict[str, Any], beam_args: Sequence[str]) -> int:
     """Runs a pipeline and returns the exit code. An error is one line on the terminal and no traceback."""
-    from pipelines.jobs import options, progress
+    from .jobs import options, progress
 
     try:
         options.beam_options(beam_args)  # a misspelt flag should not wait for a model to load
@@ -259,10 +260,10 @@ def replace_unencodable() -> None:
             stream.reconfigure(errors="replace")
 
 
-def main(name: str, arguments: Sequence[str] | None = None) -> int:
+def main(name: str, arguments: Sequence[str] | None = None, package: str | None = __package__) -> int:
     """``python -m`` a pipeline's module; returns the exit code: 0 complete, 3 with rejected rows, 1 an error."""
     replace_unencodable()
-    program = f"python -m {PIPELINES[name].module}"
+    program = f"python -m {package}.{PIPELINES[name].module}"
     try:
         return pipeline(name).main(arguments, prog_name=program, standalone_mode=False)
     except click.ClickException as error:

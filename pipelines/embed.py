@@ -18,9 +18,9 @@ if __name__ == "__main__":
     # workers find the classes where they are and not in __main__.
     import sys
 
-    from pipelines import command_line
+    from . import command_line
 
-    sys.exit(command_line.main("embed"))
+    sys.exit(command_line.main("embed", package=__package__))
 
 import dataclasses
 import time
@@ -31,16 +31,16 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.ml.inference.base import RunInference
 
-from pipelines import command_line, contract, jobs, storage
-from pipelines.embedding import repeated_keys
-from pipelines.embedding.handler import Embedded, SavedModelHandler, UnitBlock
-from pipelines.embedding.parquet_parts import ParquetPart, read_part
-from pipelines.embedding.saved_models import choose_score, choose_signature, find_model
-from pipelines.errors import PipelineError
-from pipelines.inputs import open_input
-from pipelines.inputs.base import BlockReference, Rows
-from pipelines.jobs import metrics
-from pipelines.jobs.commits import Output, Unit
+from . import command_line, contract, jobs, storage
+from .embedding import repeated_keys
+from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
+from .embedding.parquet_parts import ParquetPart, read_part
+from .embedding.saved_models import choose_score, choose_signature, find_model
+from .errors import PipelineError
+from .inputs import open_input
+from .inputs.base import BlockReference, Rows
+from .jobs import metrics
+from .jobs.commits import Output, Unit
 
 KIND = "embeddings"
 BATCH_SIZE = 4096
@@ -96,7 +96,7 @@ def run(
         not ours.
 
     Example:
-        >>> from pipelines import preprocess
+        >>> from tfvae.pipelines import preprocess
         >>> preprocess.run("digits", None, "prepared/digits").rows
         {'train': 1607, 'test': 190}
         >>> module, images = tf.Module(), tf.TensorSpec([None, 8, 8, 1], tf.uint8, "x")
@@ -247,7 +247,7 @@ def read_embeddings(output: str) -> pa.Table:
 
     Example:
         >>> import pyarrow.parquet as pq
-        >>> from pipelines.embedding.parquet_parts import part_table
+        >>> from tfvae.pipelines.embedding.parquet_parts import part_table
         >>> output = Output("embeddings/tiny")  # by hand, what ``run`` does
         >>> with output.writing("part.parquet") as file:
         ...     pq.write_table(part_table(["a"], {"embedding": np.ones([1, 2], np.float32)}), file)
@@ -259,7 +259,7 @@ def read_embeddings(output: str) -> pa.Table:
     target = Output(output)
     manifest = target.manifest()
     if manifest is None or manifest.get("kind") != KIND:
-        raise PipelineError(f"{output} is not a complete output of pipelines.embed: run the same command again")
+        raise PipelineError(f"{output} is not a complete output of tfvae embed: run the same command again")
     parts = [entry["path"] for entry in manifest["files"] if entry["path"].endswith(".parquet")]
     return pa.concat_tables([read_part(target, part) for part in parts])
 

@@ -18,7 +18,7 @@ class PipelineError(Exception):
         >>> raise PipelineError("train.npy holds int64, expected uint8 or float32: convert it with .astype")
         Traceback (most recent call last):
             ...
-        pipelines.errors.PipelineError: train.npy holds int64, expected uint8 or float32: convert it with .astype
+        tfvae.pipelines.errors.PipelineError: train.npy holds int64, expected uint8 or float32: convert it with .astype
     """
 
 

@@ -14,9 +14,9 @@ if __name__ == "__main__":
     # workers find the classes where they are and not in __main__.
     import sys
 
-    from pipelines import command_line
+    from . import command_line
 
-    sys.exit(command_line.main("prepare"))
+    sys.exit(command_line.main("prepare", package=__package__))
 
 import dataclasses
 import itertools
@@ -26,14 +26,14 @@ from typing import Any, Literal
 
 import apache_beam as beam
 
-from pipelines import command_line, contract, jobs, storage
-from pipelines.dataset import equal_rows, report, shard_summary
-from pipelines.dataset.shards import WriteShard, plan_shards, shard_unit
-from pipelines.dataset.tfds_metadata import write_tfds_metadata
-from pipelines.errors import PipelineError
-from pipelines.jobs.commits import Output, Unit
-from pipelines.sources import MAX_PIXELS, Fields, Plan, make_source
-from pipelines.sources.work_lists import write_work_list
+from . import command_line, contract, jobs, storage
+from .dataset import equal_rows, report, shard_summary
+from .dataset.shards import WriteShard, plan_shards, shard_unit
+from .dataset.tfds_metadata import write_tfds_metadata
+from .errors import PipelineError
+from .jobs.commits import Output, Unit
+from .sources import MAX_PIXELS, Fields, Plan, make_source
+from .sources.work_lists import write_work_list
 
 KIND = "prepared"
 

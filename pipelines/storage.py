@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-from pipelines.errors import PipelineError
+from .errors import PipelineError
 
 _BLOCK = 1 << 20
 _READERS, _TRIAL, _WORTH_A_THREAD = 8, 64, 2e-4  # threads, files, seconds a file

@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines import contract, storage
-from pipelines.errors import PipelineError
-from pipelines.operations import PURE
+from . import contract, storage
+from .errors import PipelineError
+from .operations import PURE
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _SAVES = {"SaveV2", "MergeV2Checkpoints", "ShardedFilename"}

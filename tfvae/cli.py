@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 
-from pipelines import command_line
 from tfvae import registration, tables
 from tfvae.experiments import reproduce
+from tfvae.pipelines import command_line
 
 _SHOWN: dict[str, Any] = {"context_settings": {"show_default": True, "max_content_width": 100}}
 

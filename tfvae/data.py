@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 import tensorflow as tf
 
-from pipelines import contract, storage
+from tfvae.pipelines import contract, storage
 
 PathLike = str | os.PathLike[str]
 Names = list[str] | tuple[str, ...]

@@ -23,11 +23,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipelines import storage
 from tfvae import data, evaluation, families, observations, plots
 from tfvae.callbacks import ProgressBar
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
 from tfvae.models.vae import VAE
+from tfvae.pipelines import storage
 from tfvae.presets import EXPERIMENTS
 
 PathLike = str | os.PathLike[str]

@@ -17,11 +17,11 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipelines import jobs, storage
-from pipelines.formats.equals import later_of_equals
-from pipelines.jobs.commits import Output, Unit
-from pipelines.sources import Batch, Plan, Schema, Source
-from pipelines.sources.work_lists import read_work_list, write_work_list
+from .. import jobs, storage
+from ..formats.equals import later_of_equals
+from ..jobs.commits import Output, Unit
+from ..sources import Batch, Plan, Schema, Source
+from ..sources.work_lists import read_work_list, write_work_list
 
 FOLDER = "content"  # below _work
 _BYTES = 32  # of a hash; a row that cannot be read has zeros

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.dataset import html, thumbnails
-from pipelines.dataset.html import Html, element
-from pipelines.errors import Rejection
+from ..errors import Rejection
+from . import html, thumbnails
+from .html import Html, element
 
 _FULL_REJECTIONS, _REASONS = 50, 100
 _IMAGE_PIXELS = 64  # on the screen; a smaller image is enlarged by a whole factor

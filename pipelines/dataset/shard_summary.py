@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.dataset import thumbnails
-from pipelines.dataset.moments import ColumnMoments, Moments, combine, has_columns
-from pipelines.jobs.commits import Unit
-from pipelines.sources import Batch, Schema
+from ..jobs.commits import Unit
+from ..sources import Batch, Schema
+from . import thumbnails
+from .moments import ColumnMoments, Moments, combine, has_columns
 
 VERSION = 2  # of the facts: a shard whose record tells less is written again
 

@@ -12,14 +12,14 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipelines import contract, storage
-from pipelines.dataset import shard_summary, thumbnails
-from pipelines.errors import PipelineError, Rejection
-from pipelines.formats import tfrecords
-from pipelines.jobs import metrics, reporting
-from pipelines.jobs.commits import Output, Unit
-from pipelines.sources import Plan, Schema, Source
-from pipelines.sources.work_lists import read_work_list
+from .. import contract, storage
+from ..errors import PipelineError, Rejection
+from ..formats import tfrecords
+from ..jobs import metrics, reporting
+from ..jobs.commits import Output, Unit
+from ..sources import Plan, Schema, Source
+from ..sources.work_lists import read_work_list
+from . import shard_summary, thumbnails
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def plan_shards(plan: Plan, test_fraction: float, validation_fraction: float, ro
         PipelineError: A split would be empty.
 
     Example:
-        >>> from pipelines.sources import make_source
+        >>> from tfvae.pipelines.sources import make_source
         >>> shards = plan_shards(make_source("digits", None).plan(), 0.1, 0.0, 1000)
         >>> [(shard.split, shard.index, len(shard.rows)) for shard in shards]
         [('train', 0, 804), ('train', 1, 803), ('test', 0, 190)]

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import contract
-from pipelines.jobs.commits import Output, Unit
-from pipelines.sources import Schema
+from .. import contract
+from ..jobs.commits import Output, Unit
+from ..sources import Schema
 
 _DATASET_VERSION = "1.0.0"  # of the TFDS metadata; the format's own version is in the manifest
 

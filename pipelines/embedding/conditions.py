@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 
-from pipelines.formats.parquet import one_array, tensors
-from pipelines.inputs.base import Block
+from ..formats.parquet import one_array, tensors
+from ..inputs.base import Block
 
 
 def take_condition(block: Block, column: str, shape: tuple[int, ...], keep: bool) -> tuple[Block, np.ndarray]:

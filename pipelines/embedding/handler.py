@@ -14,15 +14,15 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
-from pipelines import contract
-from pipelines.embedding.conditions import take_condition
-from pipelines.embedding.keyed_noise import standard_normal
-from pipelines.embedding.saved_models import OUTPUTS, ModelVersion, Score, Signature, load
-from pipelines.errors import first_line
-from pipelines.formats.arrays import finite_rows
-from pipelines.inputs.base import Block, bisect
-from pipelines.jobs import metrics
-from pipelines.jobs.commits import Unit
+from .. import contract
+from ..errors import first_line
+from ..formats.arrays import finite_rows
+from ..inputs.base import Block, bisect
+from ..jobs import metrics
+from ..jobs.commits import Unit
+from .conditions import take_condition
+from .keyed_noise import standard_normal
+from .saved_models import OUTPUTS, ModelVersion, Score, Signature, load
 
 
 @dataclasses.dataclass
@@ -96,7 +96,7 @@ class SavedModelHandler(ModelHandler[UnitBlock, Embedded, Any]):
         >>> module, rows = tf.Module(), tf.TensorSpec([None, 2], tf.float32, "x")
         >>> module.embed = tf.function(lambda x: {"embedding": 2.0 * x}, input_signature=[rows])
         >>> tf.saved_model.save(module, "saved_models/twice/1", {"embed": module.embed})
-        >>> from pipelines.embedding.saved_models import find_model
+        >>> from tfvae.pipelines.embedding.saved_models import find_model
         >>> model = find_model("saved_models/twice")
         >>> signature = Signature("embed", "x", (2,), "float32", dimension=2)
         >>> handler = SavedModelHandler(model, signature, 4096, stddev=False)

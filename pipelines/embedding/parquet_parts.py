@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import contract, storage
-from pipelines.embedding.handler import Embedded
-from pipelines.errors import PipelineError, Rejection
-from pipelines.jobs.commits import Output, Unit
+from .. import contract, storage
+from ..errors import PipelineError, Rejection
+from ..jobs.commits import Output, Unit
+from .handler import Embedded
 
 
 class ParquetPart:

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from pipelines import contract
-from pipelines.embedding.parquet_parts import parquet_writer, read_part
-from pipelines.errors import Rejection
-from pipelines.formats.equals import later_of_many
-from pipelines.jobs.commits import Output, Unit
+from .. import contract
+from ..errors import Rejection
+from ..formats.equals import later_of_many
+from ..jobs.commits import Output, Unit
+from .parquet_parts import parquet_writer, read_part
 
 
 def reject(output: Output, units: Sequence[Unit]) -> None:

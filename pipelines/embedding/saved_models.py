@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines import contract, storage, trust
-from pipelines.errors import PipelineError, first_line
-from pipelines.inputs.base import Rows
+from .. import contract, storage, trust
+from ..errors import PipelineError, first_line
+from ..inputs.base import Rows
 
 OUTPUTS = contract.OUTPUTS[contract.EMBED]
 

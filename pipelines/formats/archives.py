@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-from pipelines import storage
-from pipelines.errors import PipelineError, RowError, first_line
-from pipelines.formats.seekable_gzip import open_gzip
+from .. import storage
+from ..errors import PipelineError, RowError, first_line
+from .seekable_gzip import open_gzip
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 _MAX_HEADER = 1 << 20  # bytes of a tar header with its extensions; names and times take a few hundred

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipelines import storage
-from pipelines.errors import PipelineError
+from .. import storage
+from ..errors import PipelineError
 
 
 def load_npy(path: str) -> np.ndarray:

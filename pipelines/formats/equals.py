@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import storage
+from .. import storage
 
 _MOST_FILES = 256
 _ROWS_A_FILE = 1 << 21

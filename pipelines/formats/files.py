@@ -5,8 +5,8 @@ import os
 import re
 from typing import BinaryIO
 
-from pipelines import storage
-from pipelines.errors import PipelineError
+from .. import storage
+from ..errors import PipelineError
 
 _SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import RowError
+from ..errors import RowError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # how PNG and JPEG files begin

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines import contract
-from pipelines.errors import PipelineError, first_line
-from pipelines.formats.arrays import finite_rows
-from pipelines.formats.files import Found
+from .. import contract
+from ..errors import PipelineError, first_line
+from .arrays import finite_rows
+from .files import Found
 
 _FLOATS = (pa.float32(), pa.float64())
 _KEY_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_binary)
@@ -48,7 +48,7 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
         PipelineError: A file is no Parquet, or lacks a column; they disagree; there are no rows.
 
     Example:
-        >>> from pipelines.formats.files import find_files
+        >>> from tfvae.pipelines.formats.files import find_files
         >>> pq.write_table(pa.table({"key": ["a", "b"]}), "rows.parquet")
         >>> open_columns("rows.parquet", find_files("rows.parquet", (".parquet",)), lambda schema: ["key"]).groups
         {'rows.parquet': (2,)}

@@ -13,8 +13,8 @@ import threading
 import zlib
 from typing import Any, BinaryIO
 
-from pipelines import storage
-from pipelines.errors import PipelineError
+from .. import storage
+from ..errors import PipelineError
 
 _SPACING = 4 << 20  # bytes of content between two states
 _BLOCK = 1 << 16

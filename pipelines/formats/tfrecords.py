@@ -19,10 +19,10 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from pipelines import storage
-from pipelines.errors import PipelineError, RowError
-from pipelines.formats.seekable_gzip import open_gzip
-from pipelines.messages import Example, Features, Int64List, PackedExample
+from .. import storage
+from ..errors import PipelineError, RowError
+from ..messages import Example, Features, Int64List, PackedExample
+from .seekable_gzip import open_gzip
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")

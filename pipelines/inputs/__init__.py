@@ -8,19 +8,19 @@ import itertools
 import os
 from collections.abc import Sequence
 
-from pipelines import contract, storage
-from pipelines.errors import PipelineError
-from pipelines.formats import archives
-from pipelines.formats import images as image_files
-from pipelines.formats import tfrecords as record_files
-from pipelines.formats.files import Found, files_with_suffix, has_suffix
-from pipelines.inputs.base import Rows
-from pipelines.inputs.images import open_images
-from pipelines.inputs.listed import Listed, open_listed
-from pipelines.inputs.parquet import open_parquet
-from pipelines.inputs.prepared import open_prepared
-from pipelines.inputs.tfrecords import open_tfrecords
-from pipelines.sources.images import Images
+from .. import contract, storage
+from ..errors import PipelineError
+from ..formats import archives
+from ..formats import images as image_files
+from ..formats import tfrecords as record_files
+from ..formats.files import Found, files_with_suffix, has_suffix
+from ..sources.images import Images
+from .base import Rows
+from .images import open_images
+from .listed import Listed, open_listed
+from .parquet import open_parquet
+from .prepared import open_prepared
+from .tfrecords import open_tfrecords
 
 RESERVED = (contract.KEY, *contract.OUTPUTS[contract.EMBED], contract.ROW_SCORE)
 # What a file is, by its name; where a user names other files, by their first bytes.

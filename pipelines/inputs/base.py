@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from pipelines.errors import PipelineError, Rejection
-from pipelines.formats.files import Found
+from ..errors import PipelineError, Rejection
+from ..formats.files import Found
 
 Writing = Callable[[str], contextlib.AbstractContextManager[BinaryIO]]  # opens a file to be written, by its name
 BLOCK_BYTES = 32 << 20  # of observations; a block and its embeddings are what a worker holds in memory

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines import contract
-from pipelines.errors import PipelineError, Rejection, first_line
-from pipelines.formats.arrays import finite_rows
-from pipelines.formats.images import MAGIC
-from pipelines.inputs.base import Block, bisect
+from .. import contract
+from ..errors import PipelineError, Rejection, first_line
+from ..formats.arrays import finite_rows
+from ..formats.images import MAGIC
+from .base import Block, bisect
 
 _DTYPES = {"bytes_list": "string", "float_list": "float32", "int64_list": "int64"}
 
@@ -83,7 +83,7 @@ def parse(
     What cannot be parsed, or is not of that shape and dtype (``string`` is an encoded image), is rejected.
 
     Example:
-        >>> from pipelines.formats.tfrecords import example
+        >>> from tfvae.pipelines.formats.tfrecords import example
         >>> features = Features("key", "x", (), {"key": "string", "x": "string"})
         >>> block = parse("a.tfrecord", 0, [example("a", b"\\1\\2"), b"junk"], features, (2,), "uint8")
         >>> block.keys, block.x.tolist(), block.rejected[0].key

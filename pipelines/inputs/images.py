@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipelines import contract, storage
-from pipelines.errors import PipelineError, Rejection
-from pipelines.formats.files import Found
-from pipelines.inputs.base import BLOCK_BYTES, Block, BlockReference, WholeRows
+from .. import contract, storage
+from ..errors import PipelineError, Rejection
+from ..formats.files import Found
+from .base import BLOCK_BYTES, Block, BlockReference, WholeRows
 
 UNIT_IMAGES = 1024
 MAX_BYTES = 1 << 28  # of one file, which is read whole
@@ -26,7 +26,7 @@ class Images(WholeRows):
     Example:
         >>> import PIL.Image
         >>> PIL.Image.new("L", (2, 2)).save("a.png")
-        >>> from pipelines.inputs import open_input
+        >>> from tfvae.pipelines.inputs import open_input
         >>> dataset = open_input("a.png")
         >>> [block] = dataset.read(dataset.blocks("all")[0])
         >>> block.keys, block.x[0][:4]

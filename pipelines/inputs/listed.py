@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines import contract, storage
-from pipelines.errors import PipelineError, Rejection
-from pipelines.inputs.base import Block, BlockReference, Rows, Writing, block_rows
-from pipelines.sources import Fields, Plan, Schema, Source, make_source
-from pipelines.sources.work_lists import read_work_list, write_work_list
+from .. import contract, storage
+from ..errors import PipelineError, Rejection
+from ..sources import Fields, Plan, Schema, Source, make_source
+from ..sources.work_lists import read_work_list, write_work_list
+from .base import Block, BlockReference, Rows, Writing, block_rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import contract
-from pipelines.errors import Rejection
-from pipelines.formats.files import Found
-from pipelines.formats.parquet import check_columns, one_array, open_columns, tensors, text_keys, unreadable
-from pipelines.inputs.base import BLOCK_ROWS, Block, BlockReference, ColumnRows, block_rows
+from .. import contract
+from ..errors import Rejection
+from ..formats.files import Found
+from ..formats.parquet import check_columns, one_array, open_columns, tensors, text_keys, unreadable
+from .base import BLOCK_ROWS, Block, BlockReference, ColumnRows, block_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Parquet(ColumnRows):
     Example:
         >>> rows = pa.table({"key": ["a", "b"], "x": pa.array([b"\\0\\1", b"\\2\\3"], pa.binary(2))})
         >>> pq.write_table(rows, "rows.parquet")
-        >>> from pipelines.inputs import open_input
+        >>> from tfvae.pipelines.inputs import open_input
         >>> dataset = open_input("rows.parquet").fitted([2], "uint8")
         >>> [block] = dataset.read(dataset.blocks("all")[0])
         >>> block.keys, block.x.tolist()

@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipelines import contract, storage
-from pipelines.errors import PipelineError
-from pipelines.formats import tfrecords
-from pipelines.inputs.base import Block, BlockReference, Rows, block_rows, unknown_split
-from pipelines.inputs.examples import Features, parse
+from .. import contract, storage
+from ..errors import PipelineError
+from ..formats import tfrecords
+from .base import Block, BlockReference, Rows, block_rows, unknown_split
+from .examples import Features, parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Prepared(Rows):
         features: Which of the records' features are read.
 
     Example:
-        >>> from pipelines import preprocess
+        >>> from tfvae.pipelines import preprocess
         >>> preprocess.run("digits", None, "prepared/digits").rows
         {'train': 1607, 'test': 190}
         >>> dataset = open_prepared("prepared/digits")
@@ -69,16 +69,14 @@ def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
         PipelineError: It is not there, not complete, or its observations are not stored as raw bytes.
 
     Example:
-        >>> from pipelines import preprocess
+        >>> from tfvae.pipelines import preprocess
         >>> preprocess.run("digits", None, "prepared/digits").rows
         {'train': 1607, 'test': 190}
         >>> open_prepared("prepared/digits").shape
         (8, 8, 1)
     """
     if not storage.exists(os.path.join(path, contract.DATASET_INFO)):
-        raise PipelineError(
-            f"{path} is not a prepared dataset (it has no {contract.DATASET_INFO}): run pipelines.preprocess"
-        )
+        raise PipelineError(f"{path} is not a prepared dataset (it has no {contract.DATASET_INFO}): run tfvae prepare")
     info = storage.read_json(os.path.join(path, contract.DATASET_INFO))
     try:
         shape, dtype, labels = _observation(storage.read_json(os.path.join(path, contract.FEATURES)))

@@ -10,12 +10,12 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 
-from pipelines import contract
-from pipelines.errors import PipelineError
-from pipelines.formats import tfrecords
-from pipelines.formats.files import Found
-from pipelines.inputs.base import Block, BlockReference, ColumnRows, block_rows
-from pipelines.inputs.examples import Features, dtypes_of, parse
+from .. import contract
+from ..errors import PipelineError
+from ..formats import tfrecords
+from ..formats.files import Found
+from .base import Block, BlockReference, ColumnRows, block_rows
+from .examples import Features, dtypes_of, parse
 
 UNIT_ROWS = 32768
 
@@ -30,7 +30,7 @@ class TFRecords(ColumnRows):
         starts: At which bytes of each file the units of work begin.
 
     Example:
-        >>> from pipelines.inputs import open_input
+        >>> from tfvae.pipelines.inputs import open_input
         >>> with open("rows.tfrecord", "wb") as file:
         ...     written = file.write(tfrecords.framed(["a", "b"], np.uint8([[0, 1], [2, 3]])))
         >>> dataset = open_input("rows.tfrecord").fitted([2], "uint8")

@@ -27,8 +27,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from pipelines import contract, storage
-from pipelines.errors import PipelineError, Rejection
+from .. import contract, storage
+from ..errors import PipelineError, Rejection
 
 FORMAT_VERSION = 1
 MANIFEST = contract.MANIFEST

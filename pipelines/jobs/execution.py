@@ -23,10 +23,10 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.errors import PipelineError, Rejection
-from pipelines.jobs import metrics, options
-from pipelines.jobs.commits import MANIFEST, REJECTED, Output, Unit
-from pipelines.jobs.progress import Progress, State
+from ..errors import PipelineError, Rejection
+from . import metrics, options
+from .commits import MANIFEST, REJECTED, Output, Unit
+from .progress import Progress, State
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_REJECTED = 0, 1, 3
 _POLL_SECONDS = 0.5

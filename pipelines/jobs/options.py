@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from pipelines.errors import PipelineError
+from ..errors import PipelineError
 
 # Beam's DirectRunner first tries to download a Go program and falls back to this one. Naming it here means
 # that a local run needs no network and is the same everywhere.
@@ -70,7 +70,7 @@ def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
         >>> beam_options(["--direct_num_worker", "2"])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        pipelines.errors.PipelineError: unknown argument '--direct_num_worker', ...: did you mean --direct_num_workers?
+        tfvae.pipelines.errors.PipelineError: unknown argument '--direct_num_worker', ...
 
         What only a Flink job server knows is taken where there is one:
 

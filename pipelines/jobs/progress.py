@@ -81,7 +81,7 @@ def progress_bar(
         clock: Seconds, from any start.
 
     Example:
-        >>> from pipelines import preprocess
+        >>> from tfvae.pipelines import preprocess
         >>> with progress_bar("prepare", sys.stdout) as progress:  # doctest: +ELLIPSIS
         ...     summary = preprocess.run("digits", None, "prepared/digits", progress=progress)
         prepare: 2/2 units, 1,797/1,797 rows, done in ... rows/s, 0 rejected

@@ -7,7 +7,7 @@ installed on the way, so the environment that runs this holds the package alread
 file, give the runner a script of two lines::
 
     #!/bin/sh
-    exec /srv/tfvae/.venv/bin/python -m pipelines.jobs.worker "$@"
+    exec /srv/tfvae/.venv/bin/python -m tfvae.pipelines.jobs.worker "$@"
 """
 
 import os
@@ -22,8 +22,8 @@ from apache_beam.portability.api import (
 )
 from google.protobuf import json_format, text_format
 
-from pipelines.errors import PipelineError
-from pipelines.jobs.options import Parser
+from ..errors import PipelineError
+from .options import Parser
 
 _PROVISION_SECONDS = 60
 _MODULE = "apache_beam.runners.worker.sdk_worker_main"
@@ -31,7 +31,9 @@ _MODULE = "apache_beam.runners.worker.sdk_worker_main"
 
 def parser() -> Parser:
     """The arguments that every Beam runner gives such a command."""
-    own = Parser(prog="python -m pipelines.jobs.worker", description="Start one Beam worker; a runner calls this.")
+    own = Parser(
+        prog="python -m tfvae.pipelines.jobs.worker", description="Start one Beam worker; a runner calls this."
+    )
     own.add_argument("--id", required=True, help="name of the worker, chosen by the runner")
     own.add_argument("--provision_endpoint", required=True, help="host:port that tells the rest")
     for service in ("control", "logging", "artifact", "status"):

@@ -15,19 +15,19 @@ To add a format: subclass ``Source`` in a module of its own and write ``plan`` a
 files are arrays), and add the class to ``SOURCES``.
 """
 
-from pipelines.errors import PipelineError
-from pipelines.sources.archived_images import ArchivedImages
-from pipelines.sources.base import MAX_PIXELS, Batch, Fields, Source
-from pipelines.sources.csv import Csv
-from pipelines.sources.digits import Digits
-from pipelines.sources.idx import Idx
-from pipelines.sources.images import Images
-from pipelines.sources.npy import Npy
-from pipelines.sources.npz import Npz
-from pipelines.sources.parquet import Parquet
-from pipelines.sources.plan import Input, Plan, Schema
-from pipelines.sources.tensorflow_datasets import Tfds
-from pipelines.sources.tfrecord import TfRecord
+from ..errors import PipelineError
+from .archived_images import ArchivedImages
+from .base import MAX_PIXELS, Batch, Fields, Source
+from .csv import Csv
+from .digits import Digits
+from .idx import Idx
+from .images import Images
+from .npy import Npy
+from .npz import Npz
+from .parquet import Parquet
+from .plan import Input, Plan, Schema
+from .tensorflow_datasets import Tfds
+from .tfrecord import TfRecord
 
 __all__ = [
     "KINDS",

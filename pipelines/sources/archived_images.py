@@ -5,15 +5,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines import storage
-from pipelines.errors import PipelineError, Rejection, RowError
-from pipelines.formats import archives
-from pipelines.formats.files import find_files, is_hidden, root_of
-from pipelines.formats.images import SUFFIXES, encoded_limit, image_shape, pixels
-from pipelines.sources.base import Opened, RowSource
-from pipelines.sources.images import schema_of
-from pipelines.sources.plan import Plan, Schema, describe
-from pipelines.sources.table_rows import ClassIndex, TableRows
+from .. import storage
+from ..errors import PipelineError, Rejection, RowError
+from ..formats import archives
+from ..formats.files import find_files, is_hidden, root_of
+from ..formats.images import SUFFIXES, encoded_limit, image_shape, pixels
+from .base import Opened, RowSource
+from .images import schema_of
+from .plan import Plan, Schema, describe
+from .table_rows import ClassIndex, TableRows
 
 
 class ArchivedImages(RowSource):

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.errors import PipelineError, RowError
-from pipelines.formats.arrays import finite_rows
-from pipelines.sources.plan import Plan, Schema
+from ..errors import PipelineError, RowError
+from ..formats.arrays import finite_rows
+from .plan import Plan, Schema
 
 MAX_PIXELS = 1 << 26
 
@@ -74,7 +74,7 @@ class Source(abc.ABC):
         block_bytes: How much a worker reads, counts and writes together; more where a file has no random access.
 
     Example:
-        >>> from pipelines.sources import make_source
+        >>> from tfvae.pipelines.sources import make_source
         >>> source = make_source("digits", None)
         >>> plan = source.plan()
         >>> batch = source.read_rows(plan.rows.slice(0, 3), plan.schema)

@@ -8,12 +8,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines import contract, storage
-from pipelines.errors import PipelineError, RowError
-from pipelines.formats.files import find_files, root_of
-from pipelines.sources.base import Opened, RowSource
-from pipelines.sources.plan import MAX_CLASSES, Plan, Schema, class_names, describe
-from pipelines.sources.table_rows import Classes, ClassIndex, TableRows
+from .. import contract, storage
+from ..errors import PipelineError, RowError
+from ..formats.files import find_files, root_of
+from .base import Opened, RowSource
+from .plan import MAX_CLASSES, Plan, Schema, class_names, describe
+from .table_rows import Classes, ClassIndex, TableRows
 
 _MAX_ROW_BYTES = 16 << 20
 _BLOCK_ROWS = 1 << 14  # that are planned together

@@ -5,8 +5,8 @@ import hashlib
 
 import numpy as np
 
-from pipelines.sources.base import ArraySource
-from pipelines.sources.plan import Input, Plan, Schema, class_names, concatenated
+from .base import ArraySource
+from .plan import Input, Plan, Schema, class_names, concatenated
 
 
 class Digits(ArraySource):

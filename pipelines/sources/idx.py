@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import contract, storage
-from pipelines.errors import PipelineError
-from pipelines.sources.base import ArraySource
-from pipelines.sources.plan import Plan, Schema, class_names, concatenated, describe
+from .. import contract, storage
+from ..errors import PipelineError
+from .base import ArraySource
+from .plan import Plan, Schema, class_names, concatenated, describe
 
 
 class Idx(ArraySource):

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from pipelines import storage
-from pipelines.errors import PipelineError, Rejection, RowError
-from pipelines.formats.files import is_hidden
-from pipelines.formats.images import SUFFIXES, image_shape, pixels
-from pipelines.sources.base import Opened, RowSource
-from pipelines.sources.plan import Input, Plan, Schema, located
+from .. import storage
+from ..errors import PipelineError, Rejection, RowError
+from ..formats.files import is_hidden
+from ..formats.images import SUFFIXES, image_shape, pixels
+from .base import Opened, RowSource
+from .plan import Input, Plan, Schema, located
 
 
 class Images(RowSource):

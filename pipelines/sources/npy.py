@@ -4,11 +4,11 @@ import os
 
 import numpy as np
 
-from pipelines import contract, storage
-from pipelines.errors import PipelineError
-from pipelines.formats.arrays import check_labels, check_rows, layout_of, load_npy
-from pipelines.sources.base import ArraySource
-from pipelines.sources.plan import Plan, Schema, class_names, concatenated, describe
+from .. import contract, storage
+from ..errors import PipelineError
+from ..formats.arrays import check_labels, check_rows, layout_of, load_npy
+from .base import ArraySource
+from .plan import Plan, Schema, class_names, concatenated, describe
 
 
 class Npy(ArraySource):

@@ -8,14 +8,14 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from pipelines import contract, storage
-from pipelines.errors import PipelineError, first_line
-from pipelines.formats.archives import open_zip, zip_refusal
-from pipelines.formats.arrays import check_labels, check_rows, layout_of
-from pipelines.formats.files import find_files, is_hidden, root_of
-from pipelines.sources.base import ArraySource
-from pipelines.sources.plan import Plan, Schema, class_names, describe, numbered
-from pipelines.sources.table_rows import TableRows
+from .. import contract, storage
+from ..errors import PipelineError, first_line
+from ..formats.archives import open_zip, zip_refusal
+from ..formats.arrays import check_labels, check_rows, layout_of
+from ..formats.files import find_files, is_hidden, root_of
+from .base import ArraySource
+from .plan import Plan, Schema, class_names, describe, numbered
+from .table_rows import TableRows
 
 _SPLITS = contract.SPLITS
 _MAX_RATIO = 500  # of unpacked to packed bytes: measurements and even drawings stay below, nothing but zeros do not

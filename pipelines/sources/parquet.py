@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines import contract
-from pipelines.errors import PipelineError, RowError, first_line
-from pipelines.formats.arrays import grey
-from pipelines.formats.files import Found, find_files, root_of
-from pipelines.formats.images import image_shape, pixels
-from pipelines.formats.parquet import check_columns, one_array, open_columns, tensors, text_keys, unreadable
-from pipelines.sources.base import Batch, Source
-from pipelines.sources.plan import Plan, Schema, describe
-from pipelines.sources.table_rows import Classes, ClassIndex, TableRows, raw_layout
+from .. import contract
+from ..errors import PipelineError, RowError, first_line
+from ..formats.arrays import grey
+from ..formats.files import Found, find_files, root_of
+from ..formats.images import image_shape, pixels
+from ..formats.parquet import check_columns, one_array, open_columns, tensors, text_keys, unreadable
+from .base import Batch, Source
+from .plan import Plan, Schema, describe
+from .table_rows import Classes, ClassIndex, TableRows, raw_layout
 
 _READ_BYTES = 16 << 20  # of observations that are decoded at once
 _MAX_IMAGE_CHUNK = 1 << 30  # of encoded images in one row group, all of which Arrow holds

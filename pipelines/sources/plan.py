@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipelines import storage
-from pipelines.errors import PipelineError, Rejection
-from pipelines.formats.equals import later_of_equals
+from .. import storage
+from ..errors import PipelineError, Rejection
+from ..formats.equals import later_of_equals
 
 MAX_CLASSES = 1 << 16
 _BLOCK = 1 << 16  # keys that are spelt out at once

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.errors import PipelineError, Rejection, RowError
-from pipelines.formats.arrays import grey
-from pipelines.sources.base import Fields
-from pipelines.sources.plan import MAX_CLASSES, Input, Plan, Schema, class_names, located, together
+from ..errors import PipelineError, Rejection, RowError
+from ..formats.arrays import grey
+from .base import Fields
+from .plan import MAX_CLASSES, Input, Plan, Schema, class_names, located, together
 
 
 @dataclasses.dataclass

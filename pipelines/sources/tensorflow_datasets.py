@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import PipelineError
-from pipelines.sources.base import Opened, RowSource
-from pipelines.sources.plan import Plan, Schema, concatenated, describe
+from ..errors import PipelineError
+from .base import Opened, RowSource
+from .plan import Plan, Schema, concatenated, describe
 
 
 class Tfds(RowSource):

@@ -5,14 +5,14 @@ import math
 
 import numpy as np
 
-from pipelines import contract
-from pipelines.errors import PipelineError, RowError
-from pipelines.formats import tfrecords
-from pipelines.formats.files import Found, find_files, root_of
-from pipelines.formats.images import encoded_limit, image_shape, pixels
-from pipelines.sources.base import Opened, RowSource
-from pipelines.sources.plan import Input, Plan, Schema, describe
-from pipelines.sources.table_rows import Classes, ClassIndex, TableRows, raw_layout
+from .. import contract
+from ..errors import PipelineError, RowError
+from ..formats import tfrecords
+from ..formats.files import Found, find_files, root_of
+from ..formats.images import encoded_limit, image_shape, pixels
+from .base import Opened, RowSource
+from .plan import Input, Plan, Schema, describe
+from .table_rows import Classes, ClassIndex, TableRows, raw_layout
 
 
 class TfRecord(RowSource):

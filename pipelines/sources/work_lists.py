@@ -8,10 +8,10 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from pipelines import storage
-from pipelines.errors import Rejection
-from pipelines.sources.base import Batch, Source
-from pipelines.sources.plan import Plan, Schema
+from .. import storage
+from ..errors import Rejection
+from .base import Batch, Source
+from .plan import Plan, Schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class WorkList:
         rows: ``key``, ``file`` and ``position`` of each, and as ``reason`` why it is rejected unread, or null.
 
     Example:
-        >>> from pipelines.sources import make_source
+        >>> from tfvae.pipelines.sources import make_source
         >>> source = make_source("digits", None)
         >>> plan = source.plan()
         >>> with open("list.arrow", "wb") as file:

@@ -63,7 +63,7 @@ class Flink:
         """Returns when the job server takes jobs and the slots are there."""
         (self._folder / "flink-conf.yaml").write_text(self._configuration())
         script = self._folder / "worker.sh"
-        script.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipelines.jobs.worker "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {sys.executable} -m tfvae.pipelines.jobs.worker "$@"\n')
         script.chmod(0o755)
         self._java("jobmanager", _JOB_MANAGER, "--configDir", str(self._folder), "--host", "127.0.0.1")
         for _ in range(SLOTS):

@@ -64,5 +64,5 @@ def test_the_signatures_of_a_meta_graph():
 
 
 def test_they_come_without_tensorflow():
-    code = "import sys, pipelines.messages, pipelines.formats.tfrecords; print('tensorflow' in sys.modules)"
+    code = "import sys, tfvae.pipelines.messages, tfvae.pipelines.formats.tfrecords; print('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import contract
 from tfvae.checks.wire import DTYPE_NAMES, DTYPES, CSessionError, TensorInfo, Tensors, parse_signatures
+from tfvae.pipelines import contract
 
 _STRING_BYTES = 24  # sizeof(TF_TString)
 _CODES = """OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED

@@ -17,8 +17,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from pipelines import contract
 from tfvae.checks import wire
+from tfvae.pipelines import contract
 
 LARGEST_GRAPH = 512 << 20  # bytes of saved_model.pb; its weights lie in variables/
 

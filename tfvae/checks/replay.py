@@ -16,10 +16,10 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import tensor_pb2
 
-from pipelines import contract
-from pipelines.messages import PredictionLog
 from tfvae.checks import process, wire
 from tfvae.checks.graph import SavedGraph
+from tfvae.pipelines import contract
+from tfvae.pipelines.messages import PredictionLog
 
 Answer = wire.Tensors | wire.CSessionError
 

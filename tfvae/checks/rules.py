@@ -17,11 +17,11 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from pipelines import contract, trust
 from tfvae.checks import graph as graphs
 from tfvae.checks import replay, wire
 from tfvae.checks.graph import SavedGraph
 from tfvae.exporting import versions
+from tfvae.pipelines import contract, trust
 
 _CARRIED = ("float32", "int32", "int64", "uint8", "string")  # by the server's REST interface
 _FILES = (contract.SAVED_MODEL, contract.VARIABLES_INDEX, f"{contract.EXTRA}/{contract.WARMUP}")

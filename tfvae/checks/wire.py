@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.messages import MetaGraph
+from tfvae.pipelines.messages import MetaGraph
 
 Tensors = dict[str, np.ndarray]
 Request = tuple[str, Mapping[str, np.ndarray]]

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pipelines import command_line
+from tfvae.pipelines import command_line
 
 # From a figure to its function, what it shows, and an example.
 FIGURES = {

@@ -16,11 +16,11 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from pipelines import contract
 from tfvae import __version__, observations, priors, tables
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.exporting.provenance import Provenance
 from tfvae.models.vae import VAE
+from tfvae.pipelines import contract
 
 SCHEMA_VERSION = 1
 

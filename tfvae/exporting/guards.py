@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipelines import contract
+from tfvae.pipelines import contract
 
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"  # the signature, and the head of the chunk that must be first
 

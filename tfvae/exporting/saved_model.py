@@ -12,11 +12,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipelines import contract
 from tfvae.exporting import card, versions, warmup
 from tfvae.exporting.provenance import Provenance
 from tfvae.exporting.signatures import signatures
 from tfvae.models.vae import VAE
+from tfvae.pipelines import contract
 
 
 def export(

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from pipelines import contract
 from tfvae import objectives, observations
 from tfvae.exporting import guards
 from tfvae.families import draws
 from tfvae.models.vae import VAE
+from tfvae.pipelines import contract
 
 Answer = dict[str, tf.Tensor]
 

@@ -19,7 +19,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 
-from pipelines.contract import LARGEST_VERSION, version_number
+from tfvae.pipelines.contract import LARGEST_VERSION, version_number
 
 _INCOMPLETE = re.compile(r"incomplete-([0-9]+)-[a-z0-9_]{8}")  # what mkdtemp makes of the prefix
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipelines import contract
-from pipelines.messages import PredictionLog
 from tfvae.models.vae import VAE
+from tfvae.pipelines import contract
+from tfvae.pipelines.messages import PredictionLog
 
 
 def write(vae: VAE, signatures: Mapping[str, Any], path: pathlib.Path, name: str, batch_sizes: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines import contract
+from tfvae.pipelines import contract
 from tfvae.serving.answers import Signature, Tensors, bad_answer, check_rows
 from tfvae.serving.rest import Rest
 from tfvae.serving.retries import ServingError, persist
