@@ -19,7 +19,7 @@ import tfvae
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # The engine knows no probability; densities know the engine; p, q and the bound know densities and not one another.
-_DENSITIES = {"engine", "families"}
+_DENSITIES = {"arguments", "engine", "families"}
 _LAYERS = _DENSITIES | {"distribution_layer"}
 _PARTS = {
     "observations",
@@ -39,20 +39,21 @@ _DISK = {
 }  # both sides know
 
 TFVAE: dict[str, set[str]] = {
-    "engine": set(),
-    "families": {"engine"},
+    "arguments": set(),
+    "engine": {"arguments"},
+    "families": {"arguments", "engine"},
     "distribution_layer": _DENSITIES,
     "observations": _LAYERS,
     "divergences": set(),
-    "objectives": {"divergences"},
+    "objectives": {"arguments", "divergences"},
     "posteriors": _LAYERS,
     "likelihoods": _LAYERS | {"observations"},
-    "networks": set(),
+    "networks": {"arguments"},
     "priors": _LAYERS | {"divergences"},
     "models": _LAYERS | _PARTS,
     "baselines": _MODELS | {"evaluation"},
     "evaluation": _MODELS,
-    "plots": {"models"},
+    "plots": {"arguments", "models"},
     "callbacks": set(),
     "data": _DISK,
     "exporting": _MODELS | _DISK | {"tables"},

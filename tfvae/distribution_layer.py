@@ -382,23 +382,28 @@ class DistributionLayer(keras.layers.Layer):
 
     def call(self, features: tf.Tensor) -> tfd.Distribution:
         """See ``DistributionLayer``."""
-        parameters = self.parameters(features)
-        found = self.distribution(parameters)
-        if parameters:
-            return found
-        return tfd.BatchBroadcast(found, tf.shape(features)[: features.shape.rank - 1 - len(self._positions)])
+        return self._of_rows(features, self.parameters(features))
 
-    def held(self, features: tf.Tensor) -> tfd.Distribution:
-        """The same distribution with its parameters stopped: its log-density has a gradient in z alone.
+    def with_held(self, features: tf.Tensor) -> tuple[tfd.Distribution, tfd.Distribution]:
+        """The distribution, and the same with its parameters held: the latter's log-density has a gradient in z alone.
 
         Example:
             >>> layer = DistributionLayer("Normal", [2])
             >>> with tf.GradientTape() as tape:
-            ...     log_prob = layer.held(tf.ones([5, 16])).log_prob(tf.ones([5, 2]))
+            ...     log_prob = layer.with_held(tf.ones([5, 16]))[1].log_prob(tf.ones([5, 2]))
             >>> tape.gradient(log_prob, layer.projection.kernel) is None
             True
         """
-        return self.distribution({name: tf.stop_gradient(v) for name, v in self.parameters(features).items()})
+        parameters = self.parameters(features)
+        held = {name: tf.stop_gradient(value) for name, value in parameters.items()}
+        return self._of_rows(features, parameters), self._of_rows(features, held)
+
+    def _of_rows(self, features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tfd.Distribution:
+        """The distribution; one of no parameters does not know its batch."""
+        found = self.distribution(parameters)
+        if parameters:
+            return found
+        return tfd.BatchBroadcast(found, tf.shape(features)[: features.shape.rank - 1 - len(self._positions)])
 
     def describe(self) -> Family:
         """What the layer is, for a card or a table.

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import stats
+from scipy.special import logsumexp
 
 import tfvae
 from tfvae import VAE, DistributionLayer, evaluation, likelihoods, networks, posteriors
+from tfvae.evaluation import importance
 
 NOISE, SPREAD = 0.8, 0.7
 
@@ -100,11 +102,31 @@ def test_the_summary_is_the_mean_over_rows():
     assert estimate.mean_standard_error == pytest.approx(np.std([1, 2, 6], ddof=1) / np.sqrt(3))
 
 
-@pytest.mark.parametrize(("rows", "samples"), [(0, 10), (3, 1)])
-def test_too_little_to_estimate_is_an_error(x, rows, samples):
+@pytest.mark.parametrize(
+    ("rows", "more", "message"),
+    [
+        (0, {}, "x has no rows"),
+        (3, {"num_samples": 1}, "num_samples must be at least 2, received 1"),
+        (3, {"num_samples": 2.5}, "num_samples must be a whole number of 2 or more, received 2.5"),
+        (3, {"batch_size": 0}, "batch_size must be at least 1, received 0"),
+    ],
+)
+def test_too_little_to_estimate_is_an_error(x, rows, more, message):
     vae, _, _ = linear_gaussian(2)
-    with pytest.raises(ValueError, match="2 samples and 1 row"):
-        evaluation.log_marginal(vae, x[:rows], num_samples=samples)
+    with pytest.raises(ValueError, match=message):
+        evaluation.log_marginal(vae, x[:rows], **more)
+
+
+def test_rows_are_encoded_once_however_many_chunks_of_samples(x, monkeypatch):
+    vae, _, _ = linear_gaussian(2)
+    encoded = []
+    monkeypatch.setattr(VAE, "encode", lambda self, *args, kept=VAE.encode: encoded.append(args) or kept(self, *args))
+    monkeypatch.setattr(importance, "_FLOATS_AT_ONCE", 3 * x[:7].size)  # three samples at once
+    found = evaluation.log_marginal(vae, x[:7], num_samples=8, batch_size=7)
+    assert len(encoded) == 1
+    seeds = [tf.random.experimental.stateless_fold_in(tf.constant([0, 0]), i) for i in range(3)]
+    weights = np.concatenate([vae.log_weights(x[:7], 3, seed) for seed in seeds])[:8]
+    np.testing.assert_allclose(found.log_marginal, logsumexp(weights, axis=0) - np.log(8), rtol=1e-5)
 
 
 def test_active_units_counts_the_means_that_move():

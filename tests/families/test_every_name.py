@@ -64,6 +64,21 @@ def test_a_built_family_has_draws_densities_gradients_means_and_a_config(name):
     np.testing.assert_array_equal(other(X).log_prob(x), log_prob)
 
 
+@pytest.mark.parametrize("name", [name for name in BUILT if families.facts.FACTS[name].has_mean])
+def test_a_mean_that_always_exists_asks_for_no_mode(name, monkeypatch):
+    layer = DistributionLayer(name, [3], **NEEDED.get(name, {}))
+    found = {scale: layer(scale * X) for scale in (1, 20)}
+    assert all(np.isfinite(p.mean()).all() for p in found.values())
+
+    def refuse(self, *args, **kwargs):
+        raise AssertionError("a mode was computed")
+
+    for kind in (tfd.Independent, layer.family):
+        monkeypatch.setattr(kind, "_mode", refuse)
+    for p in found.values():
+        np.testing.assert_array_equal(draws.mean(p), p.mean())
+
+
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_a_refused_name_says_why_and_what_to_take(name):
     for given in (name, getattr(tfd, name)):

@@ -1,5 +1,6 @@
 """The model as its user sees it: exactness on a linear-Gaussian model, inputs, errors, files."""
 
+import inspect
 import json
 import pathlib
 import re
@@ -15,6 +16,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import VAE, DistributionLayer, evaluation, networks, objectives, priors
+from tfvae.models.vae import _PARTS, _PLAIN
 from tfvae.observations import Binarized
 from tfvae.priors import Family, StandardNormal
 
@@ -41,6 +43,15 @@ def vae() -> VAE:
 @pytest.fixture(scope="module")
 def x() -> np.ndarray:
     return np.random.default_rng(0).uniform(size=[7, 5]).astype(np.float32)
+
+
+def test_every_argument_of_the_constructor_is_kept_by_a_file_and_by_another_prior():
+    arguments = set(inspect.signature(VAE.__init__).parameters) - {"self", "gone"}
+    vae = make_vae()
+    assert set(vae.get_config()) == arguments == {*_PARTS, *_PLAIN}
+    other = vae.with_prior(priors.StandardNormal(vae.latent_dim))
+    for name in arguments - {"prior"}:
+        assert getattr(other, name) is getattr(vae, name)
 
 
 # A linear-Gaussian model: p(x) = N(b, W W^T + s^2 I) and p(z|x) are known exactly

@@ -140,6 +140,8 @@ def test_log_weights_are_the_terms_and_log_joint_scipy_s():
     terms = vae.terms(x, 4, seed)
     weights = vae.log_weights(x, 4, seed)
     assert weights.shape == (4, 6)
+    np.testing.assert_array_equal(weights, terms.log_weight)
+    np.testing.assert_array_equal(weights, vae.log_weights(x, 4, seed, posterior=vae.encode(x)))
     z = terms.z.numpy().astype(np.float64)
     loc = (x - linear_gaussian.LOC) @ linear_gaussian.KERNEL + 0.3
     log_q = scipy.stats.norm(loc, 1.2 * np.sqrt(linear_gaussian.VARIANCE)).logpdf(z).sum(axis=-1)

@@ -13,6 +13,7 @@ from typing import Any, final
 import keras
 import tensorflow as tf
 
+from tfvae.arguments import check_at_least
 from tfvae.baselines.base import Trainer
 from tfvae.engine import batches, keras_private
 from tfvae.engine.model import Loss, with_gradient_of
@@ -79,13 +80,11 @@ class MonteCarloEM(Trainer):
             raise ValueError(
                 "Monte Carlo EM keeps a chain for each row, which must not change: put the noise into x itself."
             )
-        for number, value in (("num_rows", num_rows), ("num_updates", num_updates)):
-            if value < 1:
-                raise ValueError(f"{number} must be at least 1, received {value}.")
+        check_at_least(1, num_rows=num_rows, num_updates=num_updates)
         self.num_rows, self.num_updates = int(num_rows), int(num_updates)
         self.num_leapfrog_steps, self.target_accept = int(num_leapfrog_steps), float(target_accept)
         self.chains = _Chains(vae.prior().sample(self.num_rows, seed=self.next_seed(True)))
-        hmc.check_settings(self.chains.z, 1, self.num_leapfrog_steps, 0, self.target_accept)
+        hmc.check_settings(1, self.num_leapfrog_steps, 0, self.target_accept)
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:

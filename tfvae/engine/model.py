@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae.arguments import check_at_least
 from tfvae.engine import batches, hooks, keras_private, loop, replicas, xla
 from tfvae.engine.batches import Data
 from tfvae.engine.loop import Step
@@ -150,8 +151,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
                 f"compile takes an optimiser and steps_per_execution, a number, received {steps_per_execution!r}. "
                 "There is no loss to choose: the model's objective is the loss."
             )
-        if steps_per_execution is not None and steps_per_execution < 1:
-            raise ValueError(f"steps_per_execution must be at least 1, received {steps_per_execution}.")
+        check_at_least(1, steps_per_execution=1 if steps_per_execution is None else steps_per_execution)
         self._auto_steps = steps_per_execution is None
         super().compile(
             optimizer=self._with_loss_scale(optimizer),

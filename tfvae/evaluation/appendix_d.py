@@ -60,11 +60,10 @@ def hmc_log_marginal(
         >>> hmc_log_marginal(vae, np.eye(8, dtype="float32"), num_samples=20).log_marginal.shape
         (8,)
     """
-    rows = vae.checked(x)
-    hmc.check_settings(rows["x"], num_samples, num_leapfrog_steps, num_burnin_steps)
+    hmc.check_settings(num_samples, num_leapfrog_steps, num_burnin_steps)
     _check_density(vae.latent_dim, num_samples, density)
     program = _reciprocal_mean(vae, num_samples, num_leapfrog_steps, num_burnin_steps, _BANDWIDTHS[density])
-    return MarginalEstimate(*over_rows(program, rows, batch_size, seed, progress))
+    return MarginalEstimate(*over_rows(program, vae, x, batch_size, seed, progress))
 
 
 def _check_density(latent_dim: int, num_samples: int, density: str) -> None:

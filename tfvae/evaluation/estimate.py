@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfvae.arguments import check_at_least
 from tfvae.engine import batches
 from tfvae.engine.map_rows import map_rows
+from tfvae.models.vae import VAE
 
 _TRUSTED_SAMPLES = 10  # effective ones; a few large weights say little of those that were not drawn
 
@@ -47,8 +49,23 @@ class MarginalEstimate:
         return float(np.std(self.log_marginal) / math.sqrt(max(1, len(self.log_marginal) - 1)))
 
 
-def over_rows(program: Callable, rows: Any, batch_size: int, seed: int, progress: Callable[[int], None] | None) -> Any:
-    """``program(rows, seed)`` over all the rows, with a seed of its own for each batch."""
+def some_rows(vae: VAE, x: Any) -> dict[str, tf.Tensor]:
+    """Rows as ``fit`` takes them, once they are rows of the model and one at least."""
+    rows = vae.checked(x)
+    if batches.num_rows(rows) == 0:
+        raise ValueError("x has no rows: there is nothing to estimate.")
+    return rows
+
+
+def over_rows(
+    program: Callable, vae: VAE, x: Any, batch_size: int, seed: int, progress: Callable[[int], None] | None
+) -> Any:
+    """``program(rows, seed)`` over all the rows of x, ``batch_size`` at a time, with a seed of its own for each batch.
+
+    ``progress`` is called with the number of rows done after each batch.
+    """
+    check_at_least(1, batch_size=batch_size)
+    rows = some_rows(vae, x)
     done, count = 0, batches.num_rows(rows)
 
     def one_batch(rows: Any) -> tuple[tf.Tensor, ...]:

@@ -15,7 +15,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfvae import posteriors
+from tfvae.arguments import check_at_least
 from tfvae.engine import xla
+from tfvae.evaluation.estimate import some_rows
 from tfvae.families import facts
 from tfvae.models.vae import VAE, Batch
 
@@ -82,26 +84,19 @@ def sample_posterior(
         >>> chain.z.shape, chain.acceptance_rate.shape
         (TensorShape([5, 8, 2]), TensorShape([8]))
     """
-    x = vae.checked(x)
-    check_settings(x["x"], num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
+    check_settings(num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
+    x = some_rows(vae, x)
     settings = (num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
     program = xla.compiled_where_it_pays(vae, lambda x, seed: new_chain(vae, x, *settings, seed))
     return program(x, tf.constant([seed, 0], tf.int32))
 
 
 def check_settings(
-    x: tf.Tensor, num_samples: int, num_leapfrog_steps: int, num_burnin_steps: int, target_accept: float = 0.9
+    num_samples: int, num_leapfrog_steps: int, num_burnin_steps: int, target_accept: float = 0.9
 ) -> None:
-    """Raise ValueError unless there is a row to sample for and every number is in range."""
-    if x.shape[0] == 0:
-        raise ValueError("x has no rows: HMC needs 1 at least.")
-    for name, value, least in (
-        ("num_samples", num_samples, 1),
-        ("num_leapfrog_steps", num_leapfrog_steps, 1),
-        ("num_burnin_steps", num_burnin_steps, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, received {value}.")
+    """Raise ValueError unless every number is in range."""
+    check_at_least(1, num_samples=num_samples, num_leapfrog_steps=num_leapfrog_steps)
+    check_at_least(0, num_burnin_steps=num_burnin_steps)
     if not 0 < target_accept < 1:
         raise ValueError(f"target_accept must lie between 0 and 1, received {target_accept}. The paper's is 0.9.")
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfvae.arguments import check_at_least
 from tfvae.engine import xla
 from tfvae.evaluation.estimate import MarginalEstimate, over_rows
 from tfvae.models.vae import VAE
@@ -48,13 +49,10 @@ def log_marginal(
         >>> log_marginal(vae, np.eye(8, dtype="float32"), num_samples=10).log_marginal.shape
         (8,)
     """
-    rows = vae.checked(x)
-    if num_samples < 2 or rows["x"].shape[0] == 0:
-        raise ValueError(
-            f"log_marginal needs 2 samples and 1 row at least, received {num_samples} and {rows['x'].shape[0]}."
-        )
+    check_at_least(2, num_samples=num_samples)
+    check_at_least(1, batch_size=batch_size)
     program = _weight_sums(vae, num_samples, max(1, _FLOATS_AT_ONCE // (batch_size * math.prod(vae.event_shape))))
-    peak, total, square = over_rows(program, rows, batch_size, seed, progress)
+    peak, total, square = over_rows(program, vae, x, batch_size, seed, progress)
     effective = total**2 / square
     spread = np.sqrt(np.maximum(1 / effective - 1 / num_samples, 0) * num_samples / (num_samples - 1))
     estimate = MarginalEstimate(peak + np.log(total / num_samples), spread, effective)
@@ -75,9 +73,10 @@ def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[
     @functools.partial(xla.compiled_where_it_pays, vae)
     def weight_sums(rows: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         batch = vae.batch(rows)
+        posterior = vae.encode(batch)  # once for all the chunks
 
         def body(i, peak, total, square):
-            log_weight = vae.log_weights(batch, chunk, tf.random.experimental.stateless_fold_in(seed, i))
+            log_weight = vae.log_weights(batch, chunk, tf.random.experimental.stateless_fold_in(seed, i), posterior)
             counts = i * chunk + tf.range(chunk) < num_samples  # the last chunk may overshoot
             log_weight = tf.where(counts[:, None], log_weight, -np.inf)
             higher = tf.maximum(peak, tf.reduce_max(log_weight, axis=0))

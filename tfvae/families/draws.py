@@ -53,6 +53,9 @@ def mean(distribution: tfd.Distribution) -> tf.Tensor:
         value = distribution.mean()
     except NotImplementedError:
         return tf.reduce_mean(_draws(distribution), axis=0)
+    known = facts.of(distribution)
+    if known is not None and known.has_mean:
+        return value
     try:
         return tf.where(tf.math.is_finite(value), value, tf.cast(distribution.mode(), value.dtype))
     except NotImplementedError:

@@ -174,6 +174,7 @@ class Facts:
         counts: Parameters that are whole numbers from 1 on, which no gradient can learn, so that the user fixes them.
         setting: A whole number that the user gives, of which parameters take their shape: the number of classes.
         is_event_size: Whether the setting is the length of the event's last axis, so that nobody need give it.
+        has_mean: Whether the mean exists whatever the parameters, or no mode stands in for it where float32 overflows.
 
     Example:
         >>> FACTS["Beta"].support is UNIT, FACTS["Beta"].lowest["concentration1"], FACTS["Binomial"].counts
@@ -192,18 +193,20 @@ class Facts:
     counts: Sequence[str] = ()
     setting: str | None = None
     is_event_size: bool = False
+    has_mean: bool = False
 
 
-_REAL, _POSITIVE, _COUNTS = Facts(REAL), Facts(POSITIVE), Facts(COUNTS)
+_REAL, _POSITIVE, _COUNTS = Facts(REAL), Facts(POSITIVE), Facts(COUNTS, has_mean=True)
+_CENTRED = Facts(REAL, has_mean=True)
 _BETA = {"concentration1": 1.0, "concentration0": 1.0}
 
 FACTS: dict[str, Facts] = {
     # Real numbers
-    "Normal": _REAL,
-    "Laplace": _REAL,
-    "Logistic": _REAL,
+    "Normal": _CENTRED,
+    "Laplace": _CENTRED,
+    "Logistic": _CENTRED,
     "Cauchy": _REAL,
-    "Gumbel": _REAL,
+    "Gumbel": _CENTRED,
     "StudentT": Facts(REAL, lowest={"df": 1.0}),
     "Moyal": _REAL,
     "JohnsonSU": _REAL,
@@ -229,15 +232,15 @@ FACTS: dict[str, Facts] = {
     "Triangular": Facts(REAL, dependent={"high": _above_low, "peak": _between_low_and_high}),
     # It could lie anywhere, but far outside of [low, high] float32 has no digits for what is left of it.
     "TruncatedNormal": Facts(REAL, dependent={"high": _above_low, "loc": _between_low_and_high}),
-    "MultivariateNormalDiag": _REAL,
-    "MultivariateNormalTriL": _REAL,
-    "MultivariateNormalFullCovariance": _REAL,
-    "MultivariateNormalDiagPlusLowRankCovariance": Facts(REAL, setting="rank"),
-    "NormalMixture": Facts(REAL, setting="num_components"),
+    "MultivariateNormalDiag": _CENTRED,
+    "MultivariateNormalTriL": _CENTRED,
+    "MultivariateNormalFullCovariance": _CENTRED,
+    "MultivariateNormalDiagPlusLowRankCovariance": Facts(REAL, setting="rank", has_mean=True),
+    "NormalMixture": Facts(REAL, setting="num_components", has_mean=True),
     # Positive numbers
-    "Exponential": Facts(NONNEGATIVE),
-    "HalfNormal": Facts(NONNEGATIVE),
-    "Gamma": Facts(POSITIVE, lowest={"concentration": 0.3}),
+    "Exponential": Facts(NONNEGATIVE, has_mean=True),
+    "HalfNormal": Facts(NONNEGATIVE, has_mean=True),
+    "Gamma": Facts(POSITIVE, lowest={"concentration": 0.3}, has_mean=True),
     "Weibull": Facts(POSITIVE, lowest={"concentration": 0.25}),
     "Pareto": Facts(POSITIVE, lowest={"concentration": 1.0}),
     "F": Facts(POSITIVE, lowest={"df1": 1.0, "df2": 2.0}),
@@ -255,32 +258,32 @@ FACTS: dict[str, Facts] = {
     "Gompertz": _POSITIVE,
     "Erlang": Facts(POSITIVE, setting="num_stages"),
     # Numbers between 0 and 1
-    "Beta": Facts(UNIT, lowest=_BETA),
-    "Kumaraswamy": Facts(UNIT, lowest=_BETA),
+    "Beta": Facts(UNIT, lowest=_BETA, has_mean=True),
+    "Kumaraswamy": Facts(UNIT, lowest=_BETA, has_mean=True),
     "LogitNormal": Facts(UNIT),
     "RelaxedBernoulli": Facts(UNIT),
-    "ContinuousBernoulli": Facts(CLOSED_UNIT),
-    "Bernoulli": Facts(BINARY),
-    "ProbitBernoulli": Facts(BINARY),
+    "ContinuousBernoulli": Facts(CLOSED_UNIT, has_mean=True),
+    "Bernoulli": Facts(BINARY, has_mean=True),
+    "ProbitBernoulli": Facts(BINARY, has_mean=True),
     # Whole numbers
     "Poisson": _COUNTS,
     "NegativeBinomial": _COUNTS,
     "ZeroInflatedNegativeBinomial": _COUNTS,
     "Zipf": Facts(POSITIVE_COUNTS),
-    "Geometric": _COUNTS,
+    "Geometric": Facts(COUNTS),
     "Skellam": Facts(INTEGERS),
-    "Binomial": Facts(SUCCESSES, counts=["total_count"]),
-    "BetaBinomial": Facts(SUCCESSES, counts=["total_count"]),
+    "Binomial": Facts(SUCCESSES, counts=["total_count"], has_mean=True),
+    "BetaBinomial": Facts(SUCCESSES, counts=["total_count"], has_mean=True),
     "Categorical": Facts(LABELS, setting="num_classes"),
     "OrderedLogistic": Facts(LABELS, setting="num_classes"),
     # Vectors
-    "Multinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"]),
-    "DirichletMultinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"]),
+    "Multinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"], has_mean=True),
+    "DirichletMultinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"], has_mean=True),
     "PlackettLuce": Facts(PERMUTATION),
-    "OneHotCategorical": Facts(ONE_HOT),
+    "OneHotCategorical": Facts(ONE_HOT, has_mean=True),
     "RelaxedOneHotCategorical": Facts(SIMPLEX, lowest={"temperature": 0.3}),
     "ExpRelaxedOneHotCategorical": Facts(LOG_SIMPLEX, lowest={"temperature": 0.3}),
-    "Dirichlet": Facts(SIMPLEX, lowest={"concentration": 0.3}),
+    "Dirichlet": Facts(SIMPLEX, lowest={"concentration": 0.3}, has_mean=True),
     "VonMisesFisher": Facts(SPHERE, dependent={"mean_direction": _unit_vector}),
     "PowerSpherical": Facts(SPHERE, lowest={"concentration": 1.0}, dependent={"mean_direction": _unit_vector}),
     "SphericalUniform": Facts(SPHERE, setting="dimension", is_event_size=True),

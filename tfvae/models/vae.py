@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import divergences, objectives, observations, posteriors, priors
+from tfvae.arguments import check_at_least
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import batches, keras_private, xla
 from tfvae.engine import model as engine
@@ -28,7 +29,9 @@ from tfvae.objectives import Estimate, Latent, Terms
 from tfvae.priors.base import check_prior
 
 Objective = Callable[[Terms], Estimate]
-_SERIALIZED = ("encoder", "decoder", "posterior", "likelihood", "prior", "objective", "weight_prior", "noise")
+# The constructor's arguments: those that Keras serialises, and those that JSON holds.
+_PARTS = ("encoder", "decoder", "posterior", "likelihood", "prior", "objective", "weight_prior", "noise")
+_PLAIN = ("num_samples", "condition_shape", "seed", "name")
 
 
 @final
@@ -96,7 +99,7 @@ class VAE(engine.UnsupervisedModel):
         super().__init__(seed, name)
         _refuse_gone(gone)
         _check_layers(encoder=encoder, decoder=decoder, posterior=posterior, likelihood=likelihood)
-        _check_num_samples(num_samples)
+        check_at_least(1, num_samples=num_samples)
         if noise is not None:
             noise.check(likelihood)
         self.condition_shape = None if condition_shape is None else tuple(int(size) for size in condition_shape)
@@ -153,9 +156,8 @@ class VAE(engine.UnsupervisedModel):
 
     def with_prior(self, prior: priors.Prior) -> "VAE":
         """This model with another prior, one that ``priors.fit`` has fitted, say; all other parts are the same ones."""
-        names = ("encoder", "decoder", "posterior", "likelihood", "objective", "num_samples", "seed", "weight_prior")
-        same = {name: getattr(self, name) for name in (*names, "noise", "condition_shape", "name")}
-        return VAE(prior=prior, **same)
+        same = {name: getattr(self, name) for name in (*_PARTS, *_PLAIN)}
+        return VAE(**{**same, "prior": prior})
 
     def _network(self, network: Any, first: tf.Tensor, condition: tf.Tensor | None, training: bool = False) -> Any:
         """The features of x or z, and of the condition where there is one and the network takes two inputs."""
@@ -216,25 +218,20 @@ class VAE(engine.UnsupervisedModel):
         weights: tf.Tensor | None,
         step: tf.Tensor | None,
     ) -> tuple[Terms, PathWeight]:
-        _check_num_samples(num_samples)
+        check_at_least(1, num_samples=num_samples)
         seed = self.next_seed(training) if seed is None else seed
         batch, path = self.batch(x), PathWeight()
         features = self._features(batch, training)
-        q, held = self._posteriors(features)
+        if isinstance(self.posterior, DistributionLayer):
+            q, held = self.posterior.with_held(features)
+        else:
+            q, held = self.posterior(features), None
         z, log_posterior = posteriors.draw(q, num_samples, seed)
         terms = self.terms_at(batch, q, path.of(z), training, log_posterior)
         latents = (dataclasses.replace(terms.latents[0], held=held),)
         weights = tf.ones(tf.shape(batch.x)[:1]) if weights is None else weights
         step = tf.constant(0) if step is None else step
         return dataclasses.replace(terms, latents=latents, weights=weights, step=step), path
-
-    def _posteriors(self, features: tf.Tensor) -> tuple[tfd.Distribution, tfd.Distribution | None]:
-        """q(z|x), and the same with its parameters held where the layer is one that has them."""
-        if not isinstance(self.posterior, DistributionLayer):
-            return self.posterior(features), None
-        parameters = self.posterior.parameters(features)
-        held = {name: tf.stop_gradient(value) for name, value in parameters.items()}
-        return self.posterior.distribution(parameters), self.posterior.distribution(held)
 
     def terms_at(
         self,
@@ -265,9 +262,17 @@ class VAE(engine.UnsupervisedModel):
         )
         return Terms((latent,), log_likelihood)
 
-    def log_weights(self, x: Any, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
-        """log w = log p(x, z) - log q(z|x) of samples z ~ q(z|x), ``[K, B]``, nats, for a batch of rows."""
-        return self.terms(x, num_samples, seed).log_weight
+    def log_weights(
+        self, x: Any, num_samples: int, seed: tf.Tensor, posterior: tfd.Distribution | None = None
+    ) -> tf.Tensor:
+        """log w = log p(x, z) - log q(z|x) of samples z ~ q(z|x), ``[K, B]``, nats, for a batch of rows.
+
+        ``posterior`` is q(z|x) where it is known: who draws of the same rows again need not encode them again.
+        """
+        check_at_least(1, num_samples=num_samples)
+        batch = self.batch(x)
+        z, log_posterior = posteriors.draw(self.encode(batch) if posterior is None else posterior, num_samples, seed)
+        return self.log_joint(batch, z) - log_posterior
 
     def log_joint(self, x: Any, z: tf.Tensor) -> tf.Tensor:
         """log p(x, z) = log p(x|z) + log p(z), ``[..., B]``, nats, for z ``[..., B, D]`` and a batch of rows."""
@@ -451,11 +456,8 @@ class VAE(engine.UnsupervisedModel):
 
     def get_config(self) -> dict[str, Any]:
         return {
-            **{part: keras.saving.serialize_keras_object(getattr(self, part)) for part in _SERIALIZED},
-            "num_samples": self.num_samples,
-            "condition_shape": self.condition_shape,
-            "seed": self.seed,
-            "name": self.name,
+            **{part: keras.saving.serialize_keras_object(getattr(self, part)) for part in _PARTS},
+            **{name: getattr(self, name) for name in _PLAIN},
         }
 
     @classmethod
@@ -463,13 +465,8 @@ class VAE(engine.UnsupervisedModel):
         config = dict(config)
         if config.pop("binarize", False):  # as files of 0.1 have it
             config["noise"] = keras.saving.serialize_keras_object(observations.Binarized())
-        loaded = {part: keras.saving.deserialize_keras_object(config[part]) for part in _SERIALIZED if part in config}
+        loaded = {part: keras.saving.deserialize_keras_object(config[part]) for part in _PARTS if part in config}
         return cls(**{**config, **loaded})
-
-
-def _check_num_samples(num_samples: int) -> None:
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, received {num_samples}.")
 
 
 def report(terms: Terms) -> dict[str, tf.Tensor]:
