@@ -54,7 +54,7 @@ TFVAE: dict[str, set[str]] = {
     "baselines": _MODELS | {"evaluation"},
     "evaluation": _MODELS,
     "plots": {"arguments", "models"},
-    "callbacks": set(),
+    "callbacks": {"engine"},
     "data": _DISK,
     "exporting": _MODELS | _DISK | {"tables"},
     "checks": {"exporting.versions", "pipelines.trust", *_DISK},

@@ -1,14 +1,20 @@
-"""Which callbacks want every batch: a program of many steps calls their hooks once."""
+"""Callbacks and programs of many steps: which callbacks want every batch, and how the others hear of each program."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 
+
+class Looking(keras.callbacks.Callback):
+    """A callback that only looks: of a program of many steps it may be told once, with the step that was its last."""
+
+
 _TRAIN = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 _TEST = ("on_test_batch_begin", "on_test_batch_end")
 # Of Keras's own with such hooks, those that lose nothing when a program calls them once: they count, show or look.
-_CONTENT = (keras.callbacks.ProgbarLogger, keras.callbacks.TerminateOnNaN)
+_CONTENT = (keras.callbacks.ProgbarLogger, keras.callbacks.TerminateOnNaN, Looking)
 
 
 def acting_on_batches(callbacks: Any, testing: bool = False) -> list[str]:
@@ -34,3 +40,67 @@ def _acts(callback: Any, hooks: Iterable[str]) -> bool:
         return callback.save_freq != "epoch"
     base = keras.callbacks.Callback
     return any(hook in vars(callback) or getattr(type(callback), hook) is not getattr(base, hook) for hook in hooks)
+
+
+class Watch(keras.callbacks.CallbackList):
+    """Keras's list of callbacks, which also hears of the programs within a group: Keras tells it of groups alone.
+
+    Args:
+        callbacks: As ``fit`` and ``evaluate`` take them.
+        paced: Whether a group runs as several programs; else as one.
+        fits: Whether it is for ``fit``, and not for ``evaluate`` alone.
+        verbose: Keras's.
+        steps: Steps in an epoch, where that is known.
+        params: What else Keras tells its callbacks.
+    """
+
+    def __init__(self, callbacks: Any, paced: bool, fits: bool, verbose: Any, steps: int | None, **params: Any):
+        super().__init__(callbacks, fits, verbose != 0, verbose=verbose, steps=steps, **params)
+        self.paced, self._fits, self._verbose, self._steps = paced, fits, verbose, steps
+        self._tests, self._first, self._ended = False, 0, False
+
+    def compiles(self) -> None:
+        """Say that a program is about to be compiled: no bar moves while it is."""
+        shown = self._verbose != 0 and not (self._fits and self._tests)  # as Keras: no word of validation
+        if shown and keras.config.is_interactive_logging_enabled():
+            sys.stdout.write("Compiling ...\n")
+            sys.stdout.flush()
+
+    def between(self, stop: int, logs: Mapping[str, Any]) -> bool:
+        """Tell of the steps before ``stop`` in this group; whether it goes on, or a callback has stopped it."""
+        begin, end = super().on_train_batch_begin, super().on_train_batch_end
+        if self._tests:
+            begin, end = super().on_test_batch_begin, super().on_test_batch_end
+        end(self._first + stop - 1, logs)
+        self._ended = self.model.stop_evaluating if self._tests else self.model.stop_training
+        if not self._ended:
+            begin(self._first + stop)
+        return not self._ended
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._tests = True
+        super().on_test_begin(logs)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        super().on_test_end(logs)
+        self._tests = False
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._first, self._ended = batch, False
+        super().on_train_batch_begin(batch, logs)
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._first, self._ended = batch, False
+        super().on_test_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not self._ended:  # else it has been told where it ended
+            super().on_train_batch_end(self._within(batch), logs)
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not self._ended:
+            super().on_test_batch_end(batch if self._fits else self._within(batch), logs)
+
+    def _within(self, batch: int) -> int:
+        """The last step of a group, of which Keras assumes that it is full."""
+        return min(batch, self._steps - 1) if self._steps else batch

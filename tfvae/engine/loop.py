@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfvae.engine import batches, replicas, xla
 from tfvae.engine.batches import Data
+from tfvae.engine.hooks import Watch
+from tfvae.engine.pace import Pace
 from tfvae.engine.replicas import Rows
 
 Step = Callable[[Any, Rows], None]  # of one batch: its rows' tensors, and which and how much they count
@@ -31,6 +34,7 @@ def make_function(
     jit_compile: bool,
     run_eagerly: bool,
     strategy: tf.distribute.Strategy,
+    watch: Callable[[], Watch | None],
 ) -> Callable[[Iterator[Any]], dict[str, tf.Tensor]]:
     """What Keras calls with an iterator of groups: runs ``step(data, rows, count)`` on each batch of the next group.
 
@@ -42,6 +46,7 @@ def make_function(
         jit_compile: Whether the loop is compiled by XLA.
         run_eagerly: Whether it runs as plain Python, for debugging.
         strategy: In whose scope it runs; its replicas divide B.
+        watch: Whoever hears of each program within a group; None where nobody does, and the group is one program.
     """
 
     def program(data, rows, counts, num_steps):
@@ -54,13 +59,32 @@ def make_function(
 
     run = program if run_eagerly else xla.compiled(program) if jit_compile else tf.function(program, autograph=False)
 
-    def function(iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
+    paces: dict[Any, Pace] = {}  # of each program; there is one for each shape of a group
+
+    def function(iterator: Iterator[Any]) -> dict[str, Any]:
         group = next(iterator)
         if not isinstance(group, batches.Group):
             group = batches.single(prepare(group))
         rows = replicas.divided(group.rows, strategy.num_replicas_in_sync)
-        with strategy.scope():
-            return run(group.data, tf.constant(rows), tf.constant(group.counts), tf.constant(group.num_steps))
+
+        def steps(start: int, stop: int) -> dict[str, tf.Tensor]:
+            """Those of a group from ``start`` to ``stop``, put first: the program sees tensors of one shape."""
+            numbers, counts = (tf.constant(np.roll(each, -start, axis=0)) for each in (rows, group.counts))
+            with strategy.scope():
+                return run(group.data, numbers, counts, tf.constant(stop - start))
+
+        observer, shapes = watch(), (rows.shape, *(leaf.shape for leaf in tf.nest.flatten(group.data)))
+        if shapes not in paces:
+            paces[shapes] = Pace()
+            if observer is not None and not run_eagerly:
+                observer.compiles()
+        if observer is None or not observer.paced:
+            return steps(0, group.num_steps)
+        return paces[shapes].parts(group.num_steps, lambda *part: _waited_for(steps(*part)), observer.between)
 
     function.program = run  # type: ignore[attr-defined]  # for whoever measures it, or takes it elsewhere
     return function
+
+
+def _waited_for(results: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in results.items()}

@@ -9,7 +9,7 @@ weighted means of what the model gives it, and keeps them under the model's own 
 import abc
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -79,6 +79,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         self.evaluation_seed_generator = keras.random.SeedGenerator(None if seed is None else seed + 1)
         self._report_metrics = [keras.metrics.Mean(name=name) for name in self.reported]
         self._auto_steps = False
+        self._watch: hooks.Watch | None = None  # of the fit or evaluate that runs now
 
     @abc.abstractmethod
     def prepare(self, inputs: Any) -> dict[str, tf.Tensor]:
@@ -141,8 +142,10 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
 
         Args:
             optimizer: A Keras optimiser or its name; where a layer computes in float16, with Keras's loss scaling.
-            steps_per_execution: Batches run as one program; by default at most 128, of about 16,000 rows in
-                memory or 8,000 of a stream, and one where a callback of ``fit`` acts on every batch.
+            steps_per_execution: Batches run as one program, whatever time that takes. By default about a second's
+                worth, found by the clock as it runs: at most 128, of about 16,000 rows in memory or 8,000 of a stream;
+                and one where a callback of ``fit`` acts on every batch. What is computed does not depend on it. Over
+                several workers, whose clocks differ, the number is that of rows alone.
             jit_compile: Whether XLA compiles the program; by default unless there are convolutions and no accelerator.
             run_eagerly: Run as plain Python, for debugging.
         """
@@ -221,27 +224,46 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             held_out, weight = _validation(validation_data)
             size = validation_batch_size or batch_size
             validation_data = self._batches(held_out, size, validation_steps, sample_weight=weight)
-        return super().fit(
-            self._batches(x, batch_size, steps_per_epoch, shuffle, sample_weight),
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            steps_per_epoch=steps_per_epoch,
-            validation_steps=validation_steps,
-            validation_batch_size=validation_batch_size,
-            **kwargs,
-        )
+        data = self._batches(x, batch_size, steps_per_epoch, shuffle, sample_weight)
+        told = {"epochs": epochs, "steps": steps_per_epoch or data.num_batches}
+        with self._watched(callbacks, verbose, fits=True, **told) as watch:
+            return super().fit(
+                data,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=watch,
+                validation_data=validation_data,
+                shuffle=shuffle,
+                steps_per_epoch=steps_per_epoch,
+                validation_steps=validation_steps,
+                validation_batch_size=validation_batch_size,
+                **kwargs,
+            )
+
+    @contextlib.contextmanager
+    def _watched(self, callbacks: Any, verbose: Any, **told: Any) -> Iterator[keras.callbacks.CallbackList]:
+        """Within it the programs are told of to the callbacks; a list that Keras has made already is as it is."""
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            yield callbacks
+            return
+        workers = isinstance(keras_private.strategy(self), tf.distribute.MultiWorkerMirroredStrategy)
+        paced = self._auto_steps and not workers
+        outer, self._watch = self._watch, hooks.Watch(callbacks, paced, verbose=verbose, model=self, **told)
+        try:
+            yield self._watch
+        finally:
+            self._watch = outer  # that of the fit in whose callback this is an evaluate
 
     def evaluate(
         self,
         x: Any = None,
         y: None = None,
         batch_size: int | None = None,
+        verbose: str | int = "auto",
         sample_weight: Any = None,
         steps: int | None = None,
+        callbacks: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Keras's ``evaluate`` without targets: the means of the loss and what else is reported, in nats.
@@ -250,10 +272,12 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         """
         self._refuse_targets(y, kwargs)
         if not isinstance(x, (batches.ArrayBatches, batches.StreamBatches)):
-            acting = hooks.acting_on_batches(kwargs.get("callbacks"), testing=True)
+            acting = hooks.acting_on_batches(callbacks, testing=True)
             batch_size = self._choose_steps(batch_size, x, acting)
             x = self._batches(x, batch_size, steps, sample_weight=sample_weight)
-        return super().evaluate(x, batch_size=batch_size, steps=steps, **kwargs)
+        told = {"epochs": 1, "steps": steps or x.num_batches}
+        with self._watched(callbacks, verbose, fits=False, **told) as watch:
+            return super().evaluate(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=watch, **kwargs)
 
     def _choose_steps(self, batch_size: int | None, x: Any, acting: list[str]) -> int:
         """The batch size, after settling how many batches a program runs: Keras reads it from the model.
@@ -340,7 +364,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             engine_step = replicas.step(strategy, local, self.optimizer, variables, jit_compile)
             jit_compile = False
         parts = (engine_step, self.checked_element, lambda: self.metrics, jit_compile)
-        return loop.make_function(*parts, self.run_eagerly, self.distribute_strategy)
+        return loop.make_function(*parts, self.run_eagerly, self.distribute_strategy, lambda: self._watch)
 
     def _gradients(self, inputs: dict[str, tf.Tensor], rows: Rows) -> list[tf.Tensor | None]:
         """The gradients of this device's part of the loss of a batch."""
