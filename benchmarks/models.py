@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import math
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -24,7 +25,7 @@ def vae(
     networks = tfvae.networks
     encoder, decoder = {
         "mlp": lambda: (networks.mlp([hidden]), networks.mlp([hidden])),
-        "conv": lambda: (networks.conv_encoder(FILTERS), networks.conv_decoder(IMAGE, FILTERS[::-1])),
+        "conv": lambda: (networks.conv_encoder(FILTERS), transposed_decoder(FILTERS[::-1])),
     }[name]()
     model = tfvae.VAE(
         encoder=encoder,
@@ -34,6 +35,14 @@ def vae(
     )
     model.compile(optimizer=keras.optimizers.Adam(1e-3))
     return model
+
+
+def transposed_decoder(filters: Sequence[int]) -> keras.Sequential:
+    """The decoder that the peers have too: transposed convolutions of 3x3, where ``networks.conv_decoder`` resizes."""
+    layers, small = keras.layers, [side // 2 ** len(filters) for side in IMAGE[:2]]
+    doubling = {"strides": 2, "padding": "same", "activation": "relu"}
+    first = [layers.Dense(math.prod(small) * filters[0], "relu"), layers.Reshape([*small, filters[0]])]
+    return keras.Sequential([*first, *(layers.Conv2DTranspose(f, 3, **doubling) for f in filters)], name="decoder")
 
 
 def plain_vae(name: str) -> "PlainVAE":

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfvae import networks
 
@@ -22,6 +23,51 @@ def test_the_decoder_ends_where_the_encoder_began(shape):
     height, width = (-(-size // 4) for size in shape[:2])
     assert features.shape == (2, height * width * 6)
     assert decoder(np.zeros([2, 3], "float32")).shape == (2, *shape[:2], 4)
+
+
+def resized_and_convolved(layer: networks.ResizeConv2D) -> keras.Sequential:
+    """The two steps that the layer takes at once, by Keras's own layers."""
+    convolution = keras.layers.Conv2D(layer.filters, 3, padding="same", activation=layer.activation)
+    model = keras.Sequential([keras.layers.UpSampling2D(2), convolution])
+    model.build([None, None, None, layer.kernel.shape[2]])
+    convolution.set_weights(layer.get_weights())
+    return model
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (2, 5, 3), (7, 7, 4)])
+def test_a_resized_picture_is_convolved_edges_and_gradients_included(shape):
+    layer = networks.ResizeConv2D(6, "tanh")
+    x = tf.constant(np.random.default_rng(0).normal(size=[3, *shape]), tf.float32)
+    layer(x)
+    layer.bias.assign(np.linspace(-1, 1, 6))
+    model = resized_and_convolved(layer)
+    assert layer.compute_output_shape(x.shape) == layer(x).shape == model(x).shape
+    gradients = []
+    for side in (layer, model):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = side(x)
+            loss = tf.reduce_sum(tf.sin(3 * y)) + tf.reduce_sum(y**2)
+        gradients.append([y, *tape.gradient(loss, [x, *side.trainable_variables])])
+    for ours, keras_own in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, keras_own, atol=1e-5 * float(tf.reduce_max(tf.abs(keras_own))))
+
+
+def test_a_flat_picture_stays_flat_where_a_transposed_convolution_makes_a_checkerboard():
+    flat = np.ones([1, 8, 8, 5], "float32")
+    inner = networks.ResizeConv2D(3)(flat).numpy()[0, 2:-2, 2:-2]
+    np.testing.assert_allclose(inner, np.broadcast_to(inner[:1, :1], inner.shape), atol=1e-6)
+    transposed = keras.layers.Conv2DTranspose(3, 3, strides=2, padding="same")(flat).numpy()[0, 2:-2, 2:-2]
+    assert np.ptp(transposed, axis=(0, 1)).max() > 0.05
+
+
+def test_a_resized_convolution_is_saved_and_loaded(tmp_path):
+    model = keras.Sequential([keras.Input([4, 4, 2]), networks.ResizeConv2D(3, "relu", name="up")])
+    model.save(tmp_path / "m.keras")
+    x = np.random.default_rng(0).random([2, 4, 4, 2], np.float32)
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert loaded.layers[0].name == "up"
 
 
 def test_a_decoder_without_height_and_width_is_refused():

@@ -27,10 +27,18 @@ def digits() -> np.ndarray:
     return (load_digits().images[:300, :, :, None] * 15.9375).astype(np.uint8)
 
 
+def transposed() -> keras.Sequential:
+    """The decoder that ``networks.conv_decoder([8, 8, 1], [8, 4])`` built when the record was made."""
+    layers = keras.layers
+    doubling = {"strides": 2, "padding": "same", "activation": "relu"}
+    first = [layers.Dense(2 * 2 * 8, "relu"), layers.Reshape([2, 2, 8])]
+    return keras.Sequential([*first, *(layers.Conv2DTranspose(f, 3, **doubling) for f in (8, 4))], name="decoder")
+
+
 def vae(conv: bool = False, **more) -> tfvae.VAE:
     encoder, decoder = networks.mlp([16]), networks.mlp([16])
     if conv:
-        encoder, decoder = networks.conv_encoder([4, 8]), networks.conv_decoder([8, 8, 1], [8, 4])
+        encoder, decoder = networks.conv_encoder([4, 8]), transposed()
     posterior = more.pop("posterior", None) or posteriors.diagonal_normal(3)
     likelihood = more.pop("likelihood", None) or likelihoods.bernoulli([8, 8, 1])
     return tfvae.VAE(encoder, decoder, posterior, likelihood, seed=0, **more)

@@ -6,8 +6,10 @@ projection, so that a network does not need to know which family it feeds.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
+from keras import ops
 
 
 def mlp(hidden: Sequence[int] = (500,), activation: str = "tanh", name: str | None = None) -> keras.Sequential:
@@ -33,10 +35,55 @@ def conv_encoder(filters: Sequence[int] = (32, 64), activation: str = "relu") ->
     return keras.Sequential([*convolutions, keras.layers.Flatten()], name="encoder")
 
 
+@keras.saving.register_keras_serializable("tfvae")
+class ResizeConv2D(keras.layers.Layer):
+    """Doubles a picture by repeating its pixels and convolves it by 3x3, ``[B, H, W, C] -> [B, 2H, 2W, filters]``.
+
+    A transposed convolution of 3x3 by strides of 2 covers some pixels once and others four times, which decoders show
+    as a checkerboard; a resized picture has none (Odena et al., doi:10.23915/distill.00003). Both steps are linear, so
+    they are computed as one: a transposed convolution by strides of 2, whose 4x4 kernel is the 3x3 one summed over 2x2
+    windows. It takes 4 products where 3x3 ones on the larger picture take 9.
+
+    Args:
+        filters: Channels of the output.
+        activation: Any that Keras knows; none by default.
+
+    Example:
+        >>> ResizeConv2D(8, "relu")(np.zeros([5, 7, 7, 16], "float32")).shape
+        TensorShape([5, 14, 14, 8])
+    """
+
+    def __init__(self, filters: int, activation: Any = None, **layer: Any):
+        super().__init__(**layer)
+        self.filters, self.activation = int(filters), keras.activations.get(activation)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.kernel = self.add_weight([3, 3, input_shape[-1], self.filters], "glorot_uniform", name="kernel")
+        self.bias = self.add_weight([self.filters], "zeros", name="bias")
+
+    def call(self, inputs: Any) -> Any:
+        """See the class."""
+        kernel = ops.transpose(ops.flip(self.kernel, [0, 1]), [0, 1, 3, 2])
+        for axis in ([[0, 1], [0, 0]], [[0, 0], [0, 1]]):
+            kernel = ops.pad(kernel, [*axis, [0, 0], [0, 0]]) + ops.pad(
+                kernel, [*(a[::-1] for a in axis), [0, 0], [0, 0]]
+            )
+        y = ops.conv_transpose(inputs, kernel, strides=2, padding="same", data_format="channels_last")
+        return self.activation(y + self.bias)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        sizes = (None if size is None else 2 * size for size in input_shape[1:3])
+        return (input_shape[0], *sizes, self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {"filters": self.filters, "activation": keras.activations.serialize(self.activation)}
+        return {**super().get_config(), **config}
+
+
 def conv_decoder(
     event_shape: Sequence[int], filters: Sequence[int] = (64, 32), activation: str = "relu"
 ) -> keras.Sequential:
-    """The encoder's mirror, ``[B, D] -> [B, H, W, filters[-1]]``: each transposed convolution doubles the image.
+    """The encoder's mirror, ``[B, D] -> [B, H, W, filters[-1]]``: each ``ResizeConv2D`` doubles the image.
 
     Heights and widths that the doublings overshoot are cropped at the bottom and the right.
 
@@ -52,7 +99,7 @@ def conv_decoder(
     layers = [
         keras.layers.Dense(math.prod(small) * filters[0], activation),
         keras.layers.Reshape([*small, filters[0]]),
-        *(keras.layers.Conv2DTranspose(f, 3, strides=2, padding="same", activation=activation) for f in filters),
+        *(ResizeConv2D(f, activation) for f in filters),
     ]
     if any(excess):
         layers.append(keras.layers.Cropping2D([(0, size) for size in excess]))

@@ -15,13 +15,16 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import itertools
 import sys
 import types
 from collections.abc import Callable, Sequence
 
-PROGRAMS = ("apache_beam.runners.worker.sdk_worker_main", "pipelines.embed", "pipelines.preprocess")  # load no model
-ROOMS = ("models", "baselines", "experiments.aevb.adagrad")  # whose classes end in files, and what these import
+ROOMS = (
+    "models",
+    "networks",
+    "baselines",
+    "experiments.aevb.adagrad",
+)  # whose classes end in files, and what these import
 
 
 def register() -> None:
@@ -34,17 +37,11 @@ def register() -> None:
 
 
 def watch() -> None:
-    """Register at once where Keras has been imported, and else when it is; but never in one of ``PROGRAMS``."""
+    """Register at once where Keras has been imported, and else when it is."""
     if "keras" in sys.modules:
         register()
-    elif not _loads_no_model():
+    else:
         sys.meta_path.insert(0, _Watch())
-
-
-def _loads_no_model() -> bool:
-    """Whether ``python -m`` was called with one of ``PROGRAMS``."""
-    called = [name.removeprefix("tfvae.") for flag, name in itertools.pairwise(sys.orig_argv) if flag == "-m"]
-    return bool(called) and called[0] in PROGRAMS
 
 
 def leave_out() -> None:

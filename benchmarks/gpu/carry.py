@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfvae
+from benchmarks import models
 from benchmarks.gpu.carried import Case, Program
 from tfvae.engine.batches import Data
 from tfvae.families import draws
@@ -30,7 +31,7 @@ def vae(model: str, hidden: int, filters: list[int], latent: int) -> tfvae.VAE:
     event_shape = [28, 28, 1] if convolutional else [784]
     return tfvae.VAE(
         encoder=networks.conv_encoder(filters) if convolutional else networks.mlp([hidden]),
-        decoder=networks.conv_decoder(event_shape, filters[::-1]) if convolutional else networks.mlp([hidden]),
+        decoder=models.transposed_decoder(filters[::-1]) if convolutional else networks.mlp([hidden]),
         posterior=tfvae.posteriors.diagonal_normal(latent),
         likelihood=tfvae.likelihoods.bernoulli(event_shape),
         seed=0,
