@@ -59,7 +59,7 @@ def plan_shards(plan: Plan, test_fraction: float, validation_fraction: float, ro
         >>> [(shard.split, shard.index, len(shard.rows)) for shard in shards]
         [('train', 0, 804), ('train', 1, 803), ('test', 0, 190)]
     """
-    order, draws = plan.digests().T  # independent: one orders the rows, the other draws the split
+    order, draws = plan.digests.T  # independent: one orders the rows, the other draws the split
     splits = _splits(plan, draws, test_fraction, validation_fraction)
     shards = []
     for split in sorted(set(splits.tolist()), key=lambda name: ((*contract.SPLITS, name).index(name), name)):
@@ -75,7 +75,8 @@ def plan_shards(plan: Plan, test_fraction: float, validation_fraction: float, ro
 
 def _splits(plan: Plan, draws: np.ndarray, test_fraction: float, validation_fraction: float) -> np.ndarray:
     """The split of each row, `[N]`: the source's own, and by hash what the source does not have."""
-    own = np.array([split or contract.TRAIN for split in plan.rows["split"].to_pylist()])
+    own = plan.splits
+    own = np.where(own == "", contract.TRAIN, own)
     u = draws / 2.0**64
     test = 0.0 if (own == contract.TEST).any() else test_fraction
     validation = 0.0 if (own == contract.VALIDATION).any() else validation_fraction

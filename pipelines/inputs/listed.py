@@ -80,8 +80,8 @@ class Listed(Rows):
         return [split or "all" for split in self._plan.rows["split"].unique().to_pylist()]
 
     def _members(self, split: str) -> np.ndarray:
-        names = np.array([name or "all" for name in self._plan.rows["split"].to_pylist()])
-        return np.flatnonzero(names == split)
+        names = self._plan.splits
+        return np.flatnonzero(np.where(names == "", "all", names) == split)
 
     @property
     def _plan(self) -> Plan:

@@ -2,7 +2,8 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from ..errors import PipelineError, RowError
 from ..formats.arrays import finite_rows
-from .plan import Plan, Schema
+from .plan import Plan, Schema, texts
 
 MAX_PIXELS = 1 << 26
 
@@ -118,13 +119,9 @@ class Source(abc.ABC):
 
     def read_rows(self, rows: pa.Table, schema: Schema) -> Batch:
         """Rows of a plan in any order: a file after the other, each from its front to its end."""
-        x = np.empty([len(rows), *schema.shape], schema.dtype)
-        labels = None if schema.labels is None else np.zeros(len(rows), np.int64)
+        x, labels = _empty_rows(len(rows), schema)
         reasons: dict[int, str] = {}
-        files = rows["file"].combine_chunks()
-        names, numbers = files.dictionary.to_pylist(), files.indices.to_numpy()
-        positions = rows["position"].to_numpy()
-        order = np.lexsort((positions, np.argsort(np.argsort(names))[numbers]))
+        names, numbers, positions, order = _in_order(rows)
         for members in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else ():
             batch = self.read(names[numbers[members[0]]], positions[members], schema)
             x[members[batch.good]] = batch.x
@@ -132,6 +129,19 @@ class Source(abc.ABC):
                 labels[members[batch.good]] = batch.labels
             reasons |= {int(members[i]): reason for i, reason in batch.reasons.items()}
         return good_rows(x, labels, reasons)
+
+
+def _in_order(rows: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Files of a plan's rows, which of them each row has, its position, and the order by file and position."""
+    names, numbers = texts(rows["file"])
+    positions = rows["position"].to_numpy()
+    return names, numbers, positions, np.lexsort((positions, np.argsort(np.argsort(names))[numbers]))
+
+
+def _empty_rows(count: int, schema: Schema) -> tuple[np.ndarray, np.ndarray | None]:
+    """Room for so many observations and, where rows have labels, for these."""
+    labels = None if schema.labels is None else np.zeros(count, np.int64)
+    return np.empty([count, *schema.shape], schema.dtype), labels
 
 
 def good_rows(x: np.ndarray, labels: np.ndarray | None, reasons: dict[int, str]) -> Batch:
@@ -154,11 +164,23 @@ class RowSource(Source):
 
     def read(self, file: str, positions: np.ndarray, schema: Schema) -> Batch:
         """See ``Source.read``."""
-        x = np.empty([len(positions), *schema.shape], schema.dtype)
-        labels = None if schema.labels is None else np.zeros(len(positions), np.int64)
+        places = zip(range(len(positions)), itertools.repeat(file), positions.tolist())
+        return self._read_each(places, len(positions), schema)
+
+    def read_rows(self, rows: pa.Table, schema: Schema) -> Batch:
+        """See ``Source.read_rows``; where each file holds one row, a batch for each would cost more than to read it."""
+        names, numbers, positions, order = _in_order(rows)
+        files = map(names.__getitem__, numbers[order].tolist())
+        return self._read_each(zip(order.tolist(), files, positions[order].tolist(), strict=True), len(rows), schema)
+
+    def _read_each(self, places: Iterable[tuple[int, str, int]], count: int, schema: Schema) -> Batch:
+        """Rows by their number, file and position, a file's together."""
+        x, labels = _empty_rows(count, schema)
         reasons: dict[int, str] = {}
-        opened = self.open(file, schema)
-        for i, position in enumerate(positions.tolist()):
+        current = None
+        for i, file, position in places:
+            if file != current:
+                current, opened = file, self.open(file, schema)
             try:
                 row, label = opened(position)
                 _check(row, label, schema)

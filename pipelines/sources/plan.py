@@ -1,6 +1,7 @@
 """What a source finds on the driver: which rows there are, where each lies, and what all of them look like."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -66,10 +67,17 @@ class Plan:
         """Where a row lies, as reasons say it: ``FILE:POSITION``."""
         return f"{self.rows['file'][row]}:{self.rows['position'][row]}"
 
+    @functools.cached_property
     def digests(self) -> np.ndarray:
-        """The first 128 bits of the SHA-256 of each key, as two numbers, `[N, 2]`."""
+        """The first 128 bits of the SHA-256 of each key, as two numbers, uint64 `[N, 2]`."""
         blocks = (hashlib.sha256(key.encode()).digest()[:16] for key in self._keys())
-        return np.frombuffer(b"".join(blocks), ">u8").reshape(-1, 2)
+        return np.frombuffer(b"".join(blocks), ">u8").reshape(-1, 2).astype(np.uint64)
+
+    @property
+    def splits(self) -> np.ndarray:
+        """The split of each row, `[N]`, where the source has none an empty text."""
+        names, numbers = texts(self.rows["split"])
+        return np.array([*names, ""])[numbers]
 
     def _keys(self) -> Iterator[str]:
         for block in self.rows.select(["key"]).to_batches(_BLOCK):
@@ -77,7 +85,7 @@ class Plan:
 
     def without_repeated_keys(self) -> "Plan":
         """The first row of each key; the later ones are rejected."""
-        later, first = later_of_equals(self.digests())
+        later, first = later_of_equals(self.digests)
         if len(later) == 0:
             return self
         keys, files, positions = (self.rows[name].take(pa.array(later)).to_pylist() for name in _REFERENCE)
@@ -110,6 +118,17 @@ def located(
 def _repeated(value: str | None, count: int) -> pa.Array:
     indices = pa.nulls(count, pa.int32()) if value is None else pa.array(np.zeros(count, np.int32))
     return pa.DictionaryArray.from_arrays(indices, pa.array([] if value is None else [value], pa.string()))
+
+
+def texts(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+    """The different texts of a column of a plan and, int64 `[N]`, which of them each row has; -1 for null.
+
+    Example:
+        >>> texts(located(["a", "b"], "x.csv", [0, 9])["file"])
+        (['x.csv'], array([0, 0]))
+    """
+    array = column.combine_chunks()
+    return array.dictionary.to_pylist(), array.indices.fill_null(-1).to_numpy().astype(np.int64)
 
 
 def together(tables: Sequence[pa.Table]) -> pa.Table:

@@ -66,6 +66,8 @@ class WorkList:
 def write_work_list(file: BinaryIO, plan: Plan, rows: np.ndarray, reasons: Mapping[int, str]) -> None:
     """Writes which rows of a plan make a unit, by their numbers, and why some of them are rejected already."""
     table = plan.rows.select(["key", "file", "position"]).take(pa.array(rows)).combine_chunks()
+    files = table["file"].cast(pa.string()).dictionary_encode()  # of these rows alone: each image is a file of its own
+    table = table.set_column(1, "file", files)
     why = (
         pa.array([reasons.get(int(row)) for row in rows], pa.string()) if reasons else pa.nulls(len(rows), pa.string())
     )
