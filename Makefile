@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: quickstart test test-slow cluster-test lint format clean
 .PHONY: bench bench-growth bench-limit bench-methods bench-pipelines bench-serving bench-peers bench-gpu-carry bench-gpu-run
 
-$(VENV)/.installed: setup.py
+$(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[test]' || $(BIN)/python -m pip install --quiet -e '.[test]'

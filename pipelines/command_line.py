@@ -238,15 +238,16 @@ def pipeline(name: str, first: Callable[[], None] | None = None) -> Command:
 
 def _run(module: str, title: str, given: dict[str, Any], beam_args: Sequence[str]) -> int:
     """Runs a pipeline and returns the exit code. An error is one line on the terminal and no traceback."""
-    from .jobs import options, progress
-
     try:
+        job = importlib.import_module(module)
+        from .jobs import options, progress
+
         options.beam_options(beam_args)  # a misspelt flag should not wait for a model to load
         with progress.progress_bar(title) as report:
-            summary = importlib.import_module(module).run(**given, beam_args=beam_args, progress=report)
+            summary = job.run(**given, beam_args=beam_args, progress=report)
     except Exception as error:
         logging.getLogger(__name__).debug("the job failed", exc_info=True)
-        kind = "" if isinstance(error, PipelineError) else f"{type(error).__name__}: "
+        kind = "" if isinstance(error, PipelineError | ModuleNotFoundError) else f"{type(error).__name__}: "
         click.echo(f"error: {kind}{' '.join(str(error).split())}", err=True)
         return _EXIT_ERROR
     click.echo(summary.table())

@@ -27,11 +27,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import apache_beam as beam
-import pyarrow as pa
-from apache_beam.ml.inference.base import RunInference
+from . import command_line, contract, extras, storage
 
-from . import command_line, contract, jobs, storage
+with extras.needed("pipelines"):
+    import apache_beam as beam
+    import pyarrow as pa
+    from apache_beam.ml.inference.base import RunInference
+
+from . import jobs
 from .embedding import repeated_keys
 from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
 from .embedding.parquet_parts import ParquetPart, read_part

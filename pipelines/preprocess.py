@@ -24,9 +24,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import apache_beam as beam
+from . import command_line, contract, extras, storage
 
-from . import command_line, contract, jobs, storage
+with extras.needed("pipelines"):
+    import apache_beam as beam
+
+from . import jobs
 from .dataset import equal_rows, report, shard_summary
 from .dataset.shards import WriteShard, plan_shards, shard_unit
 from .dataset.tfds_metadata import write_tfds_metadata

@@ -34,6 +34,7 @@ _MODELS = _LAYERS | _PARTS | {"models"}
 _ALL = _MODELS | {"baselines", "evaluation", "plots", "callbacks", "data", "exporting"}
 _DISK = {
     "pipelines.contract",
+    "pipelines.extras",
     "pipelines.messages",
     "pipelines.storage",
 }  # both sides know
@@ -49,11 +50,11 @@ TFVAE: dict[str, set[str]] = {
     "posteriors": _LAYERS,
     "likelihoods": _LAYERS | {"observations"},
     "networks": {"arguments"},
-    "priors": _LAYERS | {"divergences"},
+    "priors": _LAYERS | {"divergences", "pipelines.extras"},
     "models": _LAYERS | _PARTS,
     "baselines": _MODELS | {"evaluation"},
     "evaluation": _MODELS,
-    "plots": {"arguments", "models"},
+    "plots": {"arguments", "models", "pipelines.extras"},
     "callbacks": {"engine"},
     "data": _DISK,
     "exporting": _MODELS | _DISK | {"tables"},
@@ -64,7 +65,7 @@ TFVAE: dict[str, set[str]] = {
     "experiments": _ALL | _DISK | {"tables", "pipelines.command_line"},
     "registration": set(),
     "tables": set(),
-    "quickstart": {"tables"},
+    "quickstart": {"tables", "pipelines.extras"},
     "cli": {
         "runs",
         "exporting",
@@ -82,18 +83,19 @@ PIPELINES: dict[str, set[str]] = {
     "messages": set(),
     "errors": set(),
     "storage": {"errors"},
-    "formats": {"contract", "messages", "errors", "storage"},
+    "formats": {"extras", "contract", "messages", "errors", "storage"},
     "jobs": {"contract", "errors", "storage"},
-    "sources": {"contract", "errors", "storage", "formats"},
+    "sources": {"extras", "contract", "errors", "storage", "formats"},
     "inputs": {"contract", "errors", "storage", "formats", "sources"},
-    "dataset": {"contract", "errors", "storage", "formats", "jobs", "sources"},
+    "dataset": {"extras", "contract", "errors", "storage", "formats", "jobs", "sources"},
     "operations": set(),
     "trust": {"contract", "errors", "storage", "operations"},
     "embedding": {"contract", "errors", "storage", "formats", "jobs", "inputs", "trust"},
     "command_line": {"contract", "errors", "jobs"},
     "checkout": set(),
-    "preprocess": {"command_line", "contract", "errors", "storage", "formats", "jobs", "sources", "dataset"},
-    "embed": {"command_line", "contract", "errors", "storage", "formats", "jobs", "inputs", "embedding"},
+    "extras": set(),
+    "preprocess": {"extras", "command_line", "contract", "errors", "storage", "formats", "jobs", "sources", "dataset"},
+    "embed": {"extras", "command_line", "contract", "errors", "storage", "formats", "jobs", "inputs", "embedding"},
 }
 
 

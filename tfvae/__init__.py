@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # for editors
     from tfvae.exporting.saved_model import export
     from tfvae.models.vae import VAE
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "VAE",

@@ -65,7 +65,7 @@ def _clear_errors() -> Iterator[None]:
     _load_tensorflow()
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -191,9 +191,9 @@ def quickstart(output: str) -> None:
     Example:
       tfvae quickstart --output runs/quickstart
     """
-    from tfvae import quickstart as whole_way
-
     with _clear_errors():
+        from tfvae import quickstart as whole_way
+
         whole_way.run(output, main)
 
 

@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 import tensorflow as tf
 
-from tfvae.pipelines import contract, storage
+from tfvae.pipelines import contract, extras, storage
 
 PathLike = str | os.PathLike[str]
 Names = list[str] | tuple[str, ...]
@@ -24,7 +24,8 @@ def open_dataset(directory: PathLike) -> Any:
     Raises:
         ValueError: If the directory holds none, or one without ``x``.
     """
-    import tensorflow_datasets as tfds  # half a second that only readers of datasets should pay
+    with extras.needed("pipelines"):
+        import tensorflow_datasets as tfds  # half a second that only readers of datasets should pay
 
     if not os.path.exists(os.path.join(directory, contract.DATASET_INFO)):
         raise ValueError(

@@ -6,12 +6,15 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from scipy import special
 
 from tfvae.models.vae import VAE
+from tfvae.pipelines import extras
+
+with extras.needed("plots"):
+    import matplotlib
+    from matplotlib.figure import Figure
+    from scipy import special
 
 PathLike = str | os.PathLike[str]
 

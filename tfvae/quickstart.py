@@ -11,9 +11,14 @@ import shutil
 import time
 
 import click
-import pyarrow.parquet
 
 from tfvae import tables
+from tfvae.pipelines import extras
+
+with extras.needed("quickstart"):
+    import matplotlib  # noqa: F401 the plots, at the end
+    import pyarrow.parquet
+    import sklearn  # noqa: F401 the digits, at the start
 
 _EPOCHS = 100
 _SAMPLES = 1000

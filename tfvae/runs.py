@@ -3,12 +3,13 @@
 runs/NAME/model.keras      the trained model
 runs/NAME/history.csv      loss, ELBO, log p(x|z) and KL of each epoch, in nats
 runs/NAME/run.json         what was asked for: experiment, options, data, versions, time
-runs/NAME/logs/            for TensorBoard
+runs/NAME/logs/            for TensorBoard, where it is installed
 runs/NAME/evaluation.json  written by ``evaluate``
 """
 
 import dataclasses
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -23,7 +24,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfvae import data, evaluation, families, observations, plots
+from tfvae import data, evaluation, families, observations
 from tfvae.callbacks import ProgressBar
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
 from tfvae.models.vae import VAE
@@ -84,7 +85,7 @@ def train(
         callbacks=[
             ProgressBar(),
             keras.callbacks.CSVLogger(str(output / "history.csv")),
-            keras.callbacks.TensorBoard(str(output / "logs")),
+            *_tensorboard(output / "logs"),
             keras.callbacks.TerminateOnNaN(),
         ],
     )
@@ -237,6 +238,10 @@ def _observation_kind(vae: VAE, x: np.ndarray) -> str:
     return f"{family}, binarised" if np.isin(x, (0, high)).all() else f"{family}, greyscale (not binarised)"
 
 
+def _tensorboard(logs: pathlib.Path) -> list[keras.callbacks.Callback]:
+    return [keras.callbacks.TensorBoard(str(logs))] if importlib.util.find_spec("tensorboard") else []
+
+
 def plot(run: PathLike, output: PathLike, data_directory: PathLike | None = None, split: str = "test") -> list[str]:
     """Draw a run's samples, reconstructions, latent space and learning curve as PNG; returns the paths.
 
@@ -246,6 +251,8 @@ def plot(run: PathLike, output: PathLike, data_directory: PathLike | None = None
     Raises:
         ValueError: If the directory holds no finished run, or nothing says which data to draw.
     """
+    from tfvae import plots  # here alone: training draws nothing
+
     run, output = pathlib.Path(run), pathlib.Path(output)
     vae = load(run)
     source = data_directory or _trained_on(run)

@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from .. import extras
+
+with extras.needed("pipelines"):
+    from PIL import Image
 
 _ROWS, _SIDE, _BYTES = 64, 128, 2 << 20
 _SHEET_COLUMNS, _GAP = 8, 1  # images, pixels

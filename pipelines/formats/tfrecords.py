@@ -14,15 +14,17 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, BinaryIO
 
-import google_crc32c
 import numpy as np
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from .. import storage
+from .. import extras, storage
 from ..errors import PipelineError, RowError
 from ..messages import Example, Features, Int64List, PackedExample
 from .seekable_gzip import open_gzip
+
+with extras.needed("pipelines"):
+    import google_crc32c
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")

@@ -5,6 +5,7 @@ import hashlib
 
 import numpy as np
 
+from .. import extras
 from .base import ArraySource
 from .plan import Input, Plan, Schema, class_names, concatenated
 
@@ -29,7 +30,8 @@ class Digits(ArraySource):
 
 @functools.lru_cache(maxsize=1)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
+    with extras.needed("sklearn"):
+        from sklearn.datasets import load_digits
 
     data = load_digits()
     return np.round(data.images * (255 / 16)).astype(np.uint8)[..., None], data.target.astype(np.uint8)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import extras
 from ..errors import PipelineError
 from .base import Opened, RowSource
 from .plan import Plan, Schema, concatenated, describe
@@ -28,7 +29,8 @@ class Tfds(RowSource):
 
     @functools.cached_property
     def _builder(self) -> Any:
-        import tensorflow_datasets as tfds
+        with extras.needed("pipelines"):
+            import tensorflow_datasets as tfds
 
         name = self.kind.removeprefix("tfds:")
         try:

@@ -12,11 +12,13 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import matplotlib.axes
-import matplotlib.figure
-
 from tfvae import tables
 from tfvae.experiments.checkpoints import Point
+from tfvae.pipelines import extras
+
+with extras.needed("plots"):
+    import matplotlib.axes
+    import matplotlib.figure
 
 REFERENCE = pathlib.Path(__file__).with_name("reference")
 SPLITS = {"test": "-", "train": ":"}  # with the style of their lines

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import families
+from tfvae.pipelines import extras
 from tfvae.priors.base import Prior
 
 _LOWEST_SCALE = 1e-5
@@ -52,7 +53,8 @@ class Mixture(Prior):
         """See ``Prior.initialize``: the maximum likelihood of the draws, by scikit-learn."""
         if len(z) < self.num_components:
             raise ValueError(f"A mixture of {self.num_components} needs as many rows at least, received {len(z)}.")
-        import sklearn.mixture  # here alone: who does not fit a mixture needs no scikit-learn
+        with extras.needed("sklearn"):
+            import sklearn.mixture  # here alone: who does not fit a mixture needs no scikit-learn
 
         fitted = sklearn.mixture.GaussianMixture(self.num_components, covariance_type="diag", random_state=seed)
         fitted.fit(z)

@@ -1,8 +1,8 @@
 """A client for a running TF Serving that serves what ``tfvae.export`` wrote: embeddings over REST or gRPC.
 
 Over ``http(s)://`` it needs NumPy and requests and no TensorFlow, so that a web service can ask for embeddings without
-carrying the model's libraries; over ``grpc(s)://`` it needs ``tensorflow-serving-api``, which brings TensorFlow.
-Both come with ``pip install 'tfvae[serving]'``.
+carrying the model's libraries; over ``grpc(s)://`` it needs ``tensorflow-serving-api``, which brings TensorFlow: the
+extra ``grpc``. The distribution ``tfvae-client`` has this room alone, as ``tfvae_client``.
 
 Example:
     >>> from tfvae import serving
@@ -12,8 +12,8 @@ Example:
     TypeError: x is a str: give an array whose first axis is the rows, or a list of bytes (PNG or JPEG files).
 """
 
-from tfvae.serving.answers import Signature, TensorInfo
-from tfvae.serving.client import Client, Score
-from tfvae.serving.retries import ServingError
+from .answers import Signature, TensorInfo
+from .client import Client, Score
+from .retries import ServingError
 
 __all__ = ["Client", "Score", "ServingError", "Signature", "TensorInfo"]

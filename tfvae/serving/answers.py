@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfvae.serving.retries import ServingError
+from .retries import ServingError
 
 Tensors = dict[str, np.ndarray]
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfvae.pipelines import contract
-from tfvae.serving.answers import Signature, Tensors, bad_answer, check_rows
-from tfvae.serving.rest import Rest
-from tfvae.serving.retries import ServingError, persist
+from ..pipelines import contract
+from .answers import Signature, Tensors, bad_answer, check_rows
+from .rest import Rest
+from .retries import ServingError, persist
 
 Images = np.ndarray | Sequence[bytes]
 
@@ -78,7 +78,7 @@ class Client:
         if scheme.startswith("http"):
             self._transport = Rest(url, model, version, timeout, max_answer_bytes, by_rows)
         else:
-            from tfvae.serving.rpc import Rpc  # brings TensorFlow, which REST does without
+            from .rpc import Rpc  # brings TensorFlow, which REST does without
 
             self._transport = Rpc(target, model, version, timeout, max_answer_bytes, secure=scheme == "grpcs")
 

@@ -17,8 +17,8 @@ import numpy as np
 import requests
 import urllib3
 
-from tfvae.serving.answers import Signature, TensorInfo, Tensors, bad_answer, free
-from tfvae.serving.retries import ServingError
+from .answers import Signature, TensorInfo, Tensors, bad_answer, free
+from .retries import ServingError
 
 try:
     import orjson
@@ -125,7 +125,7 @@ def _seconds(retry_after: str) -> float:
         return float(retry_after)
     with contextlib.suppress(ValueError):
         date = email.utils.parsedate_to_datetime(retry_after)
-        return max(0.0, date.timestamp() - datetime.datetime.now(datetime.timezone.utc).timestamp())
+        return max(0.0, date.timestamp() - datetime.datetime.now(datetime.UTC).timestamp())
     return 0.0
 
 
