@@ -38,7 +38,7 @@ def kl_by_unit(posterior: tfd.Distribution, prior: tfd.Distribution, z: tf.Tenso
         >>> [round(float(kl), 5) for kl in kl_by_unit(q, p, q.sample(1))[0]]
         [0.30894, 0.0]
     """
-    if not (_independent(posterior) and _independent(prior)):
+    if not (has_independent_units(posterior) and has_independent_units(prior)):
         kl = closed_form_kl(posterior, prior)
         kl = tf.reduce_mean(posterior.log_prob(z) - prior.log_prob(z), axis=0) if kl is None else kl
         return kl[..., tf.newaxis]
@@ -49,8 +49,13 @@ def kl_by_unit(posterior: tfd.Distribution, prior: tfd.Distribution, z: tf.Tenso
         return tf.reduce_mean(q.log_prob(z) - p.log_prob(z), axis=0)
 
 
-def _independent(distribution: tfd.Distribution) -> bool:
-    """Whether every unit of z has a scalar distribution of its own."""
+def has_independent_units(distribution: tfd.Distribution) -> bool:
+    """Whether every unit of z has a scalar distribution of its own.
+
+    Example:
+        >>> has_independent_units(tfd.Independent(tfd.Normal([0.0, 1.0], 1.0), 1))
+        True
+    """
     return isinstance(distribution, tfd.Independent) and distribution.distribution.event_shape.rank == 0
 
 

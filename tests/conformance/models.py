@@ -19,27 +19,47 @@ _WARM_UP = keras.optimizers.schedules.PolynomialDecay(0.0, 8, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """An objective, and whether its gradient is, draw for draw, the derivative of what it says is maximised.
+    """An objective, and what is to be expected of it.
 
-    Where it is not, the two have the same mean.
+    Attributes:
+        pathwise: Whether its gradient is, draw for draw, the derivative of what it says is maximised; where it is not,
+            the two have the same mean. None where encoder and decoder have each an aim of its own.
+        is_tighter: Whether its bound is tighter than the ELBO.
+        of_batch: Whether it takes statistics of the batch, which replicas take each of its own rows.
     """
 
     objective: Any
-    pathwise: bool = True
+    pathwise: bool | None = True
     num_samples: int = 3
+    is_tighter: bool = False
+    of_batch: bool = False
 
 
 OBJECTIVES = {
     "elbo": Objective(objectives.elbo),
     "elbo_a": Objective(objectives.elbo_a),
     "elbo_b": Objective(objectives.elbo_b),
-    "importance_weighted": Objective(objectives.importance_weighted),
-    "doubly_reparameterized": Objective(objectives.doubly_reparameterized, pathwise=False),
+    "importance_weighted": Objective(objectives.importance_weighted, is_tighter=True),
+    "doubly_reparameterized": Objective(objectives.doubly_reparameterized, pathwise=False, is_tighter=True),
     "sticking_the_landing": Objective(objectives.sticking_the_landing, pathwise=False),
     "score_function": Objective(objectives.score_function, pathwise=False),
     "Weighted": Objective(objectives.Weighted(4.0)),
     "Weighted, a schedule": Objective(objectives.Weighted(_WARM_UP)),
+    "Weighted, in cycles": Objective(objectives.Weighted(objectives.Cyclic(40))),
     "FreeBits": Objective(objectives.FreeBits(0.01)),
+    "FreeBits, each row": Objective(objectives.FreeBits(0.01, group_size=2, each_row=True)),
+    "Capacity": Objective(objectives.Capacity(0.5, gamma=2.0), of_batch=True),
+    "WakePhase": Objective(objectives.WakePhase(), pathwise=None, is_tighter=True),
+    "Renyi": Objective(objectives.Renyi(0.5)),
+    "Renyi, VR-max": Objective(objectives.Renyi(-np.inf), pathwise=False),  # steps across its kinks
+    "MultiplyImportanceWeighted": Objective(objectives.MultiplyImportanceWeighted(2), num_samples=4, is_tighter=True),
+    "PartiallyImportanceWeighted": Objective(
+        objectives.PartiallyImportanceWeighted(2), pathwise=None, num_samples=4, is_tighter=True
+    ),
+    "CombinationImportanceWeighted": Objective(objectives.CombinationImportanceWeighted(0.5), is_tighter=True),
+    "TotalCorrelation": Objective(objectives.TotalCorrelation(50), of_batch=True),
+    "DisentangledInferredPrior": Objective(objectives.DisentangledInferredPrior(1.0), of_batch=True),
+    "MaximumMeanDiscrepancy": Objective(objectives.MaximumMeanDiscrepancy(), of_batch=True),
 }
 
 PRIORS: dict[str, Callable[[], priors.Prior]] = {
@@ -81,6 +101,7 @@ MODELS: dict[str, tuple[Callable[..., VAE], dict[str, np.ndarray]]] = {
 OTHER_NOISE_IN_XLA = ("model binarised", "model full covariance")
 # TFP numbers the noise of a full normal coordinate by coordinate, not row by row: replicas draw other noise, as good.
 OTHER_NOISE_IN_REPLICAS = ("model full covariance",)
+OF_BATCH = tuple(f"objective {name}" for name, entry in OBJECTIVES.items() if entry.of_batch)
 
 
 @dataclasses.dataclass(frozen=True)

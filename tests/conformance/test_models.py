@@ -119,7 +119,9 @@ def trained(tmp_path_factory) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 def test_two_replicas_learn_what_one_device_learns(trained):
     """Free bits too, as long as no unit is below the floor: each replica takes the mean KL over its own rows."""
-    for name in models.ENTRIES.keys() - set(models.OTHER_NOISE_IN_REPLICAS):
+    for name in models.OF_BATCH:
+        assert all(np.isfinite(value).all() for key, value in trained.items() if key.startswith(f"{name}|two|"))
+    for name in models.ENTRIES.keys() - set(models.OTHER_NOISE_IN_REPLICAS) - set(models.OF_BATCH):
         one, two = (
             {key.split("|")[2]: value for key, value in trained.items() if key.startswith(f"{name}|{devices}|")}
             for devices in ("one", "two")
@@ -132,23 +134,22 @@ def test_two_replicas_learn_what_one_device_learns(trained):
 
 # Objectives: bounds, gradients, configurations
 
-ROWS = 4000
-
 
 @every_objective
 def test_what_is_reported_as_a_bound_is_one(name):
     """In expectation over z, on a model whose log p(x) is known; each of many rows of the same x is a draw."""
     entry = models.OBJECTIVES[name]
+    draws_of_each = 400 if entry.of_batch else 4000  # all pairs of rows are looked at there
     vae = linear_gaussian.vae(wider=1.5, shift=0.4)
     x = models.X[:3]
     expected = linear_gaussian.Exact(False).log_marginal(x)
-    terms = vae.terms(np.repeat(x, ROWS, axis=0), entry.num_samples, SEEDS[1], weights=tf.ones([3 * ROWS]), step=STEP)
-    bounds = entry.objective(terms).bound.numpy().astype(np.float64).reshape(3, ROWS)
-    mean, error = bounds.mean(axis=1), bounds.std(axis=1) / np.sqrt(ROWS)
+    terms = vae.terms(np.repeat(x, draws_of_each, axis=0), entry.num_samples, SEEDS[1], step=STEP)
+    bounds = entry.objective(terms).bound.numpy().astype(np.float64).reshape(3, draws_of_each)
+    mean, error = bounds.mean(axis=1), bounds.std(axis=1) / np.sqrt(draws_of_each)
     assert (mean < expected - 4 * error).all()
     # KL(q‖p(z|x)), both normal, is what an ELBO lacks; an importance-weighted bound of three samples lacks less.
     gap = 0.5 * np.sum(1.5**2 + 0.4**2 / linear_gaussian.VARIANCE - 1 - np.log(1.5**2))
-    if name in ("importance_weighted", "doubly_reparameterized"):
+    if entry.is_tighter:
         assert (mean > expected - gap + 4 * error).all()
     else:
         assert (np.abs(mean - (expected - gap)) < 4 * error).all()
@@ -158,6 +159,8 @@ def test_what_is_reported_as_a_bound_is_one(name):
 def test_the_gradient_is_the_derivative_of_what_is_maximised(name):
     """Central differences with the same draws: equal where the gradient is pathwise, of the same mean where not."""
     entry, count = models.OBJECTIVES[name], 30
+    if entry.pathwise is None:
+        pytest.skip("encoder and decoder follow two aims: tests/objectives asks about each")
     vae, rows = models.made(f"objective {name}")
     inputs = {"x": tf.tile(tf.constant(rows["x"]), [10, 1])}
     biases = [vae.posterior.projection.bias, vae.likelihood.projection.bias]

@@ -1,6 +1,7 @@
 """STL and DReG: their gradients have the right mean and less variance, on a model whose every number is known."""
 
 import functools
+import json
 
 import keras
 import numpy as np
@@ -153,3 +154,140 @@ def test_it_trains_to_the_truth_inside_the_engine(objective, num_samples):
     vae.fit(x, batch_size=50, epochs=15, steps_per_epoch=40, verbose=0)
     gaps = vae.log_weights(x, 20, tf.constant([0, 1])) - expected
     assert np.abs(gaps).max() < 0.02
+
+
+def kl_to_posterior_gradient() -> np.ndarray:
+    """d -KL(p(z|x)‖q(z|x)) / d q's weights by central differences in float64, both normal."""
+    kernel, bias = (weight.numpy().astype(np.float64) for weight in model(objectives.elbo).recognition_weights)
+    x, variance = X.numpy().astype(np.float64), linear_gaussian.VARIANCE
+
+    def gain(weights: np.ndarray) -> float:
+        raw = x @ weights[:16].reshape(4, 4) + weights[16:]
+        off = raw[:, :2] - (x - linear_gaussian.LOC) @ linear_gaussian.KERNEL
+        q = np.logaddexp(0, raw[:, 2:]) ** 2
+        return -float(np.mean(0.5 * np.sum(variance / q + off**2 / q - 1 - np.log(variance / q), axis=-1)))
+
+    start = np.concatenate([kernel.ravel(), bias])
+    return np.array([(gain(start + h) - gain(start - h)) / 2e-5 for h in 1e-5 * np.eye(len(start))])
+
+
+WAKE = objectives.WakePhase()
+WAKE_BY_SCORE = objectives.WakePhase(doubly_reparameterized=False)
+
+
+def test_the_wake_phase_moves_q_towards_the_posterior():
+    """With 100 samples w̃ is nearly p(z|x) on the draws: both gradients are then those of -KL(p(z|x)‖q(z|x))."""
+    exact = kl_to_posterior_gradient()
+    for objective in (WAKE, WAKE_BY_SCORE):
+        encoder, decoder = gradients(objective, 100)
+        error = encoder.std(axis=0, ddof=1) / np.sqrt(RUNS)
+        assert (np.abs(encoder.mean(axis=0) - exact) < 4 * error + 0.05 * np.abs(exact).max()).all()
+        assert np.linalg.norm(exact) > 10 * np.linalg.norm(error)
+        np.testing.assert_allclose(decoder, gradients(objectives.importance_weighted, 100)[1], rtol=1e-3, atol=1e-3)
+
+
+def test_both_wake_phases_have_one_mean_and_the_reparameterised_less_variance():
+    (path, _), (score, _) = gradients(WAKE, 5), gradients(WAKE_BY_SCORE, 5, first=RUNS)
+    assert_same_mean(path, score)
+    assert path.var(axis=0).sum() < 0.8 * score.var(axis=0).sum()
+
+
+def test_each_side_of_piwae_has_its_own_bound_s_gradient():
+    encoder, decoder = gradients(objectives.PartiallyImportanceWeighted(3), 6)
+    np.testing.assert_allclose(decoder, gradients(objectives.importance_weighted, 6)[1], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(encoder, gradients(objectives.MultiplyImportanceWeighted(3), 6)[0], rtol=1e-3, atol=1e-3)
+    assert np.abs(encoder - gradients(objectives.importance_weighted, 6)[0]).max() > 0.1
+
+
+def by_hand(log_weight) -> objectives.Terms:
+    """Terms with those log w ``[K, B]``."""
+    log_weight = tf.constant(log_weight, tf.float32)
+    zero = tf.zeros_like(log_weight)
+    q = linear_gaussian.vae().encode(np.zeros([log_weight.shape[1], 4], "float32"))
+    latent = objectives.Latent(tf.zeros([*log_weight.shape, 2]), q, q, zero, zero, zero[0], True, q)
+    return objectives.Terms((latent,), log_weight)
+
+
+LOG_WEIGHT = np.random.default_rng(0).normal(scale=30.0, size=[8, 5])
+
+
+def value(objective) -> np.ndarray:
+    estimate = objective(by_hand(LOG_WEIGHT))
+    return np.asarray(estimate.bound if estimate.objective is None else estimate.objective, np.float64)
+
+
+def log_mean(log_weight: np.ndarray) -> np.ndarray:
+    return np.logaddexp.reduce(log_weight, axis=0) - np.log(len(log_weight))
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        (objectives.Renyi(1.0), LOG_WEIGHT.mean(axis=0)),
+        (objectives.Renyi(0.0), log_mean(LOG_WEIGHT)),
+        (objectives.Renyi(-np.inf), LOG_WEIGHT.max(axis=0)),
+        (objectives.Renyi(0.5), 2.0 * log_mean(0.5 * LOG_WEIGHT)),
+        (objectives.Renyi(-1.0), 0.5 * log_mean(2.0 * LOG_WEIGHT)),
+        (objectives.Renyi(3.0), -0.5 * log_mean(-2.0 * LOG_WEIGHT)),
+        (objectives.MultiplyImportanceWeighted(1), log_mean(LOG_WEIGHT)),
+        (objectives.MultiplyImportanceWeighted(8), LOG_WEIGHT.mean(axis=0)),
+        (objectives.MultiplyImportanceWeighted(2), (log_mean(LOG_WEIGHT[:4]) + log_mean(LOG_WEIGHT[4:])) / 2),
+        (objectives.PartiallyImportanceWeighted(2), log_mean(LOG_WEIGHT)),
+        (objectives.CombinationImportanceWeighted(0.25), 0.25 * LOG_WEIGHT.mean(axis=0) + 0.75 * log_mean(LOG_WEIGHT)),
+    ],
+)
+def test_the_value_is_the_definition_at_weights_hundreds_of_nats_apart(objective, expected):
+    np.testing.assert_allclose(value(objective), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_renyi_s_objective_falls_with_alpha():
+    values = np.stack([value(objectives.Renyi(alpha)) for alpha in (-np.inf, -2.0, -0.5, 0.0, 0.5, 1.0, 2.0)])
+    assert (np.diff(values, axis=0) < 0).all()
+
+
+def test_a_gradient_at_weights_that_underflow_is_finite():
+    weights = tf.Variable(LOG_WEIGHT * 10, dtype=tf.float32)
+    for objective in (objectives.PartiallyImportanceWeighted(2), WAKE, objectives.Renyi(-1.0), objectives.Renyi(3.0)):
+        terms = by_hand(LOG_WEIGHT)
+        with tf.GradientTape() as tape:
+            estimate = objective(objectives.Terms(terms.latents, weights + 0.0))
+            total = tf.reduce_sum(estimate.surrogate)
+        assert np.isfinite(tape.gradient(total, weights)).all()
+        if estimate.path_weight is not None:
+            assert np.isfinite(estimate.path_weight).all()
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        objectives.Renyi(-np.inf),
+        objectives.WakePhase(False),
+        objectives.PartiallyImportanceWeighted(4),
+        objectives.CombinationImportanceWeighted(0.1),
+        objectives.TotalCorrelation(7, 3.0, stratified=False),
+        objectives.DisentangledInferredPrior(2.0),
+        objectives.MaximumMeanDiscrepancy(3.0, 0.5),
+        objectives.Capacity(gamma=3.0),
+        objectives.FreeBits(0.1, 2, True),
+        objectives.Weighted(objectives.Cyclic(100, 2, 0.3)),
+    ],
+)
+def test_settings_come_back_from_a_file(objective):
+    config = keras.saving.serialize_keras_object(objective)
+    again = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)))
+    assert keras.saving.serialize_keras_object(again) == config
+    assert type(again) is type(objective)
+
+
+def test_numbers_out_of_range_are_refused():
+    for bad in (
+        lambda: objectives.Renyi(float("nan")),
+        lambda: objectives.Renyi(float("inf")),
+        lambda: objectives.MultiplyImportanceWeighted(0),
+        lambda: objectives.CombinationImportanceWeighted(1.5),
+        lambda: objectives.Cyclic(3, 4),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            bad()
+    with pytest.raises(ValueError, match="8 samples cannot be divided into 3 bounds"):
+        value(objectives.MultiplyImportanceWeighted(3))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import pathlib
 
 import keras
 import numpy as np
@@ -399,3 +400,10 @@ def test_gradients_against_central_differences(objective):
             weight[index] = kept
             numeric[index] = (values[0] - values[1]) / 2e-5
         np.testing.assert_allclose(by_id[id(variable)], numeric, atol=2e-5, rtol=1e-3, err_msg=variable.path)
+
+
+def test_the_table_of_objectives_has_every_one():
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "howto" / "objectives.md").read_text(encoding="utf-8")
+    no_objectives = {"Terms", "Latent", "Estimate"}
+    assert not [name for name in set(objectives.__all__) - no_objectives if f"`{name}" not in page and name != "Cyclic"]
+    assert "Cyclic(" in page

@@ -161,3 +161,35 @@ def test_a_negative_setting_is_refused(make, name):
     for value in (-0.1, float("nan")):
         with pytest.raises(ValueError, match=f"{name} is {value}, expected 0 or more"):
             make(value)
+
+
+def test_a_capacity_is_held_by_the_mean_of_the_rows_that_count():
+    """10 rows in batches of 4: the last has two, and what fills it does not count."""
+    vae = linear_gaussian.vae(wider=1.5, shift=0.4)
+    terms = vae.terms(X[:6], 2, tf.constant([1, 2]), weights=tf.constant([1.0, 1, 1, 1, 0, 0]))
+    kl = terms.kl.numpy().astype(np.float64)[:4].mean()
+    found = objectives.Capacity(kl + 2.0, gamma=3.0)(terms)
+    np.testing.assert_allclose(found.objective, terms.log_likelihood.numpy().mean(axis=0) - 6.0, rtol=1e-5)
+    np.testing.assert_allclose(found.bound, objectives.elbo(terms).bound)
+
+
+def test_the_papers_capacity_grows_to_25_nats_in_100000_steps():
+    capacity = objectives.Capacity().capacity
+    assert [float(capacity(tf.constant(step))) for step in (0, 50_000, 100_000, 200_000)] == [0.0, 12.5, 25.0, 25.0]
+
+
+@pytest.mark.parametrize("each_row", [False, True])
+@pytest.mark.parametrize("group_size", [1, 2])
+def test_floors_are_of_groups_of_units_in_the_mean_or_in_each_row(group_size, each_row):
+    vae = linear_gaussian.vae(wider=1.5, shift=0.4)
+    terms = vae.terms(X, 2, tf.constant([1, 2]), weights=tf.ones([10]))
+    kl = terms.kl_by_unit().numpy().astype(np.float64).reshape(10, -1, group_size).sum(axis=-1)
+    floor = float(np.median(kl))
+    paid = np.maximum(floor, kl if each_row else kl.mean(axis=0)).sum(axis=-1)
+    found = FreeBits(floor, group_size, each_row)(terms).objective
+    np.testing.assert_allclose(found, terms.log_likelihood.numpy().mean(axis=0) - paid, rtol=1e-5, atol=1e-5)
+
+
+def test_groups_must_divide_the_units():
+    with pytest.raises(ValueError, match="2 units of z cannot be divided into groups of 3"):
+        FreeBits(0.1, 3)(linear_gaussian.vae().terms(X, 1, tf.constant([1, 2])))

@@ -231,7 +231,8 @@ class VAE(engine.UnsupervisedModel):
         latents = (dataclasses.replace(terms.latents[0], held=held),)
         weights = tf.ones(tf.shape(batch.x)[:1]) if weights is None else weights
         step = tf.constant(0) if step is None else step
-        return dataclasses.replace(terms, latents=latents, weights=weights, step=step), path
+        other_seed = tf.random.experimental.stateless_fold_in(seed, 1)
+        return dataclasses.replace(terms, latents=latents, weights=weights, step=step, seed=other_seed), path
 
     def terms_at(
         self,

@@ -7,17 +7,38 @@ so that a curve always shows nats of a true bound. Objectives never see the mode
 The examples here are of terms with log p(x|z) = 3, log p(z) = 2, log q(z|x) = 1 and KL = 1 nat, for two rows.
 """
 
+from tfvae.objectives.aggregate import DisentangledInferredPrior, MaximumMeanDiscrepancy, TotalCorrelation
+from tfvae.objectives.configured import Cyclic
 from tfvae.objectives.elbo import elbo, elbo_a, elbo_b
-from tfvae.objectives.importance import doubly_reparameterized, importance_weighted, sticking_the_landing
+from tfvae.objectives.importance import (
+    CombinationImportanceWeighted,
+    MultiplyImportanceWeighted,
+    PartiallyImportanceWeighted,
+    Renyi,
+    WakePhase,
+    doubly_reparameterized,
+    importance_weighted,
+    sticking_the_landing,
+)
 from tfvae.objectives.score import score_function
 from tfvae.objectives.terms import Estimate, Latent, Terms
-from tfvae.objectives.weighted import FreeBits, Weighted
+from tfvae.objectives.weighted import Capacity, FreeBits, Weighted
 
 __all__ = [
+    "Capacity",
+    "CombinationImportanceWeighted",
+    "Cyclic",
+    "DisentangledInferredPrior",
     "Estimate",
     "FreeBits",
     "Latent",
+    "MaximumMeanDiscrepancy",
+    "MultiplyImportanceWeighted",
+    "PartiallyImportanceWeighted",
+    "Renyi",
     "Terms",
+    "TotalCorrelation",
+    "WakePhase",
     "Weighted",
     "doubly_reparameterized",
     "elbo",

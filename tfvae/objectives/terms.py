@@ -60,12 +60,19 @@ class Terms:
         weights: What each row counts, ``[B]``; 0 for a row that only fills the batch. Statistics over a batch are
             weighted by them.
         step: Steps of the optimiser so far, a scalar int: where a schedule stands.
+        seed: What an objective that draws may draw from, int32 ``[2]``.
     """
 
     latents: tuple[Latent, ...]
     log_likelihood: tf.Tensor
     weights: tf.Tensor | None = None
     step: tf.Tensor | None = None
+    seed: tf.Tensor | None = None
+
+    def batch_mean(self, values: tf.Tensor) -> tf.Tensor:
+        """The weighted mean over the rows of ``[B, ...]``, ``[...]``; 0 where nothing counts."""
+        weights = tf.ones(tf.shape(values)[:1]) if self.weights is None else self.weights
+        return tf.math.divide_no_nan(tf.tensordot(weights, values, 1), tf.reduce_sum(weights))
 
     @property
     def z(self) -> Any:

@@ -1,45 +1,15 @@
 """Objectives that weigh the KL: small classes with settings, which a schedule of Keras's may move from step to step."""
 
-from collections.abc import Callable
-from typing import Any
-
 import keras
 import tensorflow as tf
 
+from tfvae.objectives.configured import Configured, Schedule, at_step, check_schedule
 from tfvae.objectives.elbo import elbo
 from tfvae.objectives.terms import Estimate, Terms
 
-Schedule = Callable[[tf.Tensor], tf.Tensor] | float  # Keras's schedules are such functions
-
-
-def at_step(setting: Schedule, step: tf.Tensor | None) -> tf.Tensor:
-    """A setting's value at a step of the optimiser, inside the program: a number, or a schedule of Keras's.
-
-    Example:
-        >>> warm_up = keras.optimizers.schedules.PolynomialDecay(0.0, decay_steps=100, end_learning_rate=1.0)
-        >>> float(at_step(0.5, tf.constant(50))), float(at_step(warm_up, tf.constant(50)))
-        (0.5, 0.5)
-    """
-    value = setting(tf.constant(0) if step is None else step) if callable(setting) else setting
-    return tf.cast(value, tf.float32)
-
-
-class _Scheduled:
-    """An objective whose settings are its constructor's arguments, kept as attributes of the same names."""
-
-    _arguments: tuple[str, ...] = ()
-
-    def get_config(self) -> dict[str, Any]:
-        """The settings, schedules as Keras serialises them."""
-        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in self._arguments}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
-        return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
-
 
 @keras.saving.register_keras_serializable("tfvae")
-class Weighted(_Scheduled):
+class Weighted(Configured):
     """E log p(x|z) - β KL(q(z|x)‖p(z)): the β-VAE (Higgins et al., 2017, equation 4), or a warm-up of the KL.
 
     The ELBO is reported beside it; the loss is what is minimised. β = 1 is the ELBO itself.
@@ -60,8 +30,7 @@ class Weighted(_Scheduled):
     _arguments = ("beta",)
 
     def __init__(self, beta: Schedule):
-        if not callable(beta) and not beta >= 0:
-            raise ValueError(f"beta is {beta}, expected 0 or more, or a schedule of keras.optimizers.schedules.")
+        check_schedule("beta", beta)
         self.beta = beta
 
     def __call__(self, terms: Terms) -> Estimate:
@@ -72,7 +41,42 @@ class Weighted(_Scheduled):
 
 
 @keras.saving.register_keras_serializable("tfvae")
-class FreeBits(_Scheduled):
+class Capacity(Configured):
+    """E log p(x|z) - γ |KL - C|: a KL held at C nats, which grow (Burgess et al., arXiv 1804.03599, equation 8).
+
+    KL is the mean over the batch, in which rows that fill it do not count. Under ``tf.distribute`` the mean is over a
+    replica's own rows.
+
+    Args:
+        capacity: C in nats, 0 or more: a number, or a schedule over the optimiser's steps; the paper's by default,
+            from 0 to 25 nats over 100,000 steps.
+        gamma: γ, 0 or more.
+
+    Raises:
+        ValueError: For a negative number.
+
+    Example:
+        >>> Capacity(3.0, gamma=2.0)(terms).objective.numpy().tolist()  # log p(x|z) is 3, KL is 1
+        [-1.0, -1.0]
+    """
+
+    _arguments = ("capacity", "gamma")
+
+    def __init__(self, capacity: Schedule | None = None, gamma: float = 1000.0):
+        self.capacity = keras.optimizers.schedules.PolynomialDecay(0.0, 100_000, 25.0) if capacity is None else capacity
+        self.gamma = gamma
+        check_schedule("capacity", self.capacity)
+        check_schedule("gamma", gamma)
+
+    def __call__(self, terms: Terms) -> Estimate:
+        """See ``Capacity``."""
+        off = tf.abs(terms.batch_mean(terms.kl) - at_step(self.capacity, terms.step))
+        gain = tf.reduce_mean(terms.log_likelihood, axis=0) - self.gamma * off
+        return Estimate(elbo(terms).bound, gain, objective=gain)
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class FreeBits(Configured):
     """The ELBO in which no unit is paid for less than a floor (Kingma et al., arXiv 1606.04934, equation 15).
 
     E log p(x|z) - Σ_d max(λ, KL_d), KL_d the mean over the batch of the KL of unit d: a unit below λ nats is under no
@@ -80,28 +84,34 @@ class FreeBits(_Scheduled):
     ``tf.distribute`` the mean is over a replica's own rows, as batch statistics always are in Keras.
 
     Args:
-        nats: λ, for each unit: a number, or a schedule of Keras's over the optimiser's steps. 0 is the ELBO.
+        nats: λ, for each group of units: a number, or a schedule of Keras's over the optimiser's steps. 0 is the ELBO.
+        group_size: Units in a group, neighbours in z; a floor of each unit by default.
+        each_row: Whether the floor holds for each row by itself, and not for the mean over the batch.
 
     Raises:
-        ValueError: For a negative λ.
+        ValueError: For a negative λ, or groups that do not divide the units.
 
     Example:
         >>> FreeBits(0.25)(terms).objective.numpy().tolist()  # one unit, of KL 1 nat, here estimated as 0
         [2.75, 2.75]
     """
 
-    _arguments = ("nats",)
+    _arguments = ("nats", "group_size", "each_row")
 
-    def __init__(self, nats: Schedule = 0.25):
-        if not callable(nats) and not nats >= 0:
-            raise ValueError(f"nats is {nats}, expected 0 or more, or a schedule of keras.optimizers.schedules.")
-        self.nats = nats
+    def __init__(self, nats: Schedule = 0.25, group_size: int = 1, each_row: bool = False):
+        check_schedule("nats", nats)
+        self.nats, self.group_size, self.each_row = nats, int(group_size), bool(each_row)
 
     def __call__(self, terms: Terms) -> Estimate:
         """See ``FreeBits``."""
-        kl = terms.kl_by_unit()
-        weights = tf.ones_like(kl[:, 0]) if terms.weights is None else terms.weights
-        mean = tf.math.divide_no_nan(tf.linalg.matvec(kl, weights, transpose_a=True), tf.reduce_sum(weights))
-        paid = tf.reduce_sum(tf.maximum(at_step(self.nats, terms.step), mean))
+        kl = self._by_group(terms.kl_by_unit())
+        floor = at_step(self.nats, terms.step)
+        paid = tf.reduce_sum(tf.maximum(floor, kl if self.each_row else terms.batch_mean(kl)), axis=-1)
         gain = tf.reduce_mean(terms.log_likelihood, axis=0) - paid
         return Estimate(elbo(terms).bound, gain, objective=gain)
+
+    def _by_group(self, kl: tf.Tensor) -> tf.Tensor:
+        units = kl.shape[-1]
+        if self.group_size < 1 or units % self.group_size:
+            raise ValueError(f"{units} units of z cannot be divided into groups of {self.group_size}: take a divisor.")
+        return tf.reduce_sum(tf.reshape(kl, [-1, units // self.group_size, self.group_size]), axis=-1)
