@@ -1,7 +1,7 @@
 """x before the model sees it: what its numbers mean and whether the likelihood can score them.
 
 All of it follows from the facts of the likelihood's family. The numbers are measured in one pass, in memory or inside
-a program, and judged from four numbers afterwards, so that a stream costs no more than an array.
+a program, and judged from a few numbers afterwards, so that a stream costs no more than an array.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import replicas
 
 _TOLERANCE = 1e-3  # for sums and lengths that were made in float32
+_WHOLE = 2.0**24  # from here on float32 leaves whole numbers out
 _BLOCK = 1 << 18  # bytes
 
 
@@ -62,23 +63,24 @@ def scale(layer: DistributionLayer) -> str:
 
 
 def extent(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
-    """What there is to know of the values of x ``[N, *event]``: float32 ``[-lowest, highest, broken, off]``.
+    """What there is to know of the values of x ``[N, *event]``: float32 ``[-lowest, highest, broken, off, bytes]``.
 
-    Of several batches it is the elementwise maximum. The first two are infinite where x holds a NaN. Bytes are scaled
-    as the model scales them. ``broken`` is 1 where the support has whole numbers and x has others; ``off`` is how far
-    the sums or lengths of x are from those that the support has.
+    Of several batches it is the elementwise maximum. The first two are infinite where x holds a NaN. Bytes of pictures
+    are scaled as the model scales them; with them ``bytes`` is 1, else 0. ``broken`` is 1 where the support has whole
+    numbers and x has others; ``off`` is how far x is from the sums, lengths, orders and fixed ends of the support.
 
     Example:
         >>> extent(DistributionLayer("Poisson", [2]), tf.constant([[3.0, 0.0], [7.5, 1.0]])).numpy().tolist()
-        [-0.0, 7.5, 1.0, 0.0]
+        [-0.0, 7.5, 1.0, 0.0, 0.0]
     """
     low, high = (tf.cast(reduce(x), tf.float32) for reduce in (tf.reduce_min, tf.reduce_max))
     if x.dtype.is_floating:
         finite = tf.reduce_all(tf.math.is_finite(x))
         low, high = tf.where(finite, low, -float("inf")), tf.where(finite, high, float("inf"))
-    elif x.dtype == tf.uint8 and is_picture(layer):
-        low, high = low / 255.0, high / 255.0
-    return tf.stack([-low, high, _broken(layer, x), _off(layer, x)])
+    pixels = x.dtype == tf.uint8 and is_picture(layer)
+    if pixels:
+        low, high, x = low / 255.0, high / 255.0, tf.cast(x, tf.float32) / 255.0
+    return tf.stack([-low, high, _broken(layer, x), _off(layer, x), float(pixels)])
 
 
 def _broken(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
@@ -90,34 +92,59 @@ def _broken(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
 def _off(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
     if layer.facts is None:
         return tf.constant(0.0)
-    support, off = layer.facts.support, [tf.constant(0.0)]
-    x = tf.cast(x, tf.float32)
+    support, x = layer.facts.support, tf.cast(x, tf.float32)
+    off = [*_off_vectors(layer, support, x), *_beyond(layer, support, x)]
+    return tf.reduce_max(tf.stack([0.0, *map(tf.reduce_max, off)]))
+
+
+def _off_vectors(layer: DistributionLayer, support: families.Support, x: tf.Tensor) -> Iterator[tf.Tensor]:
+    """How far the lengths, sums and orders along the last axis are from those of the support."""
     if support.is_unit:
-        off.append(tf.reduce_max(tf.abs(tf.norm(x, axis=-1) - 1.0)))
+        yield tf.abs(tf.norm(x, axis=-1) - 1.0)
     if support.total is not None:
         total = layer.fixed[support.total] if isinstance(support.total, str) else support.total
-        off.append(tf.reduce_max(tf.abs(tf.reduce_sum(x, axis=-1) - total)))
-    if support.at_most is not None:
-        setting = layer.setting.get(support.at_most)
-        off.append(tf.reduce_max(x - (layer.fixed[support.at_most] if setting is None else setting - 1)))
-    return tf.reduce_max(tf.stack(off))
+        yield tf.abs(tf.reduce_sum(tf.exp(x) if support.is_log else x, axis=-1) - total)
+    if support.is_permutation:
+        yield tf.abs(tf.sort(x, axis=-1) - tf.range(layer.event_shape[-1], dtype=tf.float32))
+
+
+def _beyond(layer: DistributionLayer, support: families.Support, x: tf.Tensor) -> Iterator[tf.Tensor]:
+    """How far x is beyond the ends that the user fixed; a step beyond one has no density, so that none is forgiven."""
+    (low, high), most = support.between, layer.setting.get(support.at_most or "")
+    ends = [(low, -1.0), (high, 1.0), *([(support.at_most, 1.0)] if support.at_most and most is None else [])]
+    for end, sign in ends:
+        if end in layer.fixed:
+            excess = sign * (x - layer.fixed[end])
+            yield tf.where(excess > 0, tf.maximum(excess, 2 * _TOLERANCE), 0.0)
+    if most is not None:
+        yield x - (most - 1)
 
 
 def complaint(layer: DistributionLayer, extent: Sequence[float]) -> str | None:
     """What is wrong with observations of an ``extent``, and how to mend it; None if nothing is.
 
     Example:
-        >>> complaint(DistributionLayer("Poisson", [2]), [2.0, 7.0, 0.0, 0.0])[:65]
+        >>> complaint(DistributionLayer("Poisson", [2]), [2.0, 7.0, 0.0, 0.0, 0.0])[:65]
         'x ranges from -2 to 7, but a Poisson likelihood scores counts 0, '
     """
-    low, high, broken, off = 0.0 - float(extent[0]), float(extent[1]), extent[2], extent[3]
+    low, high, (broken, off, pixels) = 0.0 - float(extent[0]), float(extent[1]), extent[2:]
     if low > high:  # no observations
         return None
     if not np.isfinite([low, high]).all():
-        return "x holds NaN or infinite values: remove or repair those rows."
+        return "x holds NaN or infinite values, which are those beyond float32 too: remove or repair those rows."
     if layer.facts is None:
         return None
+    if pixels and round(255 * high) == 1:
+        return (
+            "x is uint8 and holds nothing but 0 and 1, of which a picture's white is 255. Pass x.astype('float32') if "
+            "1 is white, or x as float32 divided by 255 if it is the darkest grey."
+        )
     support = layer.facts.support
+    if support.is_whole and max(-low, high) >= _WHOLE:
+        return (
+            f"x ranges from {low:g} to {high:g}, but float32 holds not every whole number from 2^24 = 16,777,216 on: "
+            "choose a likelihood of real values, for their logarithm, say."
+        )
     how = ""
     if support.holds(low, high):
         if not broken and off <= _TOLERANCE:
@@ -141,9 +168,10 @@ def check(layer: DistributionLayer, x: tf.Tensor) -> None:
     with tf.device("CPU:0"):  # where an array of any size has room
         values = np.asarray(memoryview(tf.identity(x)))  # no copy, as .numpy() makes
         if x.dtype == tf.uint8 and is_picture(layer):
-            problem = _complaint_of_bytes(layer, values)
+            ends = layer.facts is not None and any(end in layer.fixed for end in layer.facts.support.between)
+            problem = complaint(layer, extent(layer, x).numpy()) if ends else _complaint_of_bytes(layer, values)
         else:
-            problem = complaint(layer, [*_range(values), _broken(layer, x).numpy(), _off(layer, x).numpy()])
+            problem = complaint(layer, [*_range(values), _broken(layer, x).numpy(), _off(layer, x).numpy(), 0.0])
     if problem is not None:
         raise ValueError(problem)
 
@@ -166,12 +194,7 @@ def _complaint_of_bytes(layer: DistributionLayer, pixels: np.ndarray) -> str | N
     if layer.facts.support.holds(0.0, 1.0) and any(block.max() > 1 for block in _blocks(pixels)):
         return None
     low, high = int(pixels.min()), int(pixels.max())
-    if high == 1:
-        return (
-            "x is uint8 and holds nothing but 0 and 1, of which a picture's white is 255. Pass x.astype('float32') if "
-            "1 is white, or x as float32 divided by 255 if it is the darkest grey."
-        )
-    return complaint(layer, [0.0 - low / 255, high / 255, 0.0, 0.0])
+    return complaint(layer, [0.0 - low / 255, high / 255, 0.0, 0.0, 1.0])
 
 
 class Noise(Protocol):

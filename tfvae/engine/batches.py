@@ -9,8 +9,10 @@ that count for nothing, a short last group stops its loop early.
 their rows to the engine where there are replicas.
 """
 
+import contextlib
 import dataclasses
 import itertools
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -203,7 +205,7 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
     Args:
         source: A ``tf.data.Dataset`` or another input of ``fit``, giving batches of rows.
         prepare: Checks and converts one batch, in graph mode.
-        measure: From the inputs of a batch to numbers ``[M]`` that say what values they hold, in graph mode.
+        measure: From a batch to numbers ``[M]`` that say what values they hold, in graph mode.
         judge: Raises ValueError if the largest of those numbers, over the batches of a group, ``[M]``, are not right:
             called before the group is given away.
         steps_per_execution: Batches in a group.
@@ -215,15 +217,16 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         self,
         source: Any,
         prepare: Callable[[Any], Data],
-        measure: Callable[[Any], tf.Tensor],
+        measure: Callable[[Data], tf.Tensor],
         judge: Callable[[np.ndarray], None],
         steps_per_execution: int,
         steps_per_epoch: int | None = None,
         shuffle: bool = False,
     ):
         shuffle = shuffle and not isinstance(source, tf.data.Dataset)
-        self._source = keras_private.adapter(source, steps_per_epoch, shuffle)
-        self._prepare, self._measure, self._judge = prepare, measure, judge
+        with _in_one_sentence(source):
+            self._source = keras_private.adapter(of_tuples(source), steps_per_epoch, shuffle)
+        self._given, self._prepare, self._measure, self._judge = source, prepare, measure, judge
         self._group_size = int(steps_per_execution)
         self._steps = steps_per_epoch
         self._capacity = (0, 0)
@@ -244,16 +247,25 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         self._source.on_epoch_end()
 
     def __iter__(self) -> Iterator[Group]:
-        batches = self._source.get_tf_dataset().map(self._counted)
+        with _in_one_sentence(self._given):
+            # What ``prepare`` says of a batch would be buried in a traceback if autograph converted it.
+            source = self._source.get_tf_dataset()
+        batches = source.map(tf.autograph.experimental.do_not_convert(self._counted))
         if self._steps is not None and self._source.num_batches:
             batches = batches.repeat()  # as Keras, which begins a finite stream anew wherever it ends
+        given = False
         for data, counts, measured in _without_autotuner(self._grouped(batches).prefetch(1)):
             self._judge(measured.numpy().max(axis=0))
+            given = given or counts.numpy().sum() > 0
+            if not given:
+                raise ValueError("x has no rows: the first batches of the stream hold none.")
             yield self._group(data, counts.numpy())
+        if not given:
+            raise ValueError("x has no rows: the stream gives no batch.")
 
     def _counted(self, *element: Any) -> tuple[Data, tf.Tensor, tf.Tensor]:
         batch = self._prepare(element if len(element) > 1 else element[0])
-        return batch, tf.shape(tf.nest.flatten(batch)[0])[0], self._measure(batch.inputs)
+        return batch, tf.shape(tf.nest.flatten(batch)[0])[0], self._measure(batch)
 
     def _grouped(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """Groups of K batches that never reach across the end of an epoch."""
@@ -290,6 +302,34 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         return Group(tf.nest.map_structure(flat, data), rows.astype(np.int32), counts, num_steps)
 
 
+def check_kind(x: Any) -> None:
+    """Raise ValueError where x is neither arrays nor anything that could give batches of them."""
+    if x is None or isinstance(x, (bool, int, float, complex, str, bytes)):
+        raise ValueError(
+            f"x is {x!r:.40}, expected rows: an array [N, ...], a mapping of arrays, or a stream of batches, such as a "
+            "tf.data.Dataset."
+        )
+
+
+@contextlib.contextmanager
+def _in_one_sentence(source: Any) -> Iterator[None]:
+    """What Keras says of a stream that it cannot read, and what it could read."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"x is a {type(source).__name__}, of which Keras can read no batches ({str(error).splitlines()[0]}): pass "
+            "an array of numbers, a tf.data.Dataset, a PyDataset, or a generator that gives arrays of one dtype."
+        ) from error
+
+
+def of_tuples(source: Any) -> Any:
+    """A generator as Keras reads it; one may give x alone, as a dataset may."""
+    if not isinstance(source, types.GeneratorType):
+        return source
+    return (element if isinstance(element, tuple) else (element,) for element in source)
+
+
 def _without_autotuner(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The dataset, tuned only if it was told to be: AUTOTUNE is then as many calls as there are threads.
 
@@ -304,4 +344,6 @@ def _without_autotuner(dataset: tf.data.Dataset) -> tf.data.Dataset:
 def single(data: Data) -> Group:
     """The batch of ``train_on_batch`` as a group of one."""
     size = num_rows(data)
+    if size == 0:
+        raise ValueError("x has no rows: there is nothing to do.")
     return Group(data, np.arange(size, dtype=np.int32)[None], np.array([size], np.int32), 1)

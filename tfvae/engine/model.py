@@ -304,6 +304,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         self, x: Any, batch_size: int, steps: int | None, shuffle: bool = False, sample_weight: Any = None
     ) -> Any:
         """x as the engine's batches."""
+        batches.check_kind(x)
         if isinstance(x, tf.distribute.DistributedDataset) and not isinstance(x, keras_private.DataAdapter):
             raise ValueError(
                 "x is a DistributedDataset, but the engine gives each replica its rows itself: pass the dataset of "
@@ -316,12 +317,12 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
                 raise ValueError(
                     "sample_weight belongs to arrays: let the dataset give (x, None, sample_weight) instead."
                 )
-            parts = (self._element, self.measure, self.judge)
+            parts = (self._element, self._measure, self._judge)
             return batches.StreamBatches(x, *parts, self.steps_per_execution, steps, shuffle)
         on_host = tf.device("CPU:0")  # every replica takes its rows from the host's memory
         with contextlib.nullcontext() if keras_private.strategy(self) is None else on_host:
             data = Data(self.prepare(x), _sample_weights(sample_weight))
-        self.check(data.inputs)
+        self._check(data)
         seed = self._shuffle_seed if shuffle else None
         return batches.ArrayBatches(data, batch_size, self.steps_per_execution, steps, seed)
 
@@ -341,8 +342,19 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
     def checked_element(self, element: Any) -> Data:
         """A batch by itself, as ``train_on_batch`` and ``predict`` take it, once its values are those of the model."""
         data = self._element(element)
-        self.check(data.inputs)
+        self._check(data)
         return data
+
+    def _check(self, data: Data) -> None:
+        _judge_weights(_broken_weights(data))
+        self.check(data.inputs)
+
+    def _measure(self, data: Data) -> tf.Tensor:
+        return tf.concat([[_broken_weights(data)], self.measure(data.inputs)], axis=0)
+
+    def _judge(self, measured: np.ndarray) -> None:
+        _judge_weights(measured[0])
+        self.judge(measured[1:])
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:
@@ -417,10 +429,27 @@ def _sample_weights(given: Any) -> tuple[tf.Tensor, ...]:
     """Keras's sample weights ``[N]`` as the engine's data have them."""
     if given is None:
         return ()
-    weights = tf.cast(tf.convert_to_tensor(given), tf.float32)
+    try:
+        weights = tf.convert_to_tensor(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sample_weight is a {type(given).__name__}, expected an array of numbers, (N,).") from error
+    if not (weights.dtype.is_floating or weights.dtype.is_integer or weights.dtype.is_bool):
+        raise ValueError(f"sample_weight has dtype {weights.dtype.name}, expected numbers.")
+    weights = tf.cast(weights, tf.float32)
     if weights.shape.rank not in (None, 1):
         raise ValueError(f"sample_weight has shape {tuple(weights.shape)}, expected one number for each row, (N,).")
     return (weights,)
+
+
+def _broken_weights(data: Data) -> tf.Tensor:
+    """1 where a row's weight is no finite number, else 0."""
+    right = [tf.reduce_all(tf.math.is_finite(weight)) for weight in data.sample_weight]
+    return tf.constant(0.0) if not right else 1.0 - tf.cast(right[0], tf.float32)
+
+
+def _judge_weights(broken: Any) -> None:
+    if broken:
+        raise ValueError("sample_weight holds NaN or infinite values: a row that is not to count has the weight 0.")
 
 
 def _validation(given: Any) -> tuple[Any, Any]:

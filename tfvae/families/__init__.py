@@ -4,7 +4,7 @@
 """
 
 from tfvae.families import facts
-from tfvae.families.continuous import Erlang, F, Gompertz, Rayleigh, Reciprocal
+from tfvae.families.continuous import PERT, Erlang, F, GeneralizedPareto, Gompertz, Rayleigh, Reciprocal
 from tfvae.families.counts import DirichletMultinomial, Geometric, Multinomial
 from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
 from tfvae.families.facts import Facts, Support
@@ -14,12 +14,14 @@ from tfvae.families.registry import FAMILIES, find, register
 
 __all__ = [
     "FAMILIES",
+    "PERT",
     "Bernoulli",
     "Categorical",
     "DirichletMultinomial",
     "Erlang",
     "F",
     "Facts",
+    "GeneralizedPareto",
     "Geometric",
     "Gompertz",
     "Multinomial",

@@ -2,7 +2,7 @@
 
 The paper's section 2.4 names 22 families that can be sampled as z = g(ε, x) with ε free of parameters: by (i) an
 inverse CDF, (ii) a location and a scale, or (iii) a composition of others. TFP has 17 of them; Rayleigh, Reciprocal,
-Gompertz, Erlang and F are here.
+Gompertz, Erlang and F are here, and two of TFP's whose density is not 0 outside of their support.
 """
 
 import math
@@ -196,3 +196,30 @@ class F(tfd.Distribution):
 
     def _default_event_space_bijector(self) -> Any:
         return tfb.Softplus()
+
+
+class GeneralizedPareto(tfd.GeneralizedPareto):
+    """TFP's, with a density of 0 outside of the support, where TFP's formula goes on and grows without bound.
+
+    Example:
+        >>> GeneralizedPareto(0.0, 1.0, 0.3).log_prob([-1.0, 0.0]).numpy().tolist()
+        [-inf, 0.0]
+    """
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        z = (x - self.loc) / self.scale
+        inside = (z >= 0) & (1.0 + self.concentration * z > 0)
+        return tf.where(inside, super()._log_prob(tf.where(inside, x, self.loc)), -math.inf)
+
+
+class PERT(tfd.PERT):
+    """TFP's, with a density of 0 outside of [low, high], where TFP's is NaN.
+
+    Example:
+        >>> PERT(0.0, 0.5, 1.0).log_prob([-1.0, 0.5]).numpy()
+        array([      -inf, 0.62860847], dtype=float32)
+    """
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        inside = (self.low <= x) & (x <= self.high)
+        return tf.where(inside, super()._log_prob(tf.where(inside, x, self.peak)), -math.inf)

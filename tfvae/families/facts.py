@@ -32,7 +32,11 @@ class Support:
         is_picture: Whether uint8 numbers are pixels, to be divided by 255, and not taken as they are.
         total: What the numbers along the last axis sum to, or the fixed parameter that says so.
         at_most: The fixed parameter, or the setting, that none of them exceeds; of a number of classes, one less.
+        between: The parameters that none of them lies below and above, "" for an end that no parameter moves; they can
+            be held to those that are fixed.
         is_unit: Whether they are a vector of length 1.
+        is_log: Whether they are logarithms of what sums to the total.
+        is_permutation: Whether they are 0, 1, 2, ... in some order along the last axis.
         lost_dimensions: By how many dimensions the support is smaller than its event.
         instead: What to do about numbers that lie outside.
 
@@ -49,15 +53,18 @@ class Support:
     is_picture: bool = True
     total: float | str | None = None
     at_most: str | None = None
+    between: tuple[str, str] = ("", "")
     is_unit: bool = False
+    is_log: bool = False
+    is_permutation: bool = False
     lost_dimensions: int = 0
     instead: str = "Choose a likelihood for the values that x holds."
 
-    def holds(self, low: float, high: float) -> bool:
-        """Whether numbers between ``low`` and ``high`` lie inside."""
+    def holds(self, low: Any, high: Any) -> Any:
+        """Whether numbers between ``low`` and ``high`` lie inside; of tensors, a tensor."""
         if self.is_open:
-            return self.low < low and high < self.high
-        return self.low <= low and high <= self.high
+            return (self.low < low) & (high < self.high)
+        return (self.low <= low) & (high <= self.high)
 
     def inside(self, z: tf.Tensor) -> tf.Tensor:
         """Draws z, those that float32 rounds to an open end of the support moved to the nearest number inside."""
@@ -76,11 +83,37 @@ _ENDS = (
 )
 
 REAL = Support("real values, on the scale of the training data (uint8 pictures were divided by 255)")
+BETWEEN = dataclasses.replace(
+    REAL,
+    words="real values between its low and high",
+    between=("low", "high"),
+    instead="Fix a low and a high that x keeps to, or let them be learned.",
+)
+FROM_LOC = dataclasses.replace(
+    REAL, words="real values above its loc", between=("loc", ""), instead="Fix a loc below x, or let it be learned."
+)
+# A density of angles repeats itself, so that both ways of writing them will do.
+CIRCLE = Support(
+    "angles in radians, from -π to π or from 0 to 2π",
+    low=-3.1416,  # float32 rounds π up
+    high=6.2832,
+    is_picture=False,
+    instead="Multiply degrees by π / 180; of angles that go on and on, take the remainder by 2π.",
+)
 POSITIVE = Support(
     "values above 0",
     low=0.0,
     is_open=True,
     instead="Add a small constant to zeros, or take Exponential or HalfNormal, which score 0 too.",
+)
+BETWEEN_POSITIVE = dataclasses.replace(
+    POSITIVE, words="positive values between its low and high", between=BETWEEN.between, instead=BETWEEN.instead
+)
+FROM_SCALE = dataclasses.replace(
+    POSITIVE,
+    words="values above its scale",
+    between=("scale", ""),
+    instead="Fix a scale below x, or let it be learned.",
 )
 NONNEGATIVE = Support("values of 0 and more", low=0.0, instead="Choose a likelihood of real values.")
 UNIT = Support("values above 0 and below 1", low=0.0, high=1.0, is_open=True, instead=_ENDS)
@@ -108,7 +141,9 @@ LABELS = dataclasses.replace(
     at_most="num_classes",
     instead="Number the classes from 0, or choose a larger num_classes.",
 )
-PERMUTATION = dataclasses.replace(COUNTS, words="permutations of 0, 1, 2, ...", instead="Rank the values first.")
+PERMUTATION = dataclasses.replace(
+    COUNTS, words="permutations of 0, 1, 2, ...", is_permutation=True, instead="Rank the values first."
+)
 ONE_HOT = Support(
     "indicators: a single 1 among zeros",
     low=0.0,
@@ -131,6 +166,8 @@ LOG_SIMPLEX = Support(
     "logarithms of proportions that sum to 1 along the last axis",
     high=0.0,
     is_picture=False,
+    total=1.0,
+    is_log=True,
     lost_dimensions=1,
     instead="Take the logarithm of proportions above 0.",
 )
@@ -214,24 +251,24 @@ FACTS: dict[str, Facts] = {
     "LambertWNormal": _REAL,
     "GeneralizedNormal": _REAL,
     "GeneralizedExtremeValue": _REAL,
-    "GeneralizedPareto": _REAL,
+    "GeneralizedPareto": Facts(FROM_LOC),
     "DoublesidedMaxwell": _REAL,
     "ExponentiallyModifiedGaussian": _REAL,
     "ExpGamma": _REAL,
     "ExpInverseGamma": _REAL,
     "Horseshoe": _REAL,
-    "HalfCauchy": _REAL,
-    "HalfStudentT": Facts(REAL, lowest={"df": 1.0}),
+    "HalfCauchy": Facts(FROM_LOC),
+    "HalfStudentT": Facts(FROM_LOC, lowest={"df": 1.0}),
     "SigmoidBeta": _REAL,
     "TwoPieceNormal": _REAL,
     "TwoPieceStudentT": _REAL,
-    "VonMises": _REAL,
-    "Uniform": Facts(REAL, dependent={"high": _above_low}),
-    "TruncatedCauchy": Facts(REAL, dependent={"high": _above_low, "loc": _between_low_and_high}),
-    "PERT": Facts(REAL, dependent={"high": _above_low, "peak": _between_low_and_high}),
-    "Triangular": Facts(REAL, dependent={"high": _above_low, "peak": _between_low_and_high}),
+    "VonMises": Facts(CIRCLE),
+    "Uniform": Facts(BETWEEN, dependent={"high": _above_low}),
+    "TruncatedCauchy": Facts(BETWEEN, dependent={"high": _above_low, "loc": _between_low_and_high}),
+    "PERT": Facts(BETWEEN, dependent={"high": _above_low, "peak": _between_low_and_high}),
+    "Triangular": Facts(BETWEEN, dependent={"high": _above_low, "peak": _between_low_and_high}),
     # It could lie anywhere, but far outside of [low, high] float32 has no digits for what is left of it.
-    "TruncatedNormal": Facts(REAL, dependent={"high": _above_low, "loc": _between_low_and_high}),
+    "TruncatedNormal": Facts(BETWEEN, dependent={"high": _above_low, "loc": _between_low_and_high}),
     "MultivariateNormalDiag": _CENTRED,
     "MultivariateNormalTriL": _CENTRED,
     "MultivariateNormalFullCovariance": _CENTRED,
@@ -242,9 +279,9 @@ FACTS: dict[str, Facts] = {
     "HalfNormal": Facts(NONNEGATIVE, has_mean=True),
     "Gamma": Facts(POSITIVE, lowest={"concentration": 0.3}, has_mean=True),
     "Weibull": Facts(POSITIVE, lowest={"concentration": 0.25}),
-    "Pareto": Facts(POSITIVE, lowest={"concentration": 1.0}),
+    "Pareto": Facts(FROM_SCALE, lowest={"concentration": 1.0}),
     "F": Facts(POSITIVE, lowest={"df1": 1.0, "df2": 2.0}),
-    "Reciprocal": Facts(POSITIVE, dependent={"high": _above_low}),
+    "Reciprocal": Facts(BETWEEN_POSITIVE, dependent={"high": _above_low}),
     "LogNormal": _POSITIVE,
     "LogLogistic": _POSITIVE,
     "Chi": _POSITIVE,

@@ -4,7 +4,7 @@ from typing import Any
 
 from tensorflow_probability import distributions as tfd
 
-from tfvae.families.continuous import Erlang, F, Gompertz, Rayleigh, Reciprocal
+from tfvae.families.continuous import PERT, Erlang, F, GeneralizedPareto, Gompertz, Rayleigh, Reciprocal
 from tfvae.families.counts import DirichletMultinomial, Geometric, Multinomial
 from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
 from tfvae.families.facts import FACTS, Facts
@@ -17,7 +17,7 @@ FAMILIES: dict[str, type[tfd.Distribution]] = {
         *(Normal, MultivariateNormalDiagPlusLowRankCovariance, NormalMixture),
         *(Bernoulli, OneHotCategorical, Categorical, OrderedLogistic),
         *(Geometric, Multinomial, DirichletMultinomial),
-        *(Rayleigh, Reciprocal, Gompertz, Erlang, F),
+        *(Rayleigh, Reciprocal, Gompertz, Erlang, F, GeneralizedPareto, PERT),
     )
 }
 

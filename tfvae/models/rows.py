@@ -53,9 +53,7 @@ class RowShape:
     def observations(self, x: Any) -> tf.Tensor:
         """x as a uint8 or float32 tensor ``[N, *event_shape]``, or a ValueError that says what came."""
         mend = "reshape it, or give the likelihood another event_shape"
-        x = _shaped("x", _tensor("x", x), self.event_shape, mend)
-        if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
-            raise ValueError(f"x has dtype {x.dtype.name}, expected uint8 or a float.")
+        x = _shaped("x", _numbers("x", x, "uint8 or a float"), self.event_shape, mend)
         return x if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
 
     def condition(self, condition: Any, count: int | None = None) -> tf.Tensor | None:
@@ -75,7 +73,7 @@ class RowShape:
                 f"This model has a condition of shape {list(self.condition_shape)} for each row, but none came: pass "
                 '{"x": x, "condition": condition}, or condition= where there is such an argument.'
             )
-        condition = tf.cast(_tensor("condition", condition), tf.float32)
+        condition = tf.cast(_numbers("condition", condition, "numbers"), tf.float32)
         mend = "reshape it, or change the VAE's condition_shape"
         condition = _shaped("condition", condition, self.condition_shape, mend)
         if None not in (count, condition.shape[0]) and condition.shape[0] != count:
@@ -102,7 +100,15 @@ def _labels(given: Any) -> tf.Tensor:
     label = _shaped("label", _tensor("label", given), (), "give each row one class, -1 where it is unknown")
     if not label.dtype.is_integer:
         raise ValueError(f"label has dtype {label.dtype.name}, expected whole numbers, -1 where the class is unknown.")
-    return tf.cast(label, tf.int32)
+    return tf.saturate_cast(label, tf.int32)
+
+
+def _numbers(name: str, given: Any, expected: str) -> tf.Tensor:
+    """The given as a tensor of real numbers: to cast others would lose a part of them, or fail in other words."""
+    tensor = _tensor(name, given)
+    if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
+        raise ValueError(f"{name} has dtype {tensor.dtype.name}, expected {expected}.")
+    return tensor
 
 
 def _tensor(name: str, given: Any) -> tf.Tensor:

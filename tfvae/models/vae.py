@@ -282,7 +282,7 @@ class VAE(engine.UnsupervisedModel):
 
     def elbo(self, x: Any, num_samples: int = 1, seed: tf.Tensor | None = None) -> tf.Tensor:
         """The evidence lower bound of each row, ``[B]``, nats (equation 7 where KL is exact, else 6)."""
-        return objectives.elbo(self.terms(self.checked(x), num_samples, seed)).bound
+        return objectives.elbo(self.terms(self.batch(x), num_samples, seed)).bound
 
     def embed(self, x: Any, batch_size: int = 1024) -> np.ndarray:
         """Posterior means, NumPy ``[N, D]``, for any number of rows, given as to ``fit``."""
@@ -328,9 +328,11 @@ class VAE(engine.UnsupervisedModel):
 
     def _map(self, function: Callable, x: Any, shape: Any, batch_size: int) -> np.ndarray:
         if isinstance(x, tf.data.Dataset):
-            parts = [self._map(function, batch, shape, batch_size) for batch in x]
+            parts = [self._through(function, self.checked_element(batch).inputs, shape, batch_size) for batch in x]
             return np.concatenate([np.zeros([0, *shape], np.float32), *parts])
-        rows = self.checked(x)
+        return self._through(function, self.checked(x), shape, batch_size)
+
+    def _through(self, function: Callable, rows: dict[str, tf.Tensor], shape: Any, batch_size: int) -> np.ndarray:
         if batches.num_rows(rows) == 0:
             return np.zeros([0, *shape], np.float32)
         return map_rows(function, rows, batch_size)
@@ -340,35 +342,28 @@ class VAE(engine.UnsupervisedModel):
         return self._rows.prepare(inputs)
 
     def batch(self, rows: Any) -> Batch:
-        """Rows, prepared or not, as the networks see them."""
+        """Rows as the networks see them; outside of a program, once their values are those that the model scores."""
         if isinstance(rows, Batch):
             return rows
-        prepared = self.prepare(rows)
+        prepared = self.checked(rows)
         return Batch(**{**prepared, "x": self._floats(prepared["x"])})
 
     def check(self, inputs: dict[str, tf.Tensor]) -> None:
         """See ``UnsupervisedModel.check`` and ``observations.check``."""
         observations.check(self.likelihood, inputs["x"])
-        _judge_condition(self._broken_condition(inputs))
+        _judge_parts(*_broken_parts(inputs).numpy())
 
     def measure(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         """See ``UnsupervisedModel.measure`` and ``observations.extent``."""
-        broken = self._broken_condition(inputs)[tf.newaxis]
-        return tf.concat([observations.extent(self.likelihood, inputs["x"]), broken], axis=0)
+        return tf.concat([observations.extent(self.likelihood, inputs["x"]), _broken_parts(inputs)], axis=0)
 
     def judge(self, measured: np.ndarray) -> None:
         """See ``UnsupervisedModel.judge`` and ``observations.complaint``."""
-        *extent, broken_condition = measured.tolist()
+        *extent, condition, label = measured.tolist()
         problem = observations.complaint(self.likelihood, extent)
         if problem is not None:
             raise ValueError(problem)
-        _judge_condition(broken_condition)
-
-    def _broken_condition(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        """1 where the condition has a NaN, else 0."""
-        if "condition" not in inputs:
-            return tf.constant(0.0)
-        return 1.0 - tf.cast(tf.reduce_all(tf.math.is_finite(inputs["condition"])), tf.float32)
+        _judge_parts(condition, label)
 
     def checked(self, x: Any) -> dict[str, tf.Tensor]:
         """Rows as ``prepare`` gives them, once their values are those that the model scores.
@@ -377,7 +372,9 @@ class VAE(engine.UnsupervisedModel):
         their word.
         """
         if isinstance(x, tf.data.Dataset):
-            parts = [self.checked(batch) for batch in x]
+            parts = [self.checked_element(batch).inputs for batch in x]
+            if not parts:
+                raise ValueError("x has no rows: the dataset gives no batch.")
             return tf.nest.map_structure(lambda *leaves: tf.concat(leaves, axis=0), *parts)
         rows = self.prepare(x)
         if tf.executing_eagerly():
@@ -445,6 +442,15 @@ class VAE(engine.UnsupervisedModel):
 
         self.train_function = functools.update_wrapper(train, compiled)
 
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Keras's ``predict``: ``reconstruct`` of rows given as to ``fit``."""
+        batches.check_kind(x)
+        if batches.in_memory(x):
+            x = self.prepare(x) if keras_private.strategy(self) is None else self.checked(x)
+            if batches.num_rows(x) == 0:
+                return np.zeros([0, *self.event_shape], np.float32)
+        return super().predict(batches.of_tuples(x), *args, **kwargs)
+
     def make_predict_function(self, force: bool = False) -> None:
         if keras_private.strategy(self) is not None or self.run_eagerly:
             super().make_predict_function(force)
@@ -453,7 +459,9 @@ class VAE(engine.UnsupervisedModel):
 
     def _predict(self, inputs: list[Any]) -> tf.Tensor:
         rows = [self.checked_element(batch).inputs for batch in inputs]
-        return tf.concat([map_rows(self._reconstruct, one, one["x"].shape[0]) for one in rows], axis=0)
+        return tf.concat(
+            [self._through(self._reconstruct, one, self.event_shape, len(one["x"])) for one in rows], axis=0
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -476,9 +484,21 @@ def report(terms: Terms) -> dict[str, tf.Tensor]:
     return {"elbo": objectives.elbo(terms).bound, "log_likelihood": log_likelihood, "kl": terms.kl}
 
 
-def _judge_condition(broken: Any) -> None:
-    if broken:
+def _broken_parts(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+    """``[2]``: 1 where the condition has a NaN, and where a label is no class; else 0."""
+    broken, label = [tf.constant(False)] * 2, inputs.get("label")
+    if "condition" in inputs:
+        broken[0] = ~tf.reduce_all(tf.math.is_finite(inputs["condition"]))
+    if label is not None:
+        broken[1] = tf.reduce_any((label < -1) | (label == label.dtype.max))  # where a larger one was cut off
+    return tf.cast(tf.stack(broken), tf.float32)
+
+
+def _judge_parts(condition: float, label: float) -> None:
+    if condition:
         raise ValueError("condition holds NaN or infinite values: remove or repair those rows.")
+    if label:
+        raise ValueError("label holds numbers that are no class: expected 0, 1, 2, ..., and -1 where it is unknown.")
 
 
 def _check_prior_is_one(prior: Any) -> None:
