@@ -40,7 +40,7 @@ from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
 from .embedding.parquet_parts import ParquetPart, read_part
 from .embedding.saved_models import choose_score, choose_signature, find_model
 from .errors import PipelineError
-from .inputs import open_input
+from .inputs import Fields, open_input, prepared_fields
 from .inputs.base import BlockReference, Rows
 from .jobs import metrics
 from .jobs.commits import Output, Unit
@@ -59,6 +59,9 @@ def run(
     column: str = contract.X,
     condition: str | None = None,
     keep: Sequence[str] = (),
+    no_header: bool = False,
+    drop: Sequence[str] = (),
+    prepared_with: str | None = None,
     batch_size: int = BATCH_SIZE,
     signature: str | None = None,
     stddev: bool = False,
@@ -84,6 +87,10 @@ def run(
             holds the condition for a model that takes one; of other inputs the label.
         keep: Columns of Parquet or features of TFRecord files that the output takes over; of other inputs the label, of
             CSV files by the name of its column, which is then no part of the observation.
+        no_header: The first line of a CSV file is a row; its columns are called by their numbers, from 0.
+        drop: Columns of a CSV file that are no part of the observation.
+        prepared_with: A prepared dataset: the input is taken as its raw data were, with its names of columns and its
+            categories. Options that are given too go before its own.
         batch_size: Most rows in one call of the model. The result does not depend on it beyond rounding.
         signature: Which signature; by default ``embed_uint8`` for bytes, ``embed`` for floats and
             ``embed_image_bytes`` for encoded images.
@@ -115,7 +122,10 @@ def run(
             raise PipelineError(f"{name} is {value}, expected {least} or more")
     taken = list(dict.fromkeys([*keep, *([condition] if condition else [])]))
     version = find_model(storage.absolute(model), trust_model)
-    dataset = open_input(input, key, column, taken)
+    fields = Fields(no_header=no_header or None, drop=tuple(drop) or None)
+    if prepared_with:
+        fields = fields.over(prepared_fields(storage.absolute(prepared_with)))
+    dataset = open_input(input, key, column, taken, fields)
     chosen = choose_signature(version, dataset, signature, stddev, condition)
     target, lists = Output(storage.absolute(output)), "_work/plan"
     dataset = dataset.fitted(chosen.shape, chosen.dtype).listed_in(target.file(*lists.split("/")))
@@ -129,6 +139,7 @@ def run(
         "column": column,
         "keep": list(keep),
         **({"condition": condition} if condition else {}),
+        **fields.given(),
     }
     observation = {"shape": list(dataset.shape or ()), "dtype": dataset.dtype}
     checksums = {block.file: dataset.checksums[block.file] for block in blocks}

@@ -55,6 +55,9 @@ def run(
     label: str | None = None,
     shape: Sequence[int] | None = None,
     dtype: Literal["uint8", "float32"] | None = None,
+    no_header: bool = False,
+    drop: Sequence[str] = (),
+    categories: Sequence[str] = (),
     deduplicate: bool = False,
     overwrite: bool = False,
     beam_args: Sequence[str] = (),
@@ -73,8 +76,13 @@ def run(
         key: Column or feature with the key of a row; by default ``key``, where there is one.
         column: Column or feature with the observation; by default ``x``.
         label: Column or feature with the class; by default ``label``, where there is one.
-        shape: Shape of an observation that is stored as raw bytes or as a list.
-        dtype: Type of an observation that is stored as raw bytes; by default uint8.
+        shape: Shape of an observation that is stored as raw bytes, as a list or as the columns of a CSV file.
+        dtype: Type of an observation that is stored as raw bytes; by default uint8. Of the columns of a CSV file by
+            default float32, uint8 where they are pixels.
+        no_header: The first line of a CSV file is a row; its columns are called by their numbers, from 0.
+        drop: Columns of a CSV file that are no part of the observation.
+        categories: Columns of a CSV file that hold words: each makes a number for every word in it, 1 for the row's
+            own and else 0. The words are kept in the manifest, for ``pipelines.embed --prepared-with``.
         deduplicate: Keep of rows with equal observations the first in the order of the source, whatever its key and its
             split. Every row is read twice for it; see ``pipelines.dataset.equal_rows``.
         overwrite: Replace what another job, or this one, wrote to ``output``.
@@ -90,7 +98,8 @@ def run(
     """
     started = time.monotonic()
     _check_options(test_fraction, validation_fraction, rows_per_shard, max_pixels)
-    fields = Fields(key, column, label, None if shape is None else tuple(shape), dtype)
+    table = (no_header or None, tuple(drop) or None, tuple(categories) or None)
+    fields = Fields(key, column, label, None if shape is None else tuple(shape), dtype, *table)
     reader = make_source(source, storage.absolute(input) if input else None, max_pixels, fields)
     plan = reader.plan().without_repeated_keys()
     listing = [list(entry) for entry in sorted(plan.inputs)]
@@ -104,7 +113,7 @@ def run(
         **({"deduplicate": True} if deduplicate else {}),
     }
     bad = [dataclasses.asdict(row) for row in plan.rejected]
-    fingerprint = storage.fingerprint([KIND, listing, settings, dataclasses.asdict(plan.schema), bad])
+    fingerprint = storage.fingerprint([KIND, listing, settings, plan.schema.to_json(), bad])
     shards = plan_shards(plan, test_fraction, validation_fraction, rows_per_shard)
     units = [shard_unit(reader, plan, shard, fingerprint) for shard in shards]
     target = Output(storage.absolute(output))
@@ -120,7 +129,8 @@ def run(
             job.run_units(units, beam.ParDo(WriteShard(target, reader, plan.schema)))
         records = job.verify()
         files = _write_beside(target, reader.name, plan, units, records)
-        summary = job.finish({"options": settings, "inputs": _inputs(plan)}, files, records, plan.rejected)
+        entries = {"options": settings, "inputs": _inputs(plan), "columns": plan.schema.columns}
+        summary = job.finish(entries, files, records, plan.rejected)
         return dataclasses.replace(summary, hidden=plan.hidden)
 
 

@@ -11,14 +11,16 @@ import contextlib
 import fcntl
 import glob
 import hashlib
+import io
 import json
+import mmap
 import os
 import statistics
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from .errors import PipelineError
 
@@ -165,6 +167,18 @@ def read(path: str) -> bytes:
     """All bytes of a file."""
     with open_to_read(path, 0) as file:
         return file.read()
+
+
+def map_file(path: str) -> BinaryIO:
+    """A file to read whose bytes are mapped, so that a seek costs nothing.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:  # which cannot be mapped
+            return io.BytesIO()
+        return cast(BinaryIO, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def map_array(path: str) -> Any:

@@ -10,17 +10,20 @@ from collections.abc import Sequence
 
 from .. import contract, storage
 from ..errors import PipelineError
-from ..formats import archives
+from ..formats import archives, csv_text
 from ..formats import images as image_files
 from ..formats import tfrecords as record_files
 from ..formats.files import Found, files_with_suffix, has_suffix
+from ..sources.base import Fields
 from ..sources.images import Images
 from .base import Rows
 from .images import open_images
-from .listed import Listed, open_listed
+from .listed import open_listed
 from .parquet import open_parquet
-from .prepared import open_prepared
+from .prepared import open_prepared, prepared_fields
 from .tfrecords import open_tfrecords
+
+__all__ = ["Fields", "open_input", "prepared_fields"]
 
 RESERVED = (contract.KEY, *contract.OUTPUTS[contract.EMBED], contract.ROW_SCORE)
 # What a file is, by its name; where a user names other files, by their first bytes.
@@ -29,7 +32,7 @@ _SUFFIXES = {
     "TFRecord": record_files.SUFFIXES,
     "images": image_files.SUFFIXES,
     "archives": archives.SUFFIXES,
-    "CSV": (".csv",),
+    "CSV": csv_text.SUFFIXES,
     "npy": (".npy",),
     "npz": (".npz",),
     "IDX": ("-ubyte", "-ubyte.gz"),
@@ -38,7 +41,13 @@ _LISTED = {"archives": "images", "CSV": "csv", "npy": "npy", "npz": "npz", "IDX"
 _KINDS = "Parquet, TFRecord, CSV, npy, npz, IDX, image or archive files"
 
 
-def open_input(path: str, key: str = contract.KEY, column: str = contract.X, keep: Sequence[str] = ()) -> Rows:
+def open_input(
+    path: str,
+    key: str = contract.KEY,
+    column: str = contract.X,
+    keep: Sequence[str] = (),
+    fields: Fields | None = None,
+) -> Rows:
     """The rows of a prepared dataset, of files of one kind, of ``digits`` or of ``tfds:NAME``.
 
     Args:
@@ -47,6 +56,7 @@ def open_input(path: str, key: str = contract.KEY, column: str = contract.X, kee
         key: Column of CSV or Parquet files, or feature of TFRecord files, with the key.
         column: Column of Parquet files, or feature of TFRecord files, with the observation.
         keep: The same that the output takes over; other inputs can keep their label.
+        fields: What else is known of the columns; ``key`` and ``column`` are taken from there where they are not given.
 
     Raises:
         PipelineError: There is nothing of the kind, or it lacks a column.
@@ -54,9 +64,12 @@ def open_input(path: str, key: str = contract.KEY, column: str = contract.X, kee
     for name in keep:
         if name in RESERVED:
             raise PipelineError(f"column {name!r} cannot be kept: the output has one of its own by that name")
+    fields = fields or Fields()
+    key = fields.key or key if key == contract.KEY else key
+    column = fields.column or column if column == contract.X else column
     named = (key, column) != (contract.KEY, contract.X)
     if path.startswith("tfds:") or (path == "digits" and not storage.exists(path)):
-        return _listed(path, None, key, column, keep)
+        return open_listed(path, None, key, column, tuple(keep), fields)
     path = storage.absolute(path)
     if storage.is_folder(path) and (storage.exists(os.path.join(path, contract.DATASET_INFO)) or _is_unfinished(path)):
         if named:
@@ -66,7 +79,16 @@ def open_input(path: str, key: str = contract.KEY, column: str = contract.X, kee
         raise PipelineError(f"{path} is not there: expected a prepared dataset, or {_KINDS}")
     kind = _kind(path)
     if kind in _LISTED:
-        return _listed(_LISTED[kind], path, key, column, keep)
+        return open_listed(_LISTED[kind], path, key, column, tuple(keep), fields)
+    if fields.columns:
+        raise PipelineError(
+            f"{path} names {kind} files, expected a CSV file, as --prepared-with was made from: leave it out"
+        )
+    for option in ("no_header", "drop"):
+        if option in fields.given():
+            raise PipelineError(
+                f"{path} names {kind} files, for which --{option.replace('_', '-')} says nothing: leave it out"
+            )
     if kind == "images":
         if named or keep:
             raise PipelineError(f"{path} names images, which have no columns: leave the column options out")
@@ -79,10 +101,6 @@ def open_input(path: str, key: str = contract.KEY, column: str = contract.X, kee
     if not found.files:
         found = files_with_suffix(path, ("",))
     return (open_parquet if kind == "Parquet" else open_tfrecords)(path, found, key, column, tuple(keep))
-
-
-def _listed(kind: str, path: str | None, key: str, column: str, keep: Sequence[str]) -> Listed:
-    return open_listed(kind, path, key, column, tuple(keep))
 
 
 def _is_unfinished(path: str) -> bool:

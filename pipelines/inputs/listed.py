@@ -139,7 +139,9 @@ def _name(block: BlockReference) -> str:
     return f"{block.split}-{block.first:012d}"
 
 
-def open_listed(kind: str, path: str | None, key: str, column: str, keep: tuple[str, ...]) -> Listed:
+def open_listed(
+    kind: str, path: str | None, key: str, column: str, keep: tuple[str, ...], known: Fields | None = None
+) -> Listed:
     """The rows of a source, planned.
 
     Args:
@@ -147,6 +149,7 @@ def open_listed(kind: str, path: str | None, key: str, column: str, keep: tuple[
         path: As its ``--input``.
         key, column: Names that the user gave, or those of the contract.
         keep: At most one name, of the label.
+        known: What else is known of the fields.
 
     Raises:
         PipelineError: See ``make_source`` and ``Source.plan``; or there is no such label.
@@ -156,11 +159,12 @@ def open_listed(kind: str, path: str | None, key: str, column: str, keep: tuple[
     if len(keep) > 1 or (keep and keep[0] != contract.LABEL and label is None):
         raise PipelineError(f"{path or kind} has at most a label to keep, not {list(keep)}")
     fields = Fields(key if key != contract.KEY else None, column if column != contract.X else None, label)
+    fields = fields.over(known or Fields())
     source = make_source(kind, path, fields=fields)
     plan = source.plan().without_repeated_keys()
     if keep and plan.schema.labels is None:
         raise PipelineError(f"{path or kind} has no labels to keep")
-    content = [[list(entry) for entry in sorted(plan.inputs)], dataclasses.asdict(plan.schema)]
+    content = [[list(entry) for entry in sorted(plan.inputs)], plan.schema.to_json()]
     checksum = storage.fingerprint([content, [dataclasses.asdict(row) for row in plan.rejected]])
     checksums = dict.fromkeys(plan.rows["file"].unique().to_pylist(), checksum)
     schema = plan.schema

@@ -11,6 +11,7 @@ from typing import Any
 from .. import contract, storage
 from ..errors import PipelineError
 from ..formats import tfrecords
+from ..sources.base import Fields
 from .base import Block, BlockReference, Rows, block_rows, unknown_split
 from .examples import Features, parse
 
@@ -60,6 +61,32 @@ class Prepared(Rows):
         except OSError as error:
             raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
         yield parse(block.file, block.first, serialized, self.features, self.shape or (), self.dtype)
+
+
+def prepared_fields(path: str) -> Fields:
+    """How the fields of a prepared dataset's raw data were called, and what its columns held.
+
+    Raises:
+        PipelineError: It is no complete prepared dataset.
+
+    Example:
+        >>> from tfvae.pipelines import preprocess
+        >>> with open("rows.csv", "w") as file:
+        ...     _ = file.write("height,colour\\n1.8,red\\n1.7,blue\\n1.9,red\\n")
+        >>> _ = preprocess.run("csv", "rows.csv", "prepared/rows", test_fraction=0, categories=["colour"])
+        >>> prepared_fields("prepared/rows").columns
+        (('height', None), ('colour', ('blue', 'red')))
+    """
+    manifest = os.path.join(path, contract.MANIFEST)
+    if not storage.exists(manifest) or (found := storage.read_json(manifest)).get("kind") != "prepared":
+        raise PipelineError(f"{path} is no complete prepared dataset (no {contract.MANIFEST} of one): prepare it first")
+    try:
+        given: dict[str, Any] = {field.name: found["options"].get(field.name) for field in dataclasses.fields(Fields)}
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        columns = [(str(name), words and tuple(map(str, words))) for name, words in found.get("columns") or ()]
+        return Fields(**{**given, "columns": tuple(columns) or None})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PipelineError(f"{manifest} does not say how the dataset was prepared: prepare it again") from error
 
 
 def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ..errors import PipelineError, RowError
 from ..formats.arrays import finite_rows
-from .plan import Plan, Schema, texts
+from .plan import Column, Plan, Schema, texts
 
 MAX_PIXELS = 1 << 26
 
@@ -26,6 +26,10 @@ class Fields:
         label: Column or feature with the class.
         shape: An observation's shape.
         dtype: What an observation that is raw bytes holds, ``uint8`` or ``float32``.
+        no_header: True where a table has no names of columns.
+        drop: Columns that are no part of the observation.
+        categories: Columns of words that are.
+        columns: The columns that the table must have: see ``Schema.columns``.
     """
 
     key: str | None = None
@@ -33,6 +37,14 @@ class Fields:
     label: str | None = None
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
+    no_header: bool | None = None
+    drop: tuple[str, ...] | None = None
+    categories: tuple[str, ...] | None = None
+    columns: tuple[Column, ...] | None = None
+
+    def over(self, other: "Fields") -> "Fields":
+        """These, and what they leave open as in ``other``."""
+        return dataclasses.replace(other, **self.given())
 
     def given(self) -> dict[str, Any]:
         """Those that are not None, by name.
@@ -94,7 +106,7 @@ class Source(abc.ABC):
         self.fields = fields or Fields()
         for name in self.fields.given():
             if name not in self.takes:
-                raise PipelineError(f"source {kind} has no use for --{name}: leave it out")
+                raise PipelineError(f"source {kind} has no use for --{name.replace('_', '-')}: leave it out")
 
     @property
     def name(self) -> str:

@@ -1,204 +1,277 @@
 """CSV files: numbers in columns, a key and a label among them."""
 
-import csv
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from .. import contract, storage
+from .. import contract
 from ..errors import PipelineError, RowError
+from ..formats.csv_blocks import LONGEST_LINE, line_starts, lines_at, read_block
+from ..formats.csv_text import SUFFIXES, open_csv, read_header, read_rows
 from ..formats.files import find_files, root_of
-from .base import Opened, RowSource
+from .base import Batch, Opened, RowSource, Source, good_rows
+from .csv_columns import Columns, text
 from .plan import MAX_CLASSES, Plan, Schema, class_names, describe
 from .table_rows import Classes, ClassIndex, TableRows
 
-_MAX_ROW_BYTES = 16 << 20
-_BLOCK_ROWS = 1 << 14  # that are planned together
-_BOM = b"\xef\xbb\xbf"
+_LARGEST, _SMALLEST, _FACTOR = 8 << 20, 16 << 10, 8  # bytes of a block, which shrinks where the text is not plain
+_MAX_CATEGORIES = 1000
+_SAMPLE = 100  # rows that show whether a column holds words
 
 
 class Csv(RowSource):
-    """A CSV file, a folder of them, or a pattern: UTF-8, commas, and a header that names the columns.
+    """A CSV file, a folder of them, or a pattern: UTF-8, commas, gzip or not, and a header that names the columns.
 
     ``key`` names the column with the key; without it that is ``key``, and where there is no such column, ``FILE:ROW``
     by the number of the row. ``label`` likewise: whole numbers from 0 up in every row are classes by number, anything
-    else by name. All other columns, in the order of the file, make ``x``, a vector of float32; files must agree on
-    their columns. A row with a cell that is empty or no number, or with more or fewer cells than the header, is
-    rejected. The position of a row is the byte where it begins.
+    else by name. All other columns but those in ``drop``, in the order of the file, make ``x``, a vector of float32;
+    a column in ``categories`` holds words and makes a number for each of them, 1 for the row's own and else 0. Columns
+    called ``pixel0``, ``pixel1`` ... that make a square are a grey picture of uint8; ``shape`` and ``dtype`` say
+    otherwise. With ``no_header`` the first line is a row and the columns are called by their numbers, from 0.
+
+    Files must agree on their columns. A row with a cell that is empty or no number, or with more or fewer cells than
+    the header, is rejected. The position of a row is the byte where it begins, of the unpacked content.
     """
 
-    takes = ("key", "label")
+    takes = ("key", "label", "shape", "dtype", "no_header", "drop", "categories", "columns")
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""
-        found = find_files(self.input_path, (".csv",))
+        found = find_files(self.input_path, SUFFIXES)
         rows, classes = TableRows(), Classes()
-        first: list[str] = []
+        first: tuple[str, ...] = ()
+        words: list[set[str]] = [set() for _ in self.fields.categories or ()]
         for file in found.files:
             path = found.path(file)
-            with _open(path) as stream:
-                names = _header(stream, path)
-                first = first or names
-                if names != first:
+            with open_csv(path) as stream:
+                columns = self._columns(stream, path)
+                first = first or columns.names
+                if columns.names != first:
                     raise PipelineError(f"{path} and {found.files[0]} have different columns: take them apart")
-                self._add(rows, classes, file, names, _rows(stream, path))
-        _, label, values = self._columns(first)
-        if not values:
-            raise PipelineError(f"{self.input_path} has the columns {first}, expected some with numbers beside them")
-        labels = None if label is None else _by_number(classes.names(self.input_path))
-        schema = Schema((len(values),), "float32", labels)
+                start = stream.tell()
+                columns.refuse_text(path, (cells for _, cells in itertools.islice(read_rows(stream, path), _SAMPLE)))
+                self._add(rows, classes, words, file, columns, _blocks(stream, path, start, columns))
+        schema = self._schema(columns, classes, words)
         return rows.plan(schema, [describe(found.path(file), found.root) for file in found.files], found.hidden)
+
+    def _columns(self, stream: BinaryIO, path: str) -> Columns:
+        fields = self.fields
+        named = [fields.key, fields.label, *(fields.drop or ()), *(fields.categories or ())]
+        known = [contract.KEY, contract.LABEL, *(name for name in named if name), *(c[0] for c in fields.columns or ())]
+        names = read_header(stream, path, known, no_header=bool(fields.no_header))
+        return Columns.of(path, names, fields)
+
+    def _schema(self, columns: Columns, classes: Classes, words: Sequence[set[str]]) -> Schema:
+        made = columns.schema([sorted(found) for found in words])
+        if self.fields.columns:
+            names = [name for name, _ in self.fields.columns]
+            if names != [name for name, _ in made]:
+                had = [name for name, _ in made]
+                raise PipelineError(f"{self.input_path} has the columns {had[:20]}, expected {names[:20]}")
+            made = self.fields.columns
+        width = sum(1 if categories is None else len(categories) for _, categories in made)
+        labels = None if columns.label is None else _by_number(classes.names(self.input_path))
+        return Schema(*columns.layout(self.input_path, self.fields, width), labels, made)
+
+    def _add(
+        self,
+        rows: TableRows,
+        classes: Classes,
+        words: Sequence[set[str]],
+        file: str,
+        columns: Columns,
+        blocks: Iterator["_Texts"],
+    ) -> None:
+        """Takes what the plan needs of a file's rows."""
+        first = 0
+        for block in blocks:
+            cells = dict(zip(columns.texts, block.cells, strict=True))
+            good = [row for row in range(len(block.positions)) if row not in block.reasons] if block.reasons else None
+            numbers = range(first, first + len(block.positions))
+            own = None if columns.key is None else cells[columns.key]
+            keys = [f"{file}:{row}" for row in numbers] if own is None else [key or None for key in own]
+            rows.add(file, keys, block.positions, block.reasons)
+            if columns.label is not None:
+                classes.add(_distinct(cells[columns.label], good))
+            for column, found in zip(columns.categories, words, strict=True):
+                found |= _distinct(cells[column], good)
+                if len(found) > _MAX_CATEGORIES:
+                    raise PipelineError(
+                        f"column {columns.names[column]!r} of {file} has more than {_MAX_CATEGORIES} categories: "
+                        "take it for the --key, or --drop it"
+                    )
+            first += len(block.positions)
+
+    def read(self, file: str, positions: np.ndarray, schema: Schema) -> Batch:
+        """See ``Source.read``: what Arrow reads plainly, and the other rows one by one."""
+        x = np.zeros([len(positions), *schema.shape], schema.dtype)
+        labels = np.zeros(len(positions), np.int64)
+        doubtful = np.ones(len(positions), bool)
+        path = self._path(file)
+        with open_csv(path) as header, open_csv(path, mapped=True) as stream:
+            columns = self._columns(header, path)
+            first, step = 0, len(positions)
+            while first < len(positions):
+                some = slice(first, first + step)
+                block = _plain_values(lines_at(stream, positions[some]), len(positions[some]), columns, schema)
+                if block is None and step > 64:
+                    step = step // _FACTOR
+                    continue
+                if block is not None:
+                    x[some], labels[some], doubtful[some] = block
+                    step *= _FACTOR
+                first = some.stop
+        left = np.flatnonzero(doubtful)
+        exact = super().read(file, positions[left], schema)
+        x[left[exact.good]] = exact.x
+        if exact.labels is not None:
+            labels[left[exact.good]] = exact.labels
+        reasons = {int(left[row]): reason for row, reason in exact.reasons.items()}
+        return good_rows(x, None if schema.labels is None else labels, reasons)
+
+    def read_rows(self, rows: pa.Table, schema: Schema) -> Batch:
+        """See ``Source.read_rows``: the rows of a file are read together."""
+        return Source.read_rows(self, rows, schema)
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is the offset of a row."""
-        path = os.path.join(root_of(self.input_path), *file.split("/"))
-        stream = _open(path)
-        names = _header(stream, path)
-        _, label, values = self._columns(names)
-        index = ClassIndex(schema.labels)
+        path = self._path(file)
+        stream = open_csv(path)
+        columns, index = self._columns(stream, path), ClassIndex(schema.labels)
 
         def row(position: int) -> tuple[np.ndarray, int | None]:
             stream.seek(position)
-            _, cells = next(_rows(stream, path), (0, []))
-            if len(cells) != len(names):
-                raise PipelineError(f"{path} has no row of {len(names)} cells at byte {position}: it has changed")
-            x = _numbers([cells[column] for column in values], [names[column] for column in values])
-            return x, None if label is None else index.of(cells[label])
+            _, cells = next(read_rows(stream, path), (0, []))
+            if len(cells) != len(columns.names):
+                raise PipelineError(
+                    f"{path} has no row of {len(columns.names)} cells at byte {position}: it has changed"
+                )
+            x = columns.encode(cells, schema.columns or (), schema.dtype).reshape(schema.shape)
+            return x, None if columns.label is None else index.of(cells[columns.label])
 
         return row
 
-    def _columns(self, names: Sequence[str]) -> tuple[int | None, int | None, list[int]]:
-        """The numbers of the columns with the key, the label and the values."""
-        special = []
-        for given, default in ((self.fields.key, contract.KEY), (self.fields.label, contract.LABEL)):
-            if given and given not in names:
-                raise PipelineError(f"{self.input_path} has no column {given!r}, expected one of {list(names)[:20]}")
-            name = given or default
-            special.append(names.index(name) if name in names else None)
-        return special[0], special[1], [column for column in range(len(names)) if column not in special]
-
-    def _add(
-        self, rows: TableRows, classes: Classes, file: str, names: list[str], content: Iterator[tuple[int, list[str]]]
-    ) -> None:
-        key, label, _ = self._columns(names)
-        for first in itertools.count(0, _BLOCK_ROWS):
-            block = list(itertools.islice(content, _BLOCK_ROWS))
-            keys: list[str | None] = []
-            reasons: dict[int, str] = {}
-            for row, (_, cells) in enumerate(block):
-                keys.append(f"{file}:{first + row}" if key is None else None)
-                try:
-                    if len(cells) != len(names):
-                        raise RowError(f"{len(cells)} cells, expected {len(names)}")
-                    if key is not None:
-                        keys[row] = _text(cells[key], "key")
-                    if label is not None:
-                        classes.add([_text(cells[label], "label")])
-                except RowError as error:
-                    reasons[row] = str(error)
-            rows.add(file, keys, [offset for offset, _ in block], reasons)
-            if len(block) < _BLOCK_ROWS:
-                return
+    def _path(self, file: str) -> str:
+        return os.path.join(root_of(self.input_path), *file.split("/"))
 
 
-def _open(path: str) -> BinaryIO:
-    try:
-        return storage.open_to_read(path)
-    except OSError as error:
-        raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
+class _Texts(NamedTuple):
+    """Rows on the driver: where each begins, the cells of each column of text, and why some rows are bad."""
+
+    positions: np.ndarray
+    cells: list[list[str]]
+    reasons: dict[int, str]
 
 
-def _header(stream: BinaryIO, path: str) -> list[str]:
-    """The names of the columns, from the front of a file."""
-    begin = stream.read(len(_BOM))
-    if begin[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise PipelineError(f"{path} is UTF-16, expected UTF-8: save it as such")
-    stream.seek(len(_BOM) if begin == _BOM else 0)
-    rows = _rows(stream, path)
-    names = next(rows, (0, []))[1]
-    doubtful = [name for name in names if not name.strip() or not _is_utf8(name) or names.count(name) > 1]
-    if not names or doubtful:
-        what = f"the columns {doubtful[:5]!a}, which are no names, or not different ones" if names else "no header"
-        raise PipelineError(f"{path} has {what}: give every column a name in the first line")
-    return names
-
-
-class _Lines:
-    """The lines of a file, and how far they have been read."""
-
-    def __init__(self, stream: BinaryIO, path: str):
-        self.offset = self.start = stream.tell()
-        self._stream, self._path = stream, path
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = self._stream.readline(_MAX_ROW_BYTES)
-        self.offset += len(line)
-        if self.offset - self.start >= _MAX_ROW_BYTES:
-            raise PipelineError(f"{self._path} has a row of more than {_MAX_ROW_BYTES} bytes at byte {self.start}")
-        if not line:
-            raise StopIteration
-        return line.decode("utf-8", "surrogateescape")
-
-
-def _rows(stream: BinaryIO, path: str) -> Iterator[tuple[int, list[str]]]:
-    """Where each row begins, and its cells; lines without any are passed over. A quoted cell may hold line breaks."""
-    lines = _Lines(stream, path)
-    reader = csv.reader(lines, strict=True)
+def _blocks(stream: BinaryIO, path: str, start: int, columns: Columns) -> Iterator[_Texts]:
+    """The rows from an offset on, by blocks that shrink where a row is not plainly a line."""
+    size = _LARGEST
     while True:
-        lines.start = lines.offset
-        try:
-            cells = next(reader)
-        except StopIteration:
+        stream.seek(start)
+        lines = stream.read(size)
+        lines += stream.readline(LONGEST_LINE + 1) if lines and not lines.endswith(b"\n") else b""
+        if not lines:
             return
-        except csv.Error as error:
-            raise PipelineError(f"{path} cannot be read at byte {lines.start}: {error}; mend its quotes") from error
-        if cells:
-            yield lines.start, cells
+        block = _plain_texts(lines, start, columns)
+        if block is None and size > _SMALLEST:
+            size = max(_SMALLEST, size // _FACTOR)
+            continue
+        if block is None:
+            stream.seek(start)
+            block, start = _exact_texts(stream, path, start + len(lines), columns)
+        else:
+            start, size = start + len(lines), min(_LARGEST, size * _FACTOR)
+        yield block
 
 
-def _numbers(cells: Sequence[str], names: Sequence[str]) -> np.ndarray:
+def _plain_texts(lines: bytes, start: int, columns: Columns) -> _Texts | None:
+    starts = line_starts(lines)
+    table = None if starts is None else read_block(lines, len(columns.names), [], list(columns.texts))
+    if starts is None or table is None or len(table) != len(starts):
+        return None
+    cells = [table[str(column)].to_pylist() for column in columns.texts]
+    reasons: dict[int, str] = {}
+    for what, column in zip(columns.texts.values(), cells, strict=True):
+        if "" in column:
+            for row in (row for row, cell in enumerate(column) if not cell):
+                reasons.setdefault(row, _why_no_text("", what))
+    return _Texts(starts + start, cells, reasons)
+
+
+def _why_no_text(cell: str, what: str) -> str:
     try:
-        _refuse_odd("".join(cells))
-        values = list(map(float, cells))
-    except ValueError:
-        name, cell = next(pair for pair in zip(names, cells, strict=True) if not _is_number(pair[1]))
-        what = f"{cell[:50]!a}, expected a number" if cell.strip() else "empty"
-        raise RowError(f"column {name!r} is {what}") from None
-    with np.errstate(over="ignore"):  # a number beyond float32 becomes inf, which is rejected
-        return np.array(values).astype(np.float32)
+        text(cell, what)
+    except RowError as error:
+        return str(error)
+    return ""
 
 
-def _refuse_odd(text: str) -> None:
-    """Python's float would take 1_000, and the digits of other scripts."""
-    if "_" in text or not text.isascii():
-        raise ValueError(text)
+def _exact_texts(stream: BinaryIO, path: str, end: int, columns: Columns) -> tuple[_Texts, int]:
+    """The rows that begin before ``end``, and where the next one does."""
+    block = _Texts(np.zeros(0, np.int64), [[] for _ in columns.texts], {})
+    positions: list[int] = []
+    for position, cells in read_rows(stream, path):
+        if position >= end:
+            return block._replace(positions=np.array(positions, np.int64)), position
+        row = len(positions)
+        positions.append(position)
+        whole = len(cells) == len(columns.names)
+        if not whole:
+            block.reasons[row] = f"{len(cells)} cells, expected {len(columns.names)}"
+        for (column, what), found in zip(columns.texts.items(), block.cells, strict=True):
+            cell = cells[column] if whole else ""
+            found.append(cell)
+            if whole and (why := _why_no_text(cell, what)):
+                block.reasons.setdefault(row, why)
+                found[-1] = ""
+    return block._replace(positions=np.array(positions, np.int64)), stream.tell()
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        _refuse_odd(cell)
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _distinct(cells: Sequence[str], good: Sequence[int] | None) -> set[str]:
+    return set(cells) if good is None else {cells[row] for row in good}
 
 
-def _text(cell: str, what: str) -> str:
-    if not cell:
-        raise RowError(f"the {what} is empty")
-    if not _is_utf8(cell):
-        raise RowError(f"the {what} is not UTF-8")
-    return cell
+def _plain_values(
+    lines: bytes, rows: int, columns: Columns, schema: Schema
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Observations, labels and which rows must be read exactly, of lines that are plain; else None."""
+    starts = line_starts(lines)
+    texts = [i for i in columns.texts if i != columns.key]
+    table = None if starts is None else read_block(lines, len(columns.names), columns.numbers, texts)
+    if starts is None or table is None or not len(table) == len(starts) == rows:
+        return None
+    doubtful = np.zeros(rows, bool)
+    values = []
+    for i, (_, categories) in zip(columns.values, schema.columns or (), strict=True):
+        if categories is None:
+            values.append(table[str(i)].to_numpy()[None])
+            continue
+        index = _indices(table[str(i)], categories)
+        doubtful |= index < 0
+        values.append(index == np.arange(len(categories))[:, None])
+    x = np.concatenate(values).T
+    if schema.dtype == "uint8":
+        with np.errstate(invalid="ignore"):
+            doubtful |= ~((x >= 0) & (x <= 255) & (x == np.floor(x))).all(axis=1)
+        x = np.where(doubtful[:, None], 0, x)
+    with np.errstate(over="ignore"):
+        x = np.ascontiguousarray(x, schema.dtype)
+    doubtful |= ~np.isfinite(x).all(axis=1)
+    labels = np.zeros(rows, np.int64)
+    if schema.labels and columns.label is not None:
+        labels = _indices(table[str(columns.label)], schema.labels)
+        doubtful |= labels < 0
+    return x.reshape(rows, *schema.shape), labels, doubtful
 
 
-def _is_utf8(cell: str) -> bool:
-    return not any(0xDC80 <= ord(letter) <= 0xDCFF for letter in cell)
+def _indices(column: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:
+    """The number of each cell among the names, -1 for none of them."""
+    return pc.fill_null(pc.index_in(column, pa.array(names, pa.string())), -1).to_numpy().astype(np.int64)
 
 
 def _by_number(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,13 +26,30 @@ class Input(NamedTuple):
     sha256: str
 
 
+Column = tuple[str, tuple[str, ...] | None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What every row looks like: shape and dtype of ``x``, and the names of the labels or None."""
+    """What every row looks like.
+
+    Attributes:
+        shape: The shape of ``x``.
+        dtype: The dtype of ``x``.
+        labels: The names of the classes, or None.
+        columns: The columns of a table that make ``x``: a name, and None for numbers or the categories of a column of
+            words, which is one number for each of them, 1 for the row's own.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     labels: tuple[str, ...] | None
+    columns: tuple[Column, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; ``columns`` where there are such."""
+        value = dataclasses.asdict(self)
+        return value if self.columns is not None else {name: value[name] for name in ("shape", "dtype", "labels")}
 
 
 @dataclasses.dataclass(frozen=True)

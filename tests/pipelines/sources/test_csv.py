@@ -1,6 +1,7 @@
 """CSV as a source: the numbers that were written, whatever the quotes and line ends; every bad row by itself."""
 
 import csv
+import gzip
 
 import numpy as np
 import pyarrow.csv
@@ -8,9 +9,15 @@ import pytest
 
 from pipelines import preprocess
 from pipelines.errors import PipelineError
+from pipelines.inputs import open_input
+from pipelines.inputs.prepared import prepared_fields
+from pipelines.jobs.commits import Output
 from pipelines.sources import Fields, make_source
+from pipelines.sources.csv_columns import Columns
 
 from ..conftest import column, read_all, read_dataset, rejections
+
+encode = Columns.encode
 
 
 def source(path, **fields):
@@ -45,6 +52,61 @@ def test_what_was_written_and_what_arrow_reads(tmp_path, line_end, encoding, quo
     batch = reader.read_rows(plan.rows.take(chosen), plan.schema)
     np.testing.assert_array_equal(batch.x, x[chosen].astype(np.float32))
     np.testing.assert_array_equal(batch.labels, chosen % 3)
+
+
+CELLS = (
+    *("1", "-2.5", " 3 ", "\t4", "+5", "1e39", "-1e400", "4.9e-324", "1e-400", "0.1000000000000000055511151231257827"),
+    *("", " ", "nan", "nan(1)", "inf", "-", "?", "NA", "1_0", "0x1", "1.", ".5", "1e", "１", "x", '"7"', '"8,1"', '"9'),
+    *('"a\nb"', '"a""b"', 'a"b', '""', '"c"\r', "\0", "\ufeff", "ü", "\udce9", "1" * 150_000),
+)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_blocks_give_what_rows_give(tmp_path, monkeypatch, seed):
+    """What Arrow reads is what Python's csv and float read: the same rows, bits and reasons, whatever the text."""
+    rng = np.random.default_rng(seed)
+    odd = rng.permutation(len(CELLS))[: 1 + seed * 2]
+    lines = ["key,a,label,b"]
+    for row in range(3000):
+        cells = [f"k{row}", f"{rng.normal():.17g}", str(row % 3), f"{rng.normal() * 10.0 ** rng.integers(-40, 30):.9e}"]
+        if rng.random() < 0.02:
+            cells[rng.integers(4)] = CELLS[rng.choice(odd)]
+        if rng.random() < 0.005:
+            cells = cells[: rng.integers(5)] + ["1"] * rng.integers(3)
+        lines.append(",".join(cells))
+    content = ("\r\n" if seed % 2 else "\n").join(lines).encode("utf-8", "surrogateescape")
+    (tmp_path / "x.csv").write_bytes(content)
+    monkeypatch.setattr("pipelines.sources.csv._LARGEST", 50_000)
+    monkeypatch.setattr("pipelines.sources.csv._SMALLEST", 500)
+
+    def answer():
+        try:
+            plan = source(tmp_path / "x.csv").plan()
+            batch = source(tmp_path / "x.csv").read_rows(plan.rows, plan.schema)
+        except PipelineError as error:
+            return [str(error)]
+        columns = [plan.rows[name].to_pylist() for name in ("key", "file", "position")]
+        rejected = sorted(plan.rejected, key=lambda row: row.position)
+        return [columns, rejected, plan.schema, batch.x.tobytes(), batch.labels.tolist(), batch.reasons]
+
+    found = answer()
+    for name in ("_plain_texts", "_plain_values"):
+        monkeypatch.setattr(f"pipelines.sources.csv.{name}", lambda *arguments: None)
+    assert found == answer()
+
+
+def test_most_rows_of_a_table_are_read_by_blocks(tmp_path, monkeypatch):
+    lines = [f"{i},{i / 7!r}" if i % 100 else f"{i}," for i in range(5000)]
+    path, opened = write(tmp_path / "x.csv", "\n".join(["a,b", *lines])), []
+    monkeypatch.setattr(
+        "pipelines.sources.csv.Columns.encode",
+        lambda self, cells, *rest: opened.append(cells) or encode(self, cells, *rest),
+    )
+    rows = read_all(source(path))[1]
+    assert [len(cells) for cells in opened] == [2] * 50
+    assert [row if isinstance(row, str) else row.x[1] for row in rows] == [
+        np.float32(i / 7) if i % 100 else "column 'b' is empty" for i in range(5000)
+    ]
 
 
 def test_a_position_is_where_the_row_begins(tmp_path):
@@ -158,7 +220,7 @@ def test_other_mistakes(tmp_path):
 
 
 def test_a_row_without_an_end_takes_no_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.sources.csv._MAX_ROW_BYTES", 1000)
+    monkeypatch.setattr("pipelines.formats.csv_text.MAX_ROW_BYTES", 1000)
     for row in ("1" * 5000, ",".join(['"\n"'] * 500)):
         with pytest.raises(PipelineError, match="has a row of more than 1000 bytes at byte 2"):
             source(write(tmp_path / "x.csv", f"a\n{row}\n2\n")).plan()
@@ -171,3 +233,111 @@ def test_a_file_that_changed_since_the_plan(tmp_path):
     with pytest.raises(PipelineError, match="it has changed"):
         reader.read_rows(plan.rows.slice(1, 1), plan.schema)
     assert not reader.read_rows(plan.rows.slice(0, 1), plan.schema).reasons
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.5,-1\n1,-2\n", "7,0,0,0\n2,0,0,1\n", "5.1,3.5,Iris-setosa\n4.9,3,Iris-setosa\n", "1,2\n", "1,2\n\n3,x\n"],
+)
+def test_a_first_row_is_not_taken_for_names(tmp_path, text):
+    path = write(tmp_path / "x.csv", text)
+    for open_it in (lambda: source(path).plan(), lambda: open_input(str(path))):
+        with pytest.raises(PipelineError, match=r"begins with .* looks like a row: say --no-header"):
+            open_it()
+
+
+def test_columns_without_names_are_called_by_their_numbers(tmp_path):
+    path = write(tmp_path / "x.csv", "\ufeff7,0.5,a\n2,1.5,b\n")
+    plan, rows = read_all(source(path, no_header=True, label="0", key="2"))
+    assert column(plan, "key") == ["a", "b"] and [(row.x.tolist(), row.label) for row in rows] == [
+        ([0.5], 7),
+        ([1.5], 2),
+    ]
+    dataset = open_input(str(path), key="2", keep=["0"], fields=Fields(no_header=True)).fitted([1], "float32")
+    assert dataset.plan.rows.equals(plan.rows) and dataset.schema == plan.schema
+    with pytest.raises(PipelineError, match="no column '3', expected one of"):
+        source(path, no_header=True, label="3").plan()
+
+
+def test_numbers_may_be_names_beside_a_word(tmp_path):
+    plan, rows = read_all(source(write(tmp_path / "x.csv", "time,400,405\n1,2,3\n")))
+    assert [name for name, _ in plan.schema.columns] == ["time", "400", "405"] and rows[0].x.tolist() == [1, 2, 3]
+
+
+def test_gzip(tmp_path):
+    text = "a,b\n" + "".join(f"{i},{i / 3!r}\n" for i in range(3000))
+    plain, packed = tmp_path / "plain" / "z.csv", tmp_path / "packed" / "z.csv.gz"
+    for path, content in ((plain, text.encode()), (packed, gzip.compress(text.encode()))):
+        path.parent.mkdir()
+        path.write_bytes(content)
+    (plan, rows), (gz_plan, gz_rows) = read_all(source(plain.parent)), read_all(source(packed.parent))
+    assert column(plan, "position") == column(gz_plan, "position") and column(gz_plan, "file") == ["z.csv.gz"] * 3000
+    np.testing.assert_array_equal([row.x for row in gz_rows], [row.x for row in rows])
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(PipelineError, match=r"z\.csv\.gz is broken"):
+        source(packed).plan()
+    assert open_input(str(plain.parent)).plan.rows.num_rows == 3000
+
+
+@pytest.mark.parametrize("names", [[f"pixel{i}" for i in range(9)], [f"{r}x{c}" for r in (1, 2, 3) for c in (1, 2, 3)]])
+def test_pixels_are_pictures(tmp_path, names):
+    x = np.random.default_rng(0).integers(0, 256, (5, 3, 3))
+    lines = [",".join(map(str, [i % 2, *row.ravel()])) for i, row in enumerate(x)]
+    path = write(
+        tmp_path / "x.csv", "\n".join([",".join(["label", *names]), *lines, "0" + ",1" * 8 + ",256", "0" + ",1.5" * 9])
+    )
+    plan, rows = read_all(source(path))
+    assert (plan.schema.shape, plan.schema.dtype, plan.schema.labels) == ((3, 3, 1), "uint8", ("0", "1"))
+    np.testing.assert_array_equal([row.x[..., 0] for row in rows[:5]], x)
+    assert rows[5] == f"column {names[8]!r} is '256', expected a whole number from 0 to 255"
+    assert rows[6] == f"column {names[0]!r} is '1.5', expected a whole number from 0 to 255"
+    assert source(path, dtype="float32").plan().schema.shape == (9,)
+    assert source(path, dtype="float32", shape=(3, 3)).plan().schema.shape == (3, 3)
+    with pytest.raises(PipelineError, match=r"has 9 values a row, expected 8 for --shape \[2, 4\]"):
+        source(path, shape=(2, 4)).plan()
+
+
+def test_a_column_of_words(tmp_path):
+    path = write(tmp_path / "x.csv", "height,colour,weight\n1.5,red,2\n2.5,blue,3\n3.5,,4\n4.5,red,x\n")
+    for open_it in (lambda: source(path).plan(), lambda: open_input(str(path))):
+        with pytest.raises(
+            PipelineError, match=r"'colour' of .* holds text such as 'red'.*--key.*--categories.*--drop col"
+        ):
+            open_it()
+    assert [row.x.tolist() for row in read_all(source(path, drop=("colour",)))[1][:3]] == [[1.5, 2], [2.5, 3], [3.5, 4]]
+    plan, rows = read_all(source(path, categories=("colour",)))
+    assert plan.schema.columns == (("height", None), ("colour", ("blue", "red")), ("weight", None))
+    assert [row.x.tolist() for row in rows[:2]] == [[1.5, 0, 1, 2], [2.5, 1, 0, 3]] and len(rows) == 3
+    assert rows[2] == "column 'weight' is 'x', expected a number"
+    assert [(row.position, row.reason) for row in plan.rejected] == [(42, "column 'colour' is empty")]
+    with pytest.raises(PipelineError, match="'colour' cannot be of categories and the key"):
+        source(path, categories=("colour",), key="colour").plan()
+    with pytest.raises(PipelineError, match="no column 'hue'"):
+        source(path, drop=("hue",)).plan()
+
+
+def test_more_categories_than_a_column_of_words_has(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.sources.csv._MAX_CATEGORIES", 3)
+    path = write(tmp_path / "x.csv", "a,b\n" + "".join(f"{i},w{i}\n" for i in range(5)))
+    with pytest.raises(PipelineError, match=r"column 'b' of x\.csv has more than 3 categories: take it for the --key"):
+        source(path, categories=("b",)).plan()
+
+
+def test_later_data_are_read_as_those_that_were_prepared(tmp_path):
+    text = "id,height,colour,kind,note\n" + "".join(
+        f"r{i},{i},{'red' if i % 2 else 'blue'},{i % 3},n\n" for i in range(40)
+    )
+    path, later = write(tmp_path / "x.csv", text), write(tmp_path / "y.csv", "id,height,colour\na,1,red\nb,2,green\n")
+    options = {"key": "id", "label": "kind", "drop": ["note"], "categories": ["colour"]}
+    preprocess.run("csv", str(path), str(tmp_path / "out"), **options)
+    fields = prepared_fields(str(tmp_path / "out"))
+    dataset = open_input(str(later), fields=fields).fitted([3], "float32")
+    blocks = dataset.blocks(None)
+    dataset = dataset.listed_in(str(tmp_path / "lists"))
+    dataset.write_lists(Output(str(tmp_path)).writing, "lists", blocks)
+    [block] = dataset.read(blocks[0])
+    assert block.keys == ["a"] and block.x.tolist() == [[1, 0, 1]]
+    assert block.rejected[0].key == "b"
+    assert block.rejected[0].reason == "column 'colour' is 'green', which is none of its 2 categories"
+    with pytest.raises(PipelineError, match=r"has the columns \['colour', 'height'\], expected \['height', 'colour'\]"):
+        open_input(str(write(tmp_path / "z.csv", "id,colour,height\na,red,1\n")), fields=fields)

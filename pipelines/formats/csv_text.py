@@ -1,0 +1,129 @@
+"""CSV text read exactly: where each row begins, and its cells as Python's strict ``csv`` reader finds them."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from .. import storage
+from ..errors import PipelineError
+from .seekable_gzip import open_gzip
+
+SUFFIXES = (".csv", ".csv.gz")
+BOM = b"\xef\xbb\xbf"
+MAX_ROW_BYTES = 16 << 20
+_GZIP = b"\x1f\x8b"
+
+
+def open_csv(path: str, *, mapped: bool = False) -> BinaryIO:
+    """The content of a file, plain or gzip whatever its name says; ``mapped`` to read lines here and there.
+
+    Raises:
+        PipelineError: It cannot be read.
+    """
+    try:
+        stream = storage.map_file(path) if mapped else storage.open_to_read(path)
+        begin = stream.read(len(_GZIP))
+        stream.seek(0)
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
+    if begin != _GZIP:
+        return stream
+    stream.close()
+    return open_gzip(path)
+
+
+def read_header(stream: BinaryIO, path: str, known: Sequence[str] = (), *, no_header: bool = False) -> tuple[str, ...]:
+    """The names of the columns; the stream then stands at the first row.
+
+    Args:
+        stream: A file, from ``open_csv``.
+        path: What errors call it.
+        known: Names by which a header is known for one.
+        no_header: The first line is a row: the names are the numbers of the columns, from 0.
+
+    Raises:
+        PipelineError: There is no header, or it looks like a row.
+
+    Example:
+        >>> import io
+        >>> read_header(io.BytesIO(b"height,weight\\n1.8,70\\n"), "x.csv")
+        ('height', 'weight')
+    """
+    begin = stream.read(len(BOM))
+    if begin[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise PipelineError(f"{path} is UTF-16, expected UTF-8: save it as such")
+    start = len(BOM) if begin == BOM else 0
+    stream.seek(start)
+    rows = read_rows(stream, path)
+    names = next(rows, (0, []))[1]
+    if no_header and names:
+        stream.seek(start)
+        return tuple(map(str, range(len(names))))
+    after = stream.tell()
+    if any(map(is_number, names)) and not {*known} & {*names} and _looks_like_a_row(names, next(rows, (0, []))[1]):
+        raise PipelineError(
+            f"{path} begins with {','.join(names)[:60]!a}, which looks like a row: say --no-header where it is one, "
+            "or give every column a name that is no number"
+        )
+    doubtful = [name for name in names if not name.strip() or not is_utf8(name) or names.count(name) > 1]
+    if not names or doubtful:
+        what = f"the columns {doubtful[:5]!a}, which are no names, or not different ones" if names else "no header"
+        raise PipelineError(f"{path} has {what}: give every column a name in the first line, or say --no-header")
+    stream.seek(after)
+    return tuple(names)
+
+
+def _looks_like_a_row(names: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether the names are numbers wherever the cells below them are."""
+    above = [name for name, cell in zip(names, second, strict=False) if is_number(cell)]
+    return all(map(is_number, above or names))
+
+
+class _Lines:
+    """The lines of a file, and how far they have been read."""
+
+    def __init__(self, stream: BinaryIO, path: str):
+        self.offset = self.start = stream.tell()
+        self._stream, self._path = stream, path
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._stream.readline(MAX_ROW_BYTES)
+        self.offset += len(line)
+        if self.offset - self.start >= MAX_ROW_BYTES:
+            raise PipelineError(f"{self._path} has a row of more than {MAX_ROW_BYTES} bytes at byte {self.start}")
+        if not line:
+            raise StopIteration
+        return line.decode("utf-8", "surrogateescape")
+
+
+def read_rows(stream: BinaryIO, path: str) -> Iterator[tuple[int, list[str]]]:
+    """Where each row begins, and its cells; lines without any are passed over. A quoted cell may hold line breaks."""
+    lines = _Lines(stream, path)
+    reader = csv.reader(lines, strict=True)
+    while True:
+        lines.start = lines.offset
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise PipelineError(f"{path} cannot be read at byte {lines.start}: {error}; mend its quotes") from error
+        if cells:
+            yield lines.start, cells
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell holds a number; Python's float would take 1_000, and the digits of other scripts."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell and cell.isascii()
+
+
+def is_utf8(cell: str) -> bool:
+    """Whether the bytes of a cell were UTF-8."""
+    return not any(0xDC80 <= ord(letter) <= 0xDCFF for letter in cell)

@@ -1,0 +1,165 @@
+"""Which column of a table is what: its key, its label, its numbers and its words; and what a row's cells then are."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from .. import contract
+from ..errors import PipelineError, RowError
+from ..formats.csv_text import is_number, is_utf8
+from .base import Fields
+from .plan import Column
+
+_PIXEL = re.compile(r"pixel_?(\d+)|(\d+)x(\d+)", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """The columns of a table, by their numbers.
+
+    Attributes:
+        names: What all columns are called.
+        key: The one with the key, or None.
+        label: The one with the label, or None.
+        values: Those that make ``x``, in order.
+        categories: Those of them that hold words.
+
+    Example:
+        >>> columns = Columns.of("rows.csv", ("id", "height", "colour"), Fields(key="id", categories=("colour",)))
+        >>> columns.key, columns.values, columns.texts
+        (0, (1, 2), {0: 'key', 2: "column 'colour'"})
+    """
+
+    names: tuple[str, ...]
+    key: int | None
+    label: int | None
+    values: tuple[int, ...]
+    categories: tuple[int, ...]
+
+    @classmethod
+    def of(cls, path: str, names: Sequence[str], fields: Fields) -> "Columns":
+        """The columns that are called so.
+
+        Raises:
+            PipelineError: A column that the user named is not there, or none is left for ``x``.
+        """
+        beside = () if fields.columns else (fields.label, *(fields.drop or ()))  # later data may lack those
+        for name in (fields.key, *beside, *(fields.categories or ())):
+            if name is not None and name not in names:
+                raise PipelineError(f"{path} has no column {name!r}, expected one of {list(names)[:20]}")
+        number = {name: i for i, name in enumerate(names)}
+        key = number.get(fields.key or contract.KEY)
+        label = number.get(fields.label or contract.LABEL)
+        left_out = {key, label, *(number.get(name) for name in fields.drop or ())}
+        values = tuple(i for i in range(len(names)) if i not in left_out)
+        if not values:
+            raise PipelineError(f"{path} has the columns {list(names)}, expected some with numbers beside them")
+        words = {number[name] for name in fields.categories or ()}
+        if words - {*values}:
+            name = names[min(words - {*values})]
+            raise PipelineError(
+                f"column {name!r} cannot be of categories and the key, the label or dropped: choose one"
+            )
+        return cls(tuple(names), key, label, values, tuple(sorted(words)))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The values that are numbers."""
+        return tuple(i for i in self.values if i not in self.categories)
+
+    @property
+    def texts(self) -> dict[int, str]:
+        """The columns that hold text, and what reasons call them."""
+        named = {self.key: contract.KEY, self.label: contract.LABEL}
+        named |= {i: f"column {self.names[i]!r}" for i in self.categories}
+        return {i: name for i, name in named.items() if i is not None}
+
+    def schema(self, categories: Sequence[Sequence[str]]) -> tuple[Column, ...]:
+        """What ``Schema.columns`` says of them; ``categories`` of each column of words."""
+        words = dict(zip(self.categories, map(tuple, categories), strict=True))
+        return tuple((self.names[i], words.get(i)) for i in self.values)
+
+    def layout(self, path: str, fields: Fields, width: int) -> tuple[tuple[int, ...], str]:
+        """Shape and dtype of rows of ``width`` values: as the user says; of pixels a picture; else a vector of floats.
+
+        Raises:
+            PipelineError: There are more or fewer values than the shape has.
+        """
+        side = math.isqrt(width)
+        are_pixels = side > 1 and side * side == width and _are_pixels([self.names[i] for i in self.values])
+        dtype = fields.dtype or ("uint8" if fields.shape or are_pixels else "float32")
+        shape = fields.shape or ((side, side) if are_pixels and dtype == "uint8" else (width,))
+        if math.prod(shape) != width or min(shape) < 1:
+            raise PipelineError(
+                f"{path} has {width} values a row, expected {math.prod(shape)} for --shape {list(shape)}"
+            )
+        if dtype not in ("uint8", "float32"):
+            raise PipelineError(f"--dtype is {dtype}, expected uint8 or float32")
+        return (*shape, 1) if dtype == "uint8" and len(shape) == 2 else tuple(shape), dtype
+
+    def refuse_text(self, path: str, rows: Iterable[Sequence[str]]) -> None:
+        """Raises PipelineError where a column that should hold numbers holds nothing but words in these rows."""
+        whole = [cells for cells in rows if len(cells) == len(self.names)]
+        for i in self.numbers:
+            cells = [cells[i] for cells in whole if cells[i].strip()]
+            if cells and not any(map(is_number, cells)):
+                name = self.names[i]
+                raise PipelineError(
+                    f"column {name!r} of {path} holds text such as {cells[0][:50]!a}, expected numbers: say what it "
+                    f"is, --key {name}, --label {name} or --categories {name} (of embed --keep {name}, or "
+                    f"--prepared-with the dataset that has its categories), or leave it out by --drop {name}"
+                )
+
+    def encode(self, cells: Sequence[str], columns: Sequence[Column], dtype: str) -> np.ndarray:
+        """The values of a row, `[D]`.
+
+        Raises:
+            RowError: A cell is not of its column's kind.
+        """
+        values: list[float] = []
+        for i, (name, categories) in zip(self.values, columns, strict=True):
+            if categories is None:
+                values.append(_number(cells[i], name, dtype))
+            elif cells[i] in categories:
+                values += [float(category == cells[i]) for category in categories]
+            else:
+                what = f"is {cells[i][:50]!a}, which is none of its {len(categories)} categories"
+                raise RowError(f"column {name!r} {what if cells[i] else 'is empty'}")
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes inf, which is rejected
+            return np.array(values).astype(dtype)
+
+
+def _are_pixels(names: Sequence[str]) -> bool:
+    """Whether columns are called pixel0, pixel1 ..., or 1x1, 1x2 ..., all of them, in order."""
+    found = [_PIXEL.fullmatch(name) for name in names]
+    at = [tuple(int(number) for number in match.groups() if number) for match in found if match]
+    side = math.isqrt(len(names))
+    grid = [(row + at[0][0], column + at[0][-1]) for row in range(side) for column in range(side)] if at else []
+    flat = [(number + at[0][0],) for number in range(len(names))] if at else []
+    return len(at) == len(names) and at in (grid, flat)
+
+
+def _number(cell: str, name: str, dtype: str) -> float:
+    if not is_number(cell):
+        what = f"{cell[:50]!a}, expected a number" if cell.strip() else "empty"
+        raise RowError(f"column {name!r} is {what}")
+    value = float(cell)
+    if dtype == "uint8" and not (0 <= value <= 255 and value == int(value)):
+        raise RowError(f"column {name!r} is {cell[:50]!a}, expected a whole number from 0 to 255")
+    return value
+
+
+def text(cell: str, what: str) -> str:
+    """A cell that must hold text.
+
+    Raises:
+        RowError: It is empty, or not UTF-8.
+    """
+    if not cell:
+        raise RowError(f"the {what} is empty" if " " not in what else f"{what} is empty")
+    if not is_utf8(cell):
+        raise RowError(f"the {what} is not UTF-8" if " " not in what else f"{what} is not UTF-8")
+    return cell
