@@ -1,8 +1,11 @@
 """A checkout has the pipelines under two names, an installed package under one that no folder of the user's hides."""
 
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -43,3 +46,34 @@ print(any(type(finder).__module__ == "tfvae.registration" for finder in sys.meta
 """
     done = subprocess.run([sys.executable, "-c", code, *words.split()], cwd=ROOT, capture_output=True, check=True)
     assert done.stdout.decode().strip() == str(watching)
+
+
+def test_what_setup_file_ships_holds_every_module(tmp_path):
+    """As Beam packs it for workers: ``python setup.py sdist``, here in a folder that has built nothing before."""
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("tfvae", "pipelines"):
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    line = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", "packed"]
+    subprocess.run(line, cwd=tmp_path, check=True, capture_output=True)
+    (packed,) = (tmp_path / "packed").iterdir()
+    with tarfile.open(packed) as opened:
+        held = {name.partition("/")[2] for name in opened.getnames()}
+    ours = {f"tfvae/{path.relative_to(ROOT)}" for path in (ROOT / "pipelines").rglob("*.py")}
+    ours |= {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tfvae").rglob("*.py")
+        if ROOT / "tfvae/pipelines" not in path.parents
+    }
+    assert {name for name in held if name.endswith(".py")} == ours | {"setup.py"}
+    assert {"tfvae/py.typed", "tfvae/experiments/reference/aevb_figure2.csv", "pyproject.toml", "LICENSE"} <= held
+
+
+def test_modules_of_the_pipelines_import_each_other_by_relative_names():
+    """An absolute ``pipelines`` is there in a checkout alone."""
+    wrong = [
+        path
+        for path in (ROOT / "pipelines").rglob("*.py")
+        if re.search(r"^\s*(from|import) pipelines\b", path.read_text("utf-8"), re.M)
+    ]
+    assert not wrong

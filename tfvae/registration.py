@@ -15,16 +15,13 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import itertools
 import sys
 import types
 from collections.abc import Callable, Sequence
 
-ROOMS = (
-    "models",
-    "networks",
-    "baselines",
-    "experiments.aevb.adagrad",
-)  # whose classes end in files, and what these import
+PROGRAMS = ("apache_beam.runners.worker.sdk_worker_main", "pipelines.embed", "pipelines.preprocess")  # load no model
+ROOMS = ("models", "networks", "baselines", "experiments.aevb.adagrad")  # whose classes end in files, and their imports
 
 
 def register() -> None:
@@ -37,11 +34,17 @@ def register() -> None:
 
 
 def watch() -> None:
-    """Register at once where Keras has been imported, and else when it is."""
+    """Register at once where Keras has been imported, and else when it is; but never in one of ``PROGRAMS``."""
     if "keras" in sys.modules:
         register()
-    else:
+    elif not _loads_no_model():
         sys.meta_path.insert(0, _Watch())
+
+
+def _loads_no_model() -> bool:
+    """Whether ``python -m`` was called with one of ``PROGRAMS``."""
+    called = [name.removeprefix("tfvae.") for flag, name in itertools.pairwise(sys.orig_argv) if flag == "-m"]
+    return bool(called) and called[0] in PROGRAMS
 
 
 def leave_out() -> None:
