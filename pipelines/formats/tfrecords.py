@@ -193,12 +193,13 @@ def _runs(
     A record of more than ``limit`` bytes comes by itself, and of its bytes there is only the header. Without a limit,
     ``total_bytes`` must be known, against which a length is held before memory is taken.
     """
-    buffer = b""
+    buffer, known, length, intact = b"", b"", 0, True
     while True:
-        at, bounds, end, intact = 0, [0], 0, True
+        at, bounds, end = 0, [0], 0
         while len(buffer) - at >= _FRAME_HEADER:
-            length, crc = _HEADER.unpack_from(buffer, at)
-            intact = crc == _length_crc(length)
+            if (header := buffer[at : at + _FRAME_HEADER]) != known:  # as often as lengths differ
+                length, crc = _HEADER.unpack(header)
+                known, intact = header, crc == _length_crc(length)
             end = at + _FRAME_HEADER + length + _CRC.size
             if not intact or end > len(buffer):
                 break
