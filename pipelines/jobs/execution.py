@@ -264,7 +264,8 @@ def _run(output: Output, pending: Sequence[Unit], steps: beam.PTransform, pipeli
     """Does the pending units and returns Beam's result."""
     output.sweep("failures")
     pipeline = beam.Pipeline(options=pipeline_options)
-    _ = pipeline | "Plan" >> beam.Create(list(pending)) | "Spread" >> beam.Reshuffle() | steps
+    with _steps_named_as_they_are():
+        _ = pipeline | "Plan" >> beam.Create(list(pending)) | "Spread" >> beam.Reshuffle() | steps
     try:
         result = pipeline.run()
         state = result.wait_until_finish()
@@ -273,6 +274,17 @@ def _run(output: Output, pending: Sequence[Unit], steps: beam.PTransform, pipeli
     if output.failures():
         raise PipelineError(_reason(output, RuntimeError(f"the runner ended in state {state}")))
     return result
+
+
+@contextlib.contextmanager
+def _steps_named_as_they_are() -> Iterator[None]:
+    """In a notebook Beam names steps by its cells, and imports its interactive runner for it, which needs pandas 2."""
+    alter = beam.pipeline.alter_label_if_ipython
+    beam.pipeline.alter_label_if_ipython = lambda transform, pvalueish: None
+    try:
+        yield
+    finally:
+        beam.pipeline.alter_label_if_ipython = alter
 
 
 def _reason(output: Output, error: Exception) -> str:
