@@ -232,6 +232,8 @@ def _observation_kind(vae: VAE, x: np.ndarray) -> str:
     """How x is scored: bounds on binarised and on greyscale images must never be compared."""
     family = vae.likelihood.family.__name__
     facts = vae.likelihood.facts
+    if vae.noise is not None:
+        return f"{family}, of draws by {type(vae.noise).__name__}"
     if facts is None or facts.support is not families.facts.BINARY:
         return f"{family}, real values" if observations.is_picture(vae.likelihood) else family
     high = 255 if x.dtype == np.uint8 else 1

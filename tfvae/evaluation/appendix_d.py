@@ -38,14 +38,14 @@ def hmc_log_marginal(
 
     Args:
         vae: The model.
-        x: Rows, as ``fit`` takes them in memory.
+        x: Rows, as ``fit`` takes them in memory; of a model with ``noise``, one draw of each row is scored.
         num_samples: Draws of z for each row, both halves together; the paper takes 50. Memory grows with it.
         num_leapfrog_steps: Leapfrog steps between two draws.
         num_burnin_steps: Transitions before the first draw, which adapt the step size to an acceptance of 90 %.
         density: "normal", with a full covariance matrix, or "kde", a kernel density whose bandwidth is chosen for each
             row from ten on held-out draws; the widest of them is the normal.
         batch_size: Rows at once.
-        seed: Fixes the draws.
+        seed: Fixes the draws, those of x too.
         progress: Called with the number of rows done after each batch.
 
     Raises:

@@ -62,7 +62,7 @@ def over_rows(
 ) -> Any:
     """``program(rows, seed)`` over all the rows of x, ``batch_size`` at a time, with a seed of its own for each batch.
 
-    ``progress`` is called with the number of rows done after each batch.
+    x has the model's noise, drawn once for each row. ``progress`` is called with the rows done after each batch.
     """
     check_at_least(1, batch_size=batch_size)
     rows = some_rows(vae, x)
@@ -70,7 +70,8 @@ def over_rows(
 
     def one_batch(rows: Any) -> tuple[tf.Tensor, ...]:
         nonlocal done
-        result = program(rows, tf.constant([seed, done], tf.int32))
+        key = tf.constant([seed, done], tf.int32)
+        result = program(vae.drawn(rows, key), key)
         done += batch_size
         if progress:
             progress(min(done, count))

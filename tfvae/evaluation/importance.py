@@ -31,10 +31,10 @@ def log_marginal(
 
     Args:
         vae: The model.
-        x: Rows, as ``fit`` takes them in memory.
+        x: Rows, as ``fit`` takes them in memory; of a model with ``noise``, one draw of each row is scored.
         num_samples: K, samples of z for each row.
         batch_size: Rows at once.
-        seed: Fixes the samples.
+        seed: Fixes the samples, and the draws of x.
         progress: Called with the number of rows done after each batch.
 
     Warns:

@@ -93,7 +93,10 @@ def _scale(vae: VAE, spec: tf.TensorSpec) -> str:
         return f"a PNG or JPEG file of shape {list(vae.event_shape)}, 0 to 255, divided by 255 in the graph"
     if spec.dtype == tf.uint8:
         return "0 to 255, divided by 255 in the graph"
-    return _SCALES[spec.name] if spec.name in _SCALES else observations.scale(vae.likelihood)
+    if spec.name in _SCALES:
+        return _SCALES[spec.name]
+    noise = f", scored as they come; training drew them by {type(vae.noise).__name__}" if vae.noise else ""
+    return observations.scale(vae.likelihood) + noise
 
 
 def write(folder: pathlib.Path, description: Mapping[str, Any]) -> None:

@@ -55,8 +55,11 @@ class VAE(engine.UnsupervisedModel):
         objective: Terms -> Estimate, what ``fit`` maximises; ``objectives.elbo`` by default.
         num_samples: Samples of z for each row in ``fit`` and ``evaluate``, the paper's L.
         weight_prior: p(θ) on the generative weights, for a MAP estimate; none by default.
-        noise: What ``fit`` and ``evaluate`` draw anew of x whenever they see a row: ``observations.Binarized()`` or
-            ``observations.Dequantized()``; nothing by default. All else takes x as it is.
+        noise: What is drawn of x whenever a row is scored: ``observations.Binarized()`` or
+            ``observations.Dequantized()``; nothing by default. ``fit`` and ``evaluate`` draw anew each time, ``elbo``
+            and what ``evaluation`` says of log p(x) by their seed: their numbers are means over draws, as the field
+            reports them. x that is 0 and 1 already stays so under ``Binarized``. Embeddings and reconstructions, and
+            all that is asked of a batch, such as ``terms``, take x as it is.
         condition_shape: Shape of the condition of one row, ``[]`` for one number; None where there is no condition.
         seed: Fixes initial noise and shuffles; drawn from Keras's global seed by default.
 
@@ -281,8 +284,13 @@ class VAE(engine.UnsupervisedModel):
         return self.decode(z, batch.condition).log_prob(batch.x) + self.prior(batch.condition).log_prob(z)
 
     def elbo(self, x: Any, num_samples: int = 1, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """The evidence lower bound of each row, ``[B]``, nats (equation 7 where KL is exact, else 6)."""
-        return objectives.elbo(self.terms(self.batch(x), num_samples, seed)).bound
+        """The evidence lower bound of each row, ``[B]``, nats (equation 7 where KL is exact, else 6).
+
+        Of x with the model's ``noise``, where it has one; the seed fixes that too.
+        """
+        seed = self.next_seed(False) if seed is None else seed
+        batch = self._batch(self.drawn(self.checked(x), seed))
+        return objectives.elbo(self.terms(batch, num_samples, seed)).bound
 
     def embed(self, x: Any, batch_size: int = 1024) -> np.ndarray:
         """Posterior means, NumPy ``[N, D]``, for any number of rows, given as to ``fit``."""
@@ -345,7 +353,9 @@ class VAE(engine.UnsupervisedModel):
         """Rows as the networks see them; outside of a program, once their values are those that the model scores."""
         if isinstance(rows, Batch):
             return rows
-        prepared = self.checked(rows)
+        return self._batch(self.checked(rows))
+
+    def _batch(self, prepared: dict[str, tf.Tensor]) -> Batch:
         return Batch(**{**prepared, "x": self._floats(prepared["x"])})
 
     def check(self, inputs: dict[str, tf.Tensor]) -> None:
@@ -391,6 +401,10 @@ class VAE(engine.UnsupervisedModel):
         if self.noise is None:
             return inputs
         return {**inputs, "x": self.noise(self._floats(inputs["x"]), seeds())}
+
+    def drawn(self, inputs: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Prepared rows with the model's noise, by another seed than that of the z that ``seed`` is for."""
+        return self.with_noise(inputs, lambda: tf.random.experimental.stateless_fold_in(seed, tf.int32.max))
 
     def batch_loss(self, inputs: dict[str, tf.Tensor], weights: tf.Tensor, training: bool) -> Loss:
         """The negative objective of each row, and the networks' own penalties."""
