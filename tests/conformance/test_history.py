@@ -10,7 +10,7 @@ WIDER, SHIFT = 1.5, 0.4  # of the catalogue's q(z|x) for its objectives
 
 
 def exact_elbo(x: np.ndarray) -> np.ndarray:
-    """log p(x) - KL(q(z|x)‖p(z|x)), ``[N]``, of normals that differ by the factor of their scales and by their means."""
+    """log p(x) - KL(q(z|x)‖p(z|x)), ``[N]``, of normals whose scales differ by a factor, their means by a shift."""
     kl = -np.log(WIDER) + (WIDER**2 - 1) / 2 + SHIFT**2 / (2 * linear_gaussian.VARIANCE)
     return linear_gaussian.Exact(False).log_marginal(x) - kl.sum()
 
