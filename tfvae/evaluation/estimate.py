@@ -33,6 +33,38 @@ class MarginalEstimate:
     effective_sample_size: np.ndarray
     acceptance_rate: np.ndarray | None = None
 
+    @classmethod
+    def of_weights(cls, log_weight: np.ndarray, acceptance_rate: np.ndarray | None = None) -> "MarginalEstimate":
+        """The estimate that independent log w ``[N, K]`` make, K at least 2.
+
+        Example:
+            >>> MarginalEstimate.of_weights(np.log([[1.0, 3.0]])).log_marginal.round(4).tolist()
+            [0.6931]
+        """
+        log_weight = np.asarray(log_weight, np.float64)
+        peak = log_weight.max(axis=1)
+        weight = np.exp(log_weight - peak[:, np.newaxis])
+        return cls.of_sums(peak, weight.sum(axis=1), (weight**2).sum(axis=1), log_weight.shape[1], acceptance_rate)
+
+    @classmethod
+    def of_sums(
+        cls, peak: np.ndarray, total: np.ndarray, square: np.ndarray, count: int, acceptance_rate: Any = None
+    ) -> "MarginalEstimate":
+        """The same from m, Σ w/eᵐ and Σ (w/eᵐ)² over ``count`` weights of each row, ``[N]``.
+
+        Example:
+            >>> peak, total, square = np.zeros(1), np.array([4.0]), np.array([10.0])
+            >>> MarginalEstimate.of_sums(peak, total, square, 2).effective_sample_size.tolist()
+            [1.6]
+        """
+        effective = total**2 / square
+        spread = np.sqrt(np.maximum(1 / effective - 1 / count, 0) * count / (count - 1))
+        return cls(peak + np.log(total / count), spread, effective, acceptance_rate)
+
+    def negated(self) -> "MarginalEstimate":
+        """This estimate of -log p(x), made from reciprocal weights, as one of log p(x)."""
+        return dataclasses.replace(self, log_marginal=-self.log_marginal)
+
     @property
     def is_trusted(self) -> bool:
         """Whether half of the rows rest on ten effective samples or more: below, errors are too small to be shown."""
@@ -64,8 +96,14 @@ def over_rows(
 
     x has the model's noise, drawn once for each row. ``progress`` is called with the rows done after each batch.
     """
+    return over_prepared(program, some_rows(vae, x), batch_size, seed, progress)
+
+
+def over_prepared(
+    program: Callable, rows: Any, batch_size: int, seed: int, progress: Callable[[int], None] | None = None
+) -> Any:
+    """``over_rows`` for a nest of tensors that needs no look."""
     check_at_least(1, batch_size=batch_size)
-    rows = some_rows(vae, x)
     done, count = 0, batches.num_rows(rows)
 
     def one_batch(rows: Any) -> tuple[tf.Tensor, ...]:

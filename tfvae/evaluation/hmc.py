@@ -21,7 +21,7 @@ from tfvae.evaluation.estimate import some_rows
 from tfvae.families import facts
 from tfvae.models.vae import VAE, Batch
 
-_JITTER = 0.2  # a transition's steps are 0.8 to 1.2 times the step size
+JITTER = 0.2  # a transition's steps are 0.8 to 1.2 times the step size
 _ADAPTED = 0.8  # of the burn-in; in the rest of it the chain forgets the adaptation
 _SHRINKAGE = 0.2  # TFP's 0.05 explores so widely that 300 steps end at an acceptance of 0.94 for 0.9
 _START_DRAWS = 16  # of q(z|x); their spread is the first guess of a step size
@@ -113,7 +113,7 @@ def new_chain(
     """What ``sample_posterior`` compiles, for use inside another program; ``seed`` is an int32 tensor ``[2]``."""
     first, second, rest = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
     batch = vae.batch(x)
-    bijector = _bijector(vae, batch)
+    bijector = unbounded(vae, batch)
     draws = bijector.inverse(posteriors.draw(vae.encode(batch), _START_DRAWS, first)[0])
     step_size = tf.reduce_mean(tf.math.reduce_std(draws, axis=0), axis=-1, keepdims=True)
     start = _likeliest(vae, x, bijector, draws, second)
@@ -181,7 +181,7 @@ def continue_chain(
         >>> continue_chain(vae, x, z, step_size, 3, 4, seed).z.shape
         TensorShape([3, 8, 2])
     """
-    bijector = _bijector(vae, vae.batch(x))
+    bijector = unbounded(vae, vae.batch(x))
     hmc = _hmc(vae, x, bijector, step_size, num_leapfrog_steps)
     u = tf.identity(bijector.inverse(z))  # a new tensor: for the old one TFP has z in its cache, which u cannot move
     return _chain(hmc, bijector, u, 0, num_transitions, seed)
@@ -203,7 +203,7 @@ class _Jittered(tfp.mcmc.TransitionKernel):
     def one_step(self, state: tf.Tensor, results: Any, seed: tf.Tensor | None = None) -> tuple[tf.Tensor, Any]:
         first, rest = tfp.random.split_seed(seed)
         step_size = results.accepted_results.step_size
-        factor = tf.random.stateless_uniform(tf.shape(step_size), first, 1 - _JITTER, 1 + _JITTER)
+        factor = tf.random.stateless_uniform(tf.shape(step_size), first, 1 - JITTER, 1 + JITTER)
         state, results = self.inner_kernel.one_step(state, _with_step_size(results, factor * step_size), seed=rest)
         return state, _with_step_size(results, step_size)
 
@@ -212,8 +212,18 @@ def _with_step_size(results: Any, step_size: tf.Tensor) -> Any:
     return results._replace(accepted_results=results.accepted_results._replace(step_size=step_size))
 
 
-def _bijector(vae: VAE, batch: Batch) -> tfp.bijectors.Bijector:
-    """f, from the space without bounds to the prior's support."""
+def unbounded(vae: VAE, batch: Batch) -> tfp.bijectors.Bijector:
+    """f, from the space without bounds to the prior's support.
+
+    Raises:
+        ValueError: If TFP knows none.
+
+    Example:
+        >>> from tfvae import networks, likelihoods
+        >>> vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.bernoulli([8]))
+        >>> unbounded(vae, vae.batch(tf.zeros([1, 8]))).name
+        'identity'
+    """
     prior = vae.prior(batch.condition)
     if isinstance(prior, tfp.distributions.MixtureSameFamily):
         prior = prior.components_distribution  # with a bijector for each component, where one serves all

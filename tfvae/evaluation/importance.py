@@ -53,14 +53,13 @@ def log_marginal(
     check_at_least(1, batch_size=batch_size)
     program = _weight_sums(vae, num_samples, max(1, _FLOATS_AT_ONCE // (batch_size * math.prod(vae.event_shape))))
     peak, total, square = over_rows(program, vae, x, batch_size, seed, progress)
-    effective = total**2 / square
-    spread = np.sqrt(np.maximum(1 / effective - 1 / num_samples, 0) * num_samples / (num_samples - 1))
-    estimate = MarginalEstimate(peak + np.log(total / num_samples), spread, effective)
+    estimate = MarginalEstimate.of_sums(peak, total, square, num_samples)
     if not estimate.is_trusted:
+        effective = np.median(estimate.effective_sample_size)
         warnings.warn(
-            f"log p(x) rests on {np.median(effective):.1f} effective samples of {num_samples}: it is a lower bound "
-            "that more samples would raise, and its standard error is too small. Take more samples, or see where "
-            "q(z|x) misses p(z|x).",
+            f"log p(x) rests on {effective:.1f} effective samples of {num_samples}: it is a lower bound that more "
+            "samples would raise, and its standard error is too small. Take more samples, or see where q(z|x) misses p(z|x): "
+            "annealed_log_marginal does not need it.",
             stacklevel=2,
         )
     return estimate
