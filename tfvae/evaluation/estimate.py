@@ -96,20 +96,22 @@ def over_rows(
 
     x has the model's noise, drawn once for each row. ``progress`` is called with the rows done after each batch.
     """
-    return over_prepared(program, some_rows(vae, x), batch_size, seed, progress)
+    return over_prepared(
+        lambda rows, key: program(vae.drawn(rows, key), key), some_rows(vae, x), batch_size, seed, progress
+    )
 
 
 def over_prepared(
     program: Callable, rows: Any, batch_size: int, seed: int, progress: Callable[[int], None] | None = None
 ) -> Any:
-    """``over_rows`` for a nest of tensors that needs no look."""
+    """``over_rows`` for a nest of tensors that needs neither a look nor noise."""
     check_at_least(1, batch_size=batch_size)
     done, count = 0, batches.num_rows(rows)
 
     def one_batch(rows: Any) -> tuple[tf.Tensor, ...]:
         nonlocal done
         key = tf.constant([seed, done], tf.int32)
-        result = program(vae.drawn(rows, key), key)
+        result = program(rows, key)
         done += batch_size
         if progress:
             progress(min(done, count))

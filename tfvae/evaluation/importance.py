@@ -58,8 +58,8 @@ def log_marginal(
         effective = np.median(estimate.effective_sample_size)
         warnings.warn(
             f"log p(x) rests on {effective:.1f} effective samples of {num_samples}: it is a lower bound that more "
-            "samples would raise, and its standard error is too small. Take more samples, or see where q(z|x) misses p(z|x): "
-            "annealed_log_marginal does not need it.",
+            "samples would raise, and its standard error is too small. Take more samples, or see where q(z|x) misses "
+            "p(z|x): annealed_log_marginal does not need it.",
             stacklevel=2,
         )
     return estimate
