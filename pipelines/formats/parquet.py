@@ -61,13 +61,25 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
         missing = [name for name in wanted if name not in schema.names]
         if missing:
             raise PipelineError(f"{found.path(file)} has no column {missing[0]!r}, expected one of {schema.names}")
-        kinds.setdefault(tuple((name, schema.field(name).type) for name in wanted), file)
+        kinds.setdefault(tuple((name, narrow(schema.field(name).type)) for name in wanted), file)
     if len(kinds) > 1:
         first, second, *_ = kinds.values()
         raise PipelineError(f"{first} and {second} in {found.root} have columns of different types: take them apart")
     if not any(map(sum, groups.values())):
         raise PipelineError(f"{path} holds no rows")
     return ParquetLayout(dict(next(iter(kinds))), groups)
+
+
+def narrow(kind: pa.DataType) -> pa.DataType:
+    """The type with 32-bit offsets for one with 64, which holds the same values: writers choose either by size.
+
+    Example:
+        >>> str(narrow(pa.large_string())), str(narrow(pa.large_list(pa.float32())))
+        ('string', 'list<element: float>')
+    """
+    if pa.types.is_large_list(kind) or pa.types.is_list(kind):  # of elements that may be called otherwise, too
+        return pa.list_(narrow(kind.value_type))
+    return {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}.get(kind, kind)
 
 
 def _look(found: Found, file: str) -> tuple[pa.Schema, tuple[int, ...]]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from .. import contract
 from ..errors import Rejection
 from ..formats.files import Found
-from ..formats.parquet import check_columns, one_array, open_columns, tensors, text_keys, unreadable
+from ..formats.parquet import check_columns, narrow, one_array, open_columns, tensors, text_keys, unreadable
 from .base import BLOCK_ROWS, Block, BlockReference, ColumnRows, block_rows
 
 
@@ -77,7 +77,7 @@ class Parquet(ColumnRows):
             for row in sorted(reasons)
         ]
         whole = len(good) == len(keys)
-        kept = table.select(self.keep) if self.keep else None
+        kept = _narrow(table.select(self.keep)) if self.keep else None
         return Block(
             file,
             keys if whole else [keys[row] for row in good],
@@ -99,6 +99,11 @@ def open_parquet(path: str, found: Found, key: str, column: str, keep: tuple[str
     own = key if key in columns.kinds else None
     described = check_columns(path, columns, column, own)
     return Parquet(path, *described, found.checksums(), found, own, column, keep, columns.groups)
+
+
+def _narrow(table: pa.Table) -> pa.Table:
+    """The same for all files, of which one may have a column as string and another as large_string."""
+    return table.cast(pa.schema([field.with_type(narrow(field.type)) for field in table.schema]))
 
 
 def _groups_of(groups: Sequence[int], block: BlockReference) -> list[int]:

@@ -10,8 +10,10 @@ import pytest
 from pipelines import embed
 from pipelines.errors import PipelineError
 from pipelines.formats import equals
+from pipelines.inputs import open_input
+from pipelines.sources import make_source
 
-from ..conftest import FORMS, Linear, command, fixed_binary, flat, png, rejections
+from ..conftest import FORMS, Linear, command, fixed_binary, flat, png, read_all, rejections
 from ..test_embed import assert_equals_numpy, read_parts
 
 ROWS = 50
@@ -263,3 +265,21 @@ def assert_equals_numpy_but_label(output, model, x) -> None:
     table = embed.read_embeddings(str(output))
     np.testing.assert_allclose(np.stack(table["embedding"].to_numpy()), model.embed(x), atol=1e-5)
     assert table["label"].to_pylist() == list(range(ROWS))
+
+
+def test_files_may_differ_in_the_size_of_their_offsets(x, tmp_path):
+    """One writer gives string and list, another large_string and large_list: they hold the same values."""
+    names, labels = keys(), [f"class {i % 3}" for i in range(ROWS)]
+    for part, (text, values) in enumerate([(pa.string(), pa.list_), (pa.large_string(), pa.large_list)]):
+        rows = slice(part * 20, ROWS if part else 20)
+        lists = pa.array([row.ravel().tolist() for row in x[rows]], values(pa.uint8()))
+        columns = {"key": pa.array(names[rows], text), "x": lists, "label": pa.array(labels[rows], text)}
+        pq.write_table(pa.table(columns), tmp_path / f"{part}.parquet")
+    dataset = open_input(str(tmp_path), keep=["label"]).fitted([64], "uint8")
+    blocks = [block for reference in dataset.blocks(None) for block in dataset.read(reference)]
+    assert [key for block in blocks for key in block.keys] == names
+    np.testing.assert_array_equal(np.concatenate([block.x for block in blocks]), x.reshape(ROWS, 64))
+    assert pa.concat_tables([block.kept for block in blocks])["label"].to_pylist() == labels
+    plan, read = read_all(make_source("parquet", str(tmp_path)))
+    assert plan.rows["key"].to_pylist() == names and plan.schema.labels == ("class 0", "class 1", "class 2")
+    np.testing.assert_array_equal([row.x for row in read], x.reshape(ROWS, 64))
