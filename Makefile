@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow cluster-test lint format clean
+.PHONY: quickstart test test-slow cluster-test docs lint format clean
 .PHONY: bench bench-growth bench-limit bench-methods bench-pipelines bench-serving bench-peers bench-gpu-carry bench-gpu-run
 
 $(VENV)/.installed: pyproject.toml
@@ -24,6 +24,14 @@ test-slow: $(VENV)/.installed
 
 cluster-test: $(VENV)/.installed
 	timeout -s INT -k 60 900 $(BIN)/python -m pytest -m cluster --durations 10 tests/cluster
+
+# The tutorials run once and are kept in build/notebooks until they change; `make docs` again takes seconds for them.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[docs]' || $(BIN)/python -m pip install --quiet -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . build/docs
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
