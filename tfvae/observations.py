@@ -131,7 +131,7 @@ def complaint(layer: DistributionLayer, extent: Sequence[float]) -> str | None:
     if low > high:  # no observations
         return None
     if not np.isfinite([low, high]).all():
-        return "x holds NaN or infinite values, which are those beyond float32 too: remove or repair those rows."
+        return "x holds NaN or infinite values: remove or repair those rows. Numbers beyond float32 are infinite here."
     if layer.facts is None:
         return None
     if pixels and round(255 * high) == 1:
