@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow cluster-test docs lint format clean
+.PHONY: quickstart test test-slow wheel-test cluster-test docs lint format clean
 .PHONY: bench bench-growth bench-limit bench-methods bench-pipelines bench-serving bench-peers bench-gpu-carry bench-gpu-run
 
 $(VENV)/.installed: pyproject.toml
@@ -21,6 +21,10 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not cluster' --durations 15
+
+# The wheel, the sdist and the client, in environments of their own for each Python from 3.11 to 3.13 that is there.
+wheel-test: $(VENV)/.installed
+	$(BIN)/python tests/wheel/run.py
 
 cluster-test: $(VENV)/.installed
 	timeout -s INT -k 60 900 $(BIN)/python -m pytest -m cluster --durations 10 tests/cluster
