@@ -40,7 +40,8 @@ from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
 from .embedding.parquet_parts import ParquetPart, read_part
 from .embedding.saved_models import choose_score, choose_signature, find_model
 from .errors import PipelineError
-from .inputs import Fields, open_input, prepared_fields
+from .formats.standardization import Standardization
+from .inputs import Fields, open_input, prepared_fields, prepared_standardization
 from .inputs.base import BlockReference, Rows
 from .jobs import metrics
 from .jobs.commits import Output, Unit
@@ -89,8 +90,8 @@ def run(
             CSV files by the name of its column, which is then no part of the observation.
         no_header: The first line of a CSV file is a row; its columns are called by their numbers, from 0.
         drop: Columns of a CSV file that are no part of the observation.
-        prepared_with: A prepared dataset: the input is taken as its raw data were, with its names of columns and its
-            categories. Options that are given too go before its own.
+        prepared_with: A prepared dataset: the input is taken as its raw data were, with its names of columns, its
+            categories and its standardization. Options that are given too go before its own.
         batch_size: Most rows in one call of the model. The result does not depend on it beyond rounding.
         signature: Which signature; by default ``embed_uint8`` for bytes, ``embed`` for floats and
             ``embed_image_bytes`` for encoded images.
@@ -123,12 +124,19 @@ def run(
     taken = list(dict.fromkeys([*keep, *([condition] if condition else [])]))
     version = find_model(storage.absolute(model), trust_model)
     fields = Fields(no_header=no_header or None, drop=tuple(drop) or None)
+    standardize = None
     if prepared_with:
         fields = fields.over(prepared_fields(storage.absolute(prepared_with)))
+        standardize = prepared_standardization(storage.absolute(prepared_with))
     dataset = open_input(input, key, column, taken, fields)
     chosen = choose_signature(version, dataset, signature, stddev, condition)
     target, lists = Output(storage.absolute(output)), "_work/plan"
     dataset = dataset.fitted(chosen.shape, chosen.dtype).listed_in(target.file(*lists.split("/")))
+    if standardize and (dataset.dtype, dataset.shape) != ("float32", (len(standardize.mean),)):
+        raise PipelineError(
+            f"{prepared_with} standardized {len(standardize.mean)} columns, the rows are {dataset.dtype} "
+            f"{list(dataset.shape or ())}: leave --prepared-with out, or give rows like its own"
+        )
     blocks = dataset.blocks(split)
     settings = {
         "splits": list(dict.fromkeys(block.split for block in blocks)),
@@ -140,6 +148,7 @@ def run(
         "keep": list(keep),
         **({"condition": condition} if condition else {}),
         **fields.given(),
+        **({"standardized": dataclasses.asdict(standardize)} if standardize else {}),
     }
     observation = {"shape": list(dataset.shape or ()), "dtype": dataset.dtype}
     checksums = {block.file: dataset.checksums[block.file] for block in blocks}
@@ -152,7 +161,7 @@ def run(
             return dataclasses.replace(job.summary(), hidden=dataset.hidden)
         if job.pending:
             dataset.write_lists(target.writing, lists, blocks)
-            job.run_units(units, _Embed(target, dataset, handler))
+            job.run_units(units, _Embed(target, dataset, handler, standardize))
         repeated_keys.reject(target, units)
         entries = {
             "model": version.manifest(),
@@ -180,13 +189,13 @@ def _units(blocks: Sequence[BlockReference], dataset: Rows, job_fingerprint: str
 class _Embed(beam.PTransform):
     """Read, infer, write: one fused stage."""
 
-    def __init__(self, output: Output, dataset: Rows, handler: SavedModelHandler):
+    def __init__(self, output: Output, dataset: Rows, handler: SavedModelHandler, standardize: Standardization | None):
         super().__init__()
-        self._output, self._dataset, self._handler = output, dataset, handler
+        self._output, self._dataset, self._handler, self._standardize = output, dataset, handler, standardize
 
     def expand(self, units: Any) -> Any:
         """See ``beam.PTransform.expand``."""
-        read, infer = beam.ParDo(ReadUnit(self._output, self._dataset)), RunInference(self._handler)
+        read, infer = beam.ParDo(ReadUnit(self._output, self._dataset, self._standardize)), RunInference(self._handler)
         blocks = units | "Read" >> read.with_output_types(UnitBlock)
         embedded = blocks | "Infer" >> infer.with_output_types(Embedded)
         return embedded | "Write" >> beam.ParDo(WriteUnit(self._output))
@@ -195,8 +204,8 @@ class _Embed(beam.PTransform):
 class ReadUnit(beam.DoFn):
     """From a unit to its blocks of rows, in their order."""
 
-    def __init__(self, output: Output, dataset: Rows):
-        self._output, self._dataset = output, dataset
+    def __init__(self, output: Output, dataset: Rows, standardize: Standardization | None = None):
+        self._output, self._dataset, self._standardize = output, dataset, standardize
         self._rows_read = metrics.counter("rows_read")
 
     def process(self, unit: Unit) -> Iterator[UnitBlock]:
@@ -209,6 +218,8 @@ class ReadUnit(beam.DoFn):
                 rows = len(block) + len(block.rejected)
                 left -= rows
                 self._rows_read.inc(rows)
+                if self._standardize:
+                    block = block.standardized(self._standardize)
                 yield UnitBlock(block, unit, index, is_last=left == 0)
             if left:
                 raise PipelineError(f"{unit.task['file']} gave {unit.rows - left} of {unit.rows} rows: it has changed")

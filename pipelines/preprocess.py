@@ -32,6 +32,7 @@ with extras.needed("pipelines"):
 from . import jobs
 from .dataset import equal_rows, report, shard_summary
 from .dataset.shards import WriteShard, plan_shards, shard_unit
+from .dataset.standardize import training_units
 from .dataset.tfds_metadata import write_tfds_metadata
 from .errors import PipelineError
 from .jobs.commits import Output, Unit
@@ -58,6 +59,7 @@ def run(
     no_header: bool = False,
     drop: Sequence[str] = (),
     categories: Sequence[str] = (),
+    standardize: bool = False,
     deduplicate: bool = False,
     overwrite: bool = False,
     beam_args: Sequence[str] = (),
@@ -83,6 +85,8 @@ def run(
         drop: Columns of a CSV file that are no part of the observation.
         categories: Columns of a CSV file that hold words: each makes a number for every word in it, 1 for the row's
             own and else 0. The words are kept in the manifest, for ``pipelines.embed --prepared-with``.
+        standardize: Take from each column of float vectors its mean and divide it by its standard deviation, both of
+            the training rows and kept in the manifest, for ``pipelines.embed --prepared-with``. Words stay 0 and 1.
         deduplicate: Keep of rows with equal observations the first in the order of the source, whatever its key and its
             split. Every row is read twice for it; see ``pipelines.dataset.equal_rows``.
         overwrite: Replace what another job, or this one, wrote to ``output``.
@@ -111,6 +115,7 @@ def run(
         "max_pixels": max_pixels,
         **fields.given(),
         **({"deduplicate": True} if deduplicate else {}),
+        **({"standardize": True} if standardize else {}),
     }
     bad = [dataclasses.asdict(row) for row in plan.rejected]
     fingerprint = storage.fingerprint([KIND, listing, settings, plan.schema.to_json(), bad])
@@ -121,15 +126,20 @@ def run(
     with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
         if job.is_finished:
             return dataclasses.replace(job.summary(), hidden=plan.hidden)
+        reasons: dict[int, str] = {}
+        if deduplicate and (job.pending or standardize):
+            reasons = equal_rows.find_duplicates(job, reader, plan, rows_per_shard)
+        train = [shard.rows for shard in shards if shard.split == contract.TRAIN]
+        by = training_units(reader, plan, train, reasons) if standardize else None
         if job.pending:
-            reasons = equal_rows.find_duplicates(job, reader, plan, rows_per_shard) if deduplicate else {}
             for unit, shard in zip(units, shards, strict=True):
                 with target.writing(f"_work/plan/{unit.name}") as file:
                     write_work_list(file, plan, shard.rows, reasons)
-            job.run_units(units, beam.ParDo(WriteShard(target, reader, plan.schema)))
+            job.run_units(units, beam.ParDo(WriteShard(target, reader, plan.schema, by)))
         records = job.verify()
         files = _write_beside(target, reader.name, plan, units, records)
         entries = {"options": settings, "inputs": _inputs(plan), "columns": plan.schema.columns}
+        entries |= {"standardized": dataclasses.asdict(by)} if by else {}
         summary = job.finish(entries, files, records, plan.rejected)
         return dataclasses.replace(summary, hidden=plan.hidden)
 

@@ -15,11 +15,13 @@ import pyarrow as pa
 from .. import contract, storage
 from ..errors import PipelineError, Rejection
 from ..formats import tfrecords
+from ..formats.standardization import Standardization
 from ..jobs import metrics, reporting
 from ..jobs.commits import Output, Unit
 from ..sources import Plan, Schema, Source
 from ..sources.work_lists import read_work_list
 from . import shard_summary, thumbnails
+from .standardize import standardized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +112,8 @@ def shard_unit(source: Source, plan: Plan, shard: Shard, job_fingerprint: str) -
 class WriteShard(beam.DoFn):
     """Decodes the rows of one unit, writes its shard and commits it. Yields the unit's name."""
 
-    def __init__(self, output: Output, source: Source, schema: Schema):
-        self._output, self._source, self._schema = output, source, schema
+    def __init__(self, output: Output, source: Source, schema: Schema, standardize: Standardization | None = None):
+        self._output, self._source, self._schema, self._standardize = output, source, schema, standardize
         self._read, self._written, self._rejected = map(metrics.counter, ("rows_read", "rows_written", "rows_rejected"))
 
     def process(self, unit: Unit) -> Iterator[str]:
@@ -133,6 +135,7 @@ class WriteShard(beam.DoFn):
         reasons: dict[int, str] = {}
         with self._output.writing(unit.files[0]) as shard:
             for rows, batch in work.read(self._source, self._schema):
+                batch = standardized(batch, self._standardize)
                 tally.add(batch, rows)
                 shard.write(tfrecords.framed(work.keys(rows[batch.good]), batch.x, batch.labels))
                 reasons |= {int(rows[i]): reason for i, reason in batch.reasons.items()}

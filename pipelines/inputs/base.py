@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import PipelineError, Rejection
+from ..formats.arrays import finite_rows
 from ..formats.files import Found
+from ..formats.standardization import REASON, Standardization
 
 Writing = Callable[[str], contextlib.AbstractContextManager[BinaryIO]]  # opens a file to be written, by its name
 BLOCK_BYTES = 32 << 20  # of observations; a block and its embeddings are what a worker holds in memory
@@ -62,6 +64,13 @@ class Block:
         """What to say of a row that turns out to be bad."""
         file = self.keys[row] if self.own_files else self.file
         return Rejection(self.keys[row], file, int(self.positions[row]), reason)
+
+    def standardized(self, by: Standardization) -> "Block":
+        """The same rows in such units; those that are then not finite are rejected."""
+        x = by(self.x)
+        finite = finite_rows(x)
+        bad = [self.rejection(row, REASON) for row in np.flatnonzero(~finite).tolist()]
+        return dataclasses.replace(self, x=x).take(np.flatnonzero(finite), bad)
 
     def take(self, good: np.ndarray, rejected: Sequence[Rejection]) -> "Block":
         """The rows at the indices ``good``, and the others' rejections beside those that were there."""

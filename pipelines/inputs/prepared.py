@@ -11,6 +11,7 @@ from typing import Any
 from .. import contract, storage
 from ..errors import PipelineError
 from ..formats import tfrecords
+from ..formats.standardization import Standardization
 from ..sources.base import Fields
 from .base import Block, BlockReference, Rows, block_rows, unknown_split
 from .examples import Features, parse
@@ -87,6 +88,20 @@ def prepared_fields(path: str) -> Fields:
         return Fields(**{**given, "columns": tuple(columns) or None})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(f"{manifest} does not say how the dataset was prepared: prepare it again") from error
+
+
+def prepared_standardization(path: str) -> Standardization | None:
+    """How a prepared dataset's rows were standardized; None where they were not.
+
+    Raises:
+        PipelineError: The manifest does not say it as it should.
+    """
+    manifest = os.path.join(path, contract.MANIFEST)
+    try:
+        value = storage.read_json(manifest).get("standardized")
+        return None if value is None else Standardization.from_json(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PipelineError(f"{manifest} does not say how the dataset was standardized: prepare it again") from error
 
 
 def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:

@@ -1,0 +1,60 @@
+"""Rows in units of the training rows' own spread: what is found before shards are written, and applied as they are."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import PipelineError
+from ..formats.arrays import finite_rows
+from ..formats.standardization import REASON, Standardization
+from ..sources import Batch, Plan, Source
+from .moments import ColumnMoments, has_columns
+
+_READ_ROWS = 1 << 14  # at once
+
+
+def standardized(batch: Batch, standardize: Standardization | None) -> Batch:
+    """The same rows in such units, without those that are then not finite."""
+    if standardize is None or len(batch.good) == 0:
+        return batch
+    x = standardize(batch.x)
+    finite = finite_rows(x)
+    labels = None if batch.labels is None else batch.labels[finite]
+    return Batch(
+        batch.good[finite], x[finite], labels, batch.reasons | dict.fromkeys(batch.good[~finite].tolist(), REASON)
+    )
+
+
+def training_units(
+    source: Source, plan: Plan, train: Sequence[np.ndarray], reasons: Mapping[int, str]
+) -> Standardization:
+    """Mean and deviation of the columns of the training rows that are not rejected; those are read for it.
+
+    ``train`` has the numbers of the rows of each shard.
+
+    Raises:
+        PipelineError: Rows are no vectors of floats, or none of them is good.
+    """
+    shape, dtype = plan.schema.shape, plan.schema.dtype
+    if not has_columns(shape, dtype):
+        raise PipelineError(
+            f"--standardize is for vectors of float32, the rows are {dtype} {list(shape)}: leave it out"
+        )
+    moments: ColumnMoments | None = None
+    for members in train:
+        for rows in np.array_split(members, -(-len(members) // _READ_ROWS)):
+            kept = np.array([row for row in rows.tolist() if row not in reasons], np.int64)
+            x = source.read_rows(plan.rows.take(pa.array(kept)), plan.schema).x
+            if len(x):
+                own = ColumnMoments.of(x)
+                moments = own if moments is None else moments + own
+    if moments is None:
+        raise PipelineError("no row of split 'train' is good, and there is nothing to standardize by")
+    summary = moments.summary()
+    numbers = [
+        number
+        for _, words in plan.schema.columns or [("", None)] * shape[0]
+        for number in ([True] if words is None else [False] * len(words))
+    ]
+    return Standardization.of(np.array(summary["mean"]), np.array(summary["std"]), np.array(numbers))

@@ -1,0 +1,42 @@
+"""Standardized rows: by the training rows alone, as scikit-learn has them, and later data in the same units."""
+
+import json
+
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+from pipelines import embed, preprocess
+
+from ..conftest import Linear, read_dataset, rejections
+from ..test_embed import read_parts
+
+
+def test_train_test_and_later_rows_have_the_units_of_the_training_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(60, 2)) * [3, 1e-3] + [1e4, 0.1]).astype(np.float32)
+    lines = [f"r{i},{a!r},{'red' if i % 3 else 'blue'},{b!r},5" for i, (a, b) in enumerate(x.tolist())]
+    header = "key,a,colour,b,constant"
+    (tmp_path / "x.csv").write_text("\n".join([header, *lines, "bad,1,red,,5"]))
+    options = {"categories": ["colour"], "standardize": True, "test_fraction": 0.3}
+    preprocess.run("csv", str(tmp_path / "x.csv"), str(tmp_path / "p"), **options)
+    splits = {split: read_dataset(str(tmp_path / "p"), split) for split in ("train", "test")}
+    scaler = StandardScaler().fit(x[[int(key[1:]) for key in splits["train"]]].astype(np.float64))
+    for rows in splits.values():
+        numbers = [int(key[1:]) for key in rows]
+        found = np.stack([row for row, _ in rows.values()])
+        np.testing.assert_allclose(
+            found[:, [0, 3]], scaler.transform(x[numbers].astype(np.float64)), rtol=1e-5, atol=1e-5
+        )
+        assert (found[:, 4] == 0).all() and (found[:, 2] == [i % 3 > 0 for i in numbers]).all()
+    kept = json.loads((tmp_path / "p" / "manifest.json").read_text())["standardized"]
+    np.testing.assert_allclose(np.array(kept["deviation"])[[0, 3]], scaler.scale_, rtol=1e-6)
+
+    model = Linear(tmp_path / "m", (5,), uint8=False)
+    (tmp_path / "y.csv").write_text("\n".join([header, *lines[:20], "huge,1,red,1e38,5"]))
+    done = embed.run(model.path, str(tmp_path / "y.csv"), str(tmp_path / "e"), prepared_with=str(tmp_path / "p"))
+    both = {key: row for rows in splits.values() for key, (row, _) in rows.items()}
+    rows = read_parts(tmp_path / "e")
+    assert done.rows == {"all": 20} and rows.keys() == {f"r{i}" for i in range(20)}
+    truth = model.embed(np.stack([both[key] for key in rows]))
+    np.testing.assert_allclose(np.stack([row["embedding"] for row in rows.values()]), truth, atol=1e-5)
+    assert rejections(tmp_path / "e")["huge"]["reason"] == "x has values that are not finite after --standardize"
