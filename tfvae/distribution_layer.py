@@ -19,6 +19,7 @@ from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from tfvae import families
+from tfvae.arguments import checked_shape
 from tfvae.families.facts import FACTS, REAL, Facts
 
 # By name, for a likelihood or posterior that is to be parameterised as a paper has it: "log_variance" is log σ² -> σ.
@@ -203,9 +204,7 @@ class DistributionLayer(keras.layers.Layer):
     ):
         super().__init__(name=name, trainable=trainable, dtype="float32")
         self.family = families.find(distribution)
-        self.event_shape = tuple(int(size) for size in event_shape)
-        if any(size < 1 for size in self.event_shape):
-            raise ValueError(f"event_shape must hold positive sizes, received {self.event_shape}.")
+        self.event_shape = checked_shape("event_shape", event_shape)
         self._constraints = dict(constraints or {})
         self.setting, fixed = self._taken_setting(fixed)
         number = next(iter(self.setting.values()), None)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import divergences, objectives, observations, posteriors, priors
-from tfvae.arguments import check_at_least
+from tfvae.arguments import check_at_least, checked_shape
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import batches, keras_private, xla
 from tfvae.engine import model as engine
@@ -103,9 +103,10 @@ class VAE(engine.UnsupervisedModel):
         _refuse_gone(gone)
         _check_layers(encoder=encoder, decoder=decoder, posterior=posterior, likelihood=likelihood)
         check_at_least(1, num_samples=num_samples)
+        _check_called(objective=objective, noise=noise, weight_prior=weight_prior)
         if noise is not None:
             noise.check(likelihood)
-        self.condition_shape = None if condition_shape is None else tuple(int(size) for size in condition_shape)
+        self.condition_shape = None if condition_shape is None else checked_shape("condition_shape", condition_shape)
         self._rows = RowShape(likelihood.event_shape, self.condition_shape)
         self.encoder, self.decoder = encoder, decoder
         self.posterior, self.likelihood = posterior, likelihood
@@ -305,6 +306,7 @@ class VAE(engine.UnsupervisedModel):
 
         ``condition`` is ``[n, *condition_shape]``, where the model has one.
         """
+        check_at_least(0, n=n)
         key = self.next_seed(False) if seed is None else tf.constant([0, seed], tf.int32)
         given = self._rows.condition(condition, n)
         prior = self.prior(given)
@@ -338,6 +340,7 @@ class VAE(engine.UnsupervisedModel):
         if isinstance(x, tf.data.Dataset):
             parts = [self._through(function, self.checked_element(batch).inputs, shape, batch_size) for batch in x]
             return np.concatenate([np.zeros([0, *shape], np.float32), *parts])
+        check_at_least(1, batch_size=batch_size)
         return self._through(function, self.checked(x), shape, batch_size)
 
     def _through(self, function: Callable, rows: dict[str, tf.Tensor], shape: Any, batch_size: int) -> np.ndarray:
@@ -534,6 +537,17 @@ def _check_layers(**parts: Any) -> None:
         if not isinstance(part, keras.layers.Layer):
             mend = "networks.mlp([500])" if name in ("encoder", "decoder") else 'DistributionLayer("Normal", [2])'
             raise ValueError(f"The {name} is {part!r}, expected a Keras layer or model, such as tfvae.{mend}.")
+
+
+def _check_called(**parts: Any) -> None:
+    examples = {
+        "objective": "objectives.elbo",
+        "noise": "observations.Binarized()",
+        "weight_prior": "priors.WeightPrior(num_rows)",
+    }
+    for name, part in parts.items():
+        if part is not None and not callable(part):
+            raise ValueError(f"The {name} is {part!r}, expected a function or an object, such as {examples[name]}.")
 
 
 def _check_features(features: tf.Tensor) -> None:
