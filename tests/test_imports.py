@@ -46,7 +46,7 @@ TFVAE: dict[str, set[str]] = {
     "distribution_layer": _DENSITIES,
     "observations": _LAYERS,
     "divergences": set(),
-    "objectives": {"arguments", "divergences"},
+    "objectives": {"arguments", "divergences", "engine"},
     "posteriors": _LAYERS,
     "likelihoods": _LAYERS | {"observations"},
     "networks": {"arguments"},
