@@ -64,3 +64,18 @@ def grey(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
 def finite_rows(x: np.ndarray) -> np.ndarray:
     """Which rows of floats hold nothing but finite values, bool `[N]`."""
     return np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+
+
+def exact_rows(x: np.ndarray, dtype: str) -> np.ndarray:
+    """Which rows of integers are the same numbers in ``dtype``, uint8 or float32, bool `[N]`.
+
+    Example:
+        >>> exact_rows(np.array([[255], [256], [2**24 + 1]]), "uint8").tolist()
+        [True, False, False]
+        >>> exact_rows(np.array([[255], [2**24], [2**24 + 1]]), "float32").tolist()
+        [True, True, False]
+    """
+    with np.errstate(invalid="ignore"):
+        # Comparing in long doubles, which hold every 64-bit integer: NumPy would round int64 to float64.
+        same = x.astype(dtype).astype(np.longdouble) == x.astype(np.longdouble)
+    return same.all(axis=tuple(range(1, x.ndim)))

@@ -3,11 +3,13 @@
 import dataclasses
 import os
 import re
+import urllib.parse
 from typing import BinaryIO
 
 from .. import storage
 from ..errors import PipelineError
 
+_WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
 _SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
 
 
@@ -32,6 +34,16 @@ class Found:
     def open(self, file: str) -> BinaryIO:
         """A file, to be read."""
         return storage.open_to_read(self.path(file))
+
+    def folder_values(self, file: str) -> dict[str, str | int]:
+        """The columns that the folders of a file say, as Hive writes them: ``label=3/part.parquet``.
+
+        Example:
+            >>> Found("data", ()).folder_values("label=3/note=a%20b/part.parquet")
+            {'label': 3, 'note': 'a b'}
+        """
+        pairs = [part.split("=", 1) for part in file.split("/")[:-1] if "=" in part.strip("=")]
+        return {name: int(value) if _WHOLE.fullmatch(value) else urllib.parse.unquote(value) for name, value in pairs}
 
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each file."""

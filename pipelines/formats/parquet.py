@@ -1,12 +1,15 @@
 """Parquet columns as keys and arrays: what both pipelines read of such files.
 
-A column of observations is a tensor (fixed-size binary, fixed-size or variable lists of uint8, float32 or float64,
-Arrow's fixed-shape tensor) or bytes, whose meaning the reader knows. A bad row gets a reason and the others are taken,
-without a copy where Arrow's layout allows.
+A column of observations is a tensor (fixed-size binary, fixed-size or variable lists of numbers, Arrow's fixed-shape
+tensor) or bytes, whose meaning the reader knows; a struct of ``bytes`` and ``path``, as Hugging Face writes images, is
+its bytes. Integers other than uint8 are taken where they are the same number as the wanted dtype. A bad row gets a
+reason and the others are taken, without a copy where Arrow's layout allows. Folders called ``NAME=VALUE`` are columns.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +19,10 @@ import pyarrow.parquet as pq
 
 from .. import contract
 from ..errors import PipelineError, first_line
-from .arrays import finite_rows
+from .arrays import exact_rows, finite_rows
 from .files import Found
 
-_FLOATS = (pa.float32(), pa.float64())
+INTEGERS = "integers"  # a dtype that fits uint8 and float32, row by row
 _KEY_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_binary)
 
 
@@ -57,11 +60,18 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
     kinds: dict[tuple[tuple[str, pa.DataType], ...], str] = {}
     for file in found.files:
         schema, groups[file] = _look(found, file)
+        for name, value in found.folder_values(file).items():
+            if name in schema.names:
+                raise PipelineError(
+                    f"{found.path(file)} has a column {name!r} and lies in a folder {name}={value}: "
+                    "leave one of them out"
+                )
+            schema = schema.append(pa.field(name, pa.scalar(value).type))
         wanted = names(schema)
         missing = [name for name in wanted if name not in schema.names]
         if missing:
             raise PipelineError(f"{found.path(file)} has no column {missing[0]!r}, expected one of {schema.names}")
-        kinds.setdefault(tuple((name, narrow(schema.field(name).type)) for name in wanted), file)
+        kinds.setdefault(tuple((name, plain_kind(schema.field(name).type)) for name in wanted), file)
     if len(kinds) > 1:
         first, second, *_ = kinds.values()
         raise PipelineError(f"{first} and {second} in {found.root} have columns of different types: take them apart")
@@ -93,14 +103,102 @@ def _look(found: Found, file: str) -> tuple[pa.Schema, tuple[int, ...]]:
         raise PipelineError(f"{found.path(file)} cannot be read as Parquet: {first_line(error)}") from error
 
 
-def unreadable(path: str, error: Exception) -> PipelineError:
-    """What to say of a file that Arrow stops reading: it is broken, or holds what Arrow cannot read."""
-    if "Expected all lists to be of size" in str(error):
-        return PipelineError(
-            f"{path} has null for a list in a column of lists of one length, which Arrow writes and cannot read: "
-            "leave those rows out, or write the column as lists of any length (pa.list_ without a size)"
-        )
-    return PipelineError(f"{path} is truncated or damaged: {first_line(error)}")
+def plain_kind(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, however they are stored: a dictionary's, large text as text, a picture's bytes.
+
+    Example:
+        >>> plain_kind(pa.dictionary(pa.int32(), pa.large_string()))
+        DataType(string)
+    """
+    if isinstance(kind, pa.DictionaryType):
+        return plain_kind(kind.value_type)
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        inner = plain_kind(kind.field("bytes").type)
+        return inner if pa.types.is_binary(inner) else kind
+    return narrow(kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """An open Parquet file, of which some columns are read."""
+
+    parquet: pq.ParquetFile
+    columns: dict[str, str]  # from names to the leaf or column of the file
+    folder_values: dict[str, str | int]
+
+    def pieces(self, step: int, groups: Sequence[int]) -> Iterator[pa.Table]:
+        """The rows of some row groups by the names of the columns, at most ``step`` at a time."""
+        if not self.columns:  # there is only their number
+            for group in groups:
+                rows = self.parquet.metadata.row_group(group).num_rows
+                for start in range(0, rows, step):
+                    yield self._with_folders(pa.table({"": pa.nulls(min(step, rows - start))}))
+            return
+        for batch in self.parquet.iter_batches(step, groups, list(self.columns.values())):
+            columns = {name: _of_struct(batch.column(name)) for name in self.columns}
+            yield self._with_folders(pa.table(columns))
+
+    def _with_folders(self, table: pa.Table) -> pa.Table:
+        for name, value in self.folder_values.items():
+            table = table.append_column(name, pa.repeat(pa.scalar(value), len(table)))
+        return table
+
+
+@contextlib.contextmanager
+def open_reader(found: Found, file: str, columns: Sequence[str], encoded: Sequence[str] = ()) -> Iterator[Reader]:
+    """A file, whose columns are read; those ``encoded`` stay references to their dictionary.
+
+    Raises:
+        PipelineError: It is truncated or damaged, then or while it is read.
+    """
+    values = {name: value for name, value in found.folder_values(file).items() if name in columns}
+    try:
+        with found.open(file) as raw:
+            metadata = pq.read_metadata(raw)
+            schema = metadata.schema.to_arrow_schema()
+            own = {name: _leaf(schema.field(name)) for name in columns if name not in values}
+            metadata = _as_any_length(metadata, schema, list(own))
+            dictionaries = [own[name] for name in encoded]
+            yield Reader(pq.ParquetFile(raw, metadata=metadata, read_dictionary=dictionaries), own, values)
+    except (pa.ArrowException, OSError) as error:
+        raise PipelineError(f"{found.path(file)} is truncated or damaged: {first_line(error)}") from error
+
+
+def _leaf(field: pa.Field) -> str:
+    return f"{field.name}.bytes" if _is_picture(field.type) else field.name
+
+
+def _of_struct(column: pa.Array) -> pa.Array:
+    return pc.struct_field(column, "bytes") if _is_picture(column.type) else column
+
+
+def _is_picture(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and not pa.types.is_struct(plain_kind(kind))
+
+
+def _as_any_length(metadata: pq.FileMetaData, schema: pa.Schema, columns: Sequence[str]) -> pq.FileMetaData:
+    """The footer with lists of one length as lists of any, where some may be null: Arrow cannot read those."""
+    if not any(_may_be_null(metadata, name) for name in columns if _is_fixed(schema.field(name).type)):
+        return metadata
+    footer = io.BytesIO()
+    pq.ParquetWriter(footer, schema, store_schema=False).close()
+    plain = pq.read_metadata(footer)
+    try:
+        plain.append_row_groups(metadata)
+    except RuntimeError:  # written by another program, in a form of its own
+        return metadata
+    return plain
+
+
+def _is_fixed(kind: pa.DataType) -> bool:
+    return pa.types.is_fixed_size_list(kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind)
+
+
+def _may_be_null(metadata: pq.FileMetaData, name: str) -> bool:
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    found = [chunk.statistics for chunk in chunks if chunk.path_in_schema.split(".")[0] == name]
+    return any(facts is None or not facts.has_null_count or facts.null_count for facts in found)
 
 
 def check_columns(
@@ -113,7 +211,7 @@ def check_columns(
     """
     described = describe_column(columns.kinds[column])
     if described is None:
-        expected = "lists of uint8 or floats, or binary: name another --column"
+        expected = "lists of numbers, or binary: name another --column"
         raise PipelineError(f"column {column!r} of {path} holds {columns.kinds[column]}, expected {expected}")
     if key is not None and not any(is_kind(columns.kinds[key]) for is_kind in _KEY_KINDS):
         kind = columns.kinds[key]
@@ -189,6 +287,11 @@ def tensors(
     good = np.flatnonzero(~bad)
     x = _values(array if len(good) == len(array) else array.take(pa.array(good)), wanted, dtype)
     x = x.reshape(len(good), *shape)
+    if x.dtype != dtype and dtype != "string":
+        same = exact_rows(x, dtype)
+        for row, values in zip(good[~same], x[~same], strict=True):
+            reasons.setdefault(int(row), f"x has {values.min()} to {values.max()}, of which {dtype} cannot hold all")
+        good, x = good[same], x[same].astype(dtype)
     if x.dtype.kind == "f" and not (finite := finite_rows(x)).all():
         for row in good[~finite]:
             reasons.setdefault(int(row), "x has values that are not finite")
@@ -211,7 +314,7 @@ def _lengths(array: pa.Array) -> np.ndarray | None:
 def _with_holes(array: pa.Array) -> np.ndarray:
     """Which rows are lists of integers of which some are null, bool `[N]`; a float has a NaN for it."""
     holes = np.zeros(len(array), bool)
-    whole = _is_binary(array.type) or pa.types.is_floating(array.type.value_type)
+    whole = _is_binary(array.type) or not pa.types.is_integer(array.type.value_type)
     if not whole and array.flatten().null_count:
         for row, values in enumerate(array):
             holes[row] = values.is_valid and values.values.null_count > 0
@@ -224,8 +327,12 @@ def _values(array: pa.Array, length: int, dtype: str) -> np.ndarray:
         return np.array([*array.to_pylist(), None], object)[:-1]
     if not _is_binary(array.type):
         values = array.flatten()
-        if pa.types.is_floating(values.type):
-            values = pc.fill_null(values, float("nan"))
+        if pa.types.is_integer(values.type):
+            return values.to_numpy(zero_copy_only=False)  # the caller asks whether each is the same in the dtype
+        if pa.types.is_decimal(values.type):
+            values = values.cast(pa.float64())
+        if values.null_count:
+            values = pc.fill_null(values, np.float16("nan") if pa.types.is_float16(values.type) else float("nan"))
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which is rejected
             return values.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
     if not pa.types.is_fixed_size_binary(array.type):
@@ -239,7 +346,8 @@ def _values(array: pa.Array, length: int, dtype: str) -> np.ndarray:
 def describe_column(kind: pa.DataType) -> tuple[tuple[int, ...] | None, str, str] | None:
     """Shape, dtype and default signature of a column of this type; None where it holds no observations.
 
-    ``bytes`` as a dtype says that the signature, or who reads them, decides what they are.
+    ``bytes`` as a dtype says that the signature, or who reads them, decides what they are; ``INTEGERS`` that it
+    decides whether they are uint8 or float32.
 
     Example:
         >>> describe_column(pa.list_(pa.float32(), 20))
@@ -258,6 +366,8 @@ def describe_column(kind: pa.DataType) -> tuple[tuple[int, ...] | None, str, str
         shape = (kind.list_size,) if pa.types.is_fixed_size_list(kind) else None
         if kind.value_type == pa.uint8():
             return shape, "uint8", contract.signature(contract.EMBED, "uint8")
-        if kind.value_type in _FLOATS:
+        if pa.types.is_integer(kind.value_type):
+            return shape, INTEGERS, contract.signature(contract.EMBED, "float32")
+        if pa.types.is_floating(kind.value_type) or pa.types.is_decimal(kind.value_type):
             return shape, "float32", contract.signature(contract.EMBED, "float32")
     return None

@@ -183,7 +183,7 @@ class WholeRows(Rows):
 
 @dataclasses.dataclass(frozen=True)
 class ColumnRows(WholeRows):
-    """Files whose columns are named by the user; ``dtype`` is ``bytes`` where a signature decides.
+    """Files whose columns are named by the user; ``dtype`` is ``bytes`` or ``integers`` where a signature decides.
 
     Attributes:
         key: Name of the column that holds the key (text or integers); None where rows are called ``FILE:NUMBER``.
@@ -200,7 +200,8 @@ class ColumnRows(WholeRows):
         known = tuple(size for size in shape if size is not None)
         width = np.dtype(dtype).itemsize if self.dtype == "bytes" and dtype != "string" else 1
         fits = self.shape is None or np.prod(self.shape) == np.prod(known) * width
-        if not fits or len(known) < len(shape) or self.dtype not in (dtype, "bytes"):
+        taken = (dtype, "bytes", *(["integers"] if dtype != "string" else []))
+        if not fits or len(known) < len(shape) or self.dtype not in taken:
             raise PipelineError(
                 f"the signature takes {dtype} {list(shape)}, column {self.column!r} holds {self.dtype} "
                 f"{'of any length' if self.shape is None else list(self.shape)}: name another --column or --signature"

@@ -1,7 +1,7 @@
 """Parquet files as the embedding job's input: a key, one column of observations, and columns to take over.
 
-The column is a tensor (fixed-size binary, fixed-size or variable lists of uint8, float32 or float64, Arrow's
-fixed-shape tensor) or bytes: of encoded images, or raw values where a signature for such is named. A unit of work is
+The column is a tensor (fixed-size binary, fixed-size or variable lists of numbers, Arrow's fixed-shape
+tensor) or bytes: of encoded images, or raw values where a signature for such is named. A unit of work is
 a run of whole row groups, read in parts: a row group of a million rows costs no more memory than a small one.
 """
 
@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .. import contract
 from ..errors import Rejection
 from ..formats.files import Found
-from ..formats.parquet import check_columns, narrow, one_array, open_columns, tensors, text_keys, unreadable
+from ..formats.parquet import check_columns, narrow, one_array, open_columns, open_reader, tensors, text_keys
 from .base import BLOCK_ROWS, Block, BlockReference, ColumnRows, block_rows
 
 
@@ -27,6 +26,7 @@ class Parquet(ColumnRows):
         groups: How many rows each row group of a file has, by file.
 
     Example:
+        >>> import pyarrow.parquet as pq
         >>> rows = pa.table({"key": ["a", "b"], "x": pa.array([b"\\0\\1", b"\\2\\3"], pa.binary(2))})
         >>> pq.write_table(rows, "rows.parquet")
         >>> from tfvae.pipelines.inputs import open_input
@@ -55,15 +55,12 @@ class Parquet(ColumnRows):
     def read(self, block: BlockReference) -> Iterator[Block]:
         """See ``Rows.read``."""
         columns = list(dict.fromkeys(name for name in (self.key, self.column, *self.keep) if name))
-        try:
-            with self.found.open(block.file) as raw, pq.ParquetFile(raw) as file:
-                groups = _groups_of(self.groups[block.file], block)
-                step, position = block_rows(self.shape or (), self.dtype), block.first
-                for batch in file.iter_batches(step, groups, columns):
-                    yield self._block(block.file, position, pa.Table.from_batches([batch]).combine_chunks())
-                    position += len(batch)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise unreadable(self.found.path(block.file), error) from error
+        with open_reader(self.found, block.file, columns) as reader:
+            groups = _groups_of(self.groups[block.file], block)
+            step, position = block_rows(self.shape or (), self.dtype), block.first
+            for table in reader.pieces(step, groups):
+                yield self._block(block.file, position, table.combine_chunks())
+                position += len(table)
 
     def _block(self, file: str, first: int, table: pa.Table) -> Block:
         reasons: dict[int, str] = {}

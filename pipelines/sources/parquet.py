@@ -7,14 +7,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from .. import contract
 from ..errors import PipelineError, RowError, first_line
 from ..formats.arrays import grey
 from ..formats.files import Found, find_files, root_of
 from ..formats.images import image_shape, pixels
-from ..formats.parquet import check_columns, one_array, open_columns, tensors, text_keys, unreadable
+from ..formats.parquet import (
+    INTEGERS,
+    Reader,
+    check_columns,
+    describe_column,
+    one_array,
+    open_columns,
+    open_reader,
+    plain_kind,
+    tensors,
+    text_keys,
+)
 from .base import Batch, Source
 from .plan import Plan, Schema, describe
 from .table_rows import Classes, ClassIndex, TableRows, raw_layout
@@ -24,7 +34,6 @@ _MAX_IMAGE_CHUNK = 1 << 30  # of encoded images in one row group, all of which A
 _LABEL_KINDS = (
     pa.types.is_integer,
     pa.types.is_string,
-    pa.types.is_large_string,
     pa.types.is_boolean,
     pa.types.is_floating,
 )
@@ -41,10 +50,12 @@ class _Layout(NamedTuple):
 class Parquet(Source):
     """A Parquet file, a folder of them, or a pattern.
 
-    ``column`` (by default ``x``) holds lists of uint8 or floats, fixed-shape tensors, raw bytes (with ``shape``) or
-    encoded PNG and JPEG images (binary, without). ``key`` is text or integers; without it the column ``key``, and where
-    there is none, ``FILE:ROW``. ``label`` is integers from 0 up, also as floats or booleans, or text; without it
-    the column ``label``, where there is one. The position of a row is its number in the file.
+    ``column`` (by default ``x``) holds lists of numbers, fixed-shape tensors, raw bytes (with ``shape``) or encoded PNG
+    and JPEG images (binary, without; also as a struct of ``bytes`` and ``path``). Integers other than uint8 become
+    float32, or uint8 by ``dtype``, and a row with a number that would change is rejected. ``key`` is text or integers;
+    without it the column ``key``, and where there is none, ``FILE:ROW``. ``label`` is integers from 0 up, also as
+    floats or booleans, or text; without it the column ``label``, where there is one, or the folders ``label=VALUE``.
+    The position of a row is its number in the file.
 
     Rows lie in a shard by the hashes of their keys, so that each shard takes some from every row group and decodes
     them all: the work grows with the number of shards times the size of the files. Larger shards
@@ -104,13 +115,15 @@ class Parquet(Source):
 
     def _names(self, schema: pa.Schema) -> list[str]:
         """The columns that are wanted of a file."""
-        kinds = {name: schema.field(name).type for name in schema.names}
+        kinds = {name: plain_kind(schema.field(name).type) for name in schema.names}
         names = (self._column, _named(kinds, self.fields.key, contract.KEY), _label(kinds, self.fields.label))
         return [name for name in dict.fromkeys(names) if name]
 
     def _layout(self, kind: pa.DataType) -> _Layout:
-        raw = raw_layout(self.fields)
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        encoded_or_raw = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        numbers = not encoded_or_raw and not pa.types.is_fixed_size_binary(kind)
+        raw = None if numbers and self.fields.shape is None else raw_layout(self.fields)
+        if encoded_or_raw:
             return _Layout(*raw) if raw else _Layout(None, "uint8", encoded=True)
         if pa.types.is_fixed_size_binary(kind):
             if raw is None:
@@ -121,7 +134,11 @@ class Parquet(Source):
     def _list_layout(self, kind: pa.DataType) -> _Layout:
         own = tuple(kind.shape) if isinstance(kind, pa.FixedShapeTensorType) else None
         values = kind.storage_type if own else kind
+        described = describe_column(values)
+        integers = described is not None and described[1] == INTEGERS
         dtype = "uint8" if values.value_type == pa.uint8() else "float32"
+        if integers and self.fields.dtype == "uint8":
+            dtype = "uint8"
         if self.fields.dtype not in (None, dtype):
             raise PipelineError(
                 f"column {self._column!r} holds {kind}, expected {self.fields.dtype}: leave out --dtype"
@@ -155,19 +172,19 @@ class Parquet(Source):
         encoded = [self._column] if layout.encoded and self._column in columns else []
         size = int(np.prod(layout.shape or (1,))) * np.dtype(layout.dtype).itemsize
         step = max(1, min(1 << 16, _READ_BYTES // size))
-        try:
-            # Encoded images stay references to their dictionary: one large image may stand for a million rows.
-            with found.open(file) as raw, pq.ParquetFile(raw, read_dictionary=encoded) as parquet:
-                first = 0
-                for group in range(parquet.num_row_groups):
-                    rows = parquet.metadata.row_group(group).num_rows
-                    if positions is None or np.diff(np.searchsorted(positions, [first, first + rows]))[0]:
-                        for name in encoded:
-                            _check_chunk(parquet, group, name, found.path(file))
-                        yield from _pieces(parquet, group, step, columns, first, rows)
-                    first += rows
-        except (pa.ArrowException, OSError) as error:
-            raise unreadable(found.path(file), error) from error
+        # Encoded images stay references to their dictionary: one large image may stand for a million rows.
+        with open_reader(found, file, columns, encoded) as reader:
+            first = 0
+            for group in range(reader.parquet.num_row_groups):
+                rows = reader.parquet.metadata.row_group(group).num_rows
+                if positions is None or np.diff(np.searchsorted(positions, [first, first + rows]))[0]:
+                    for name in encoded:
+                        _check_chunk(reader, group, name, found.path(file))
+                    at = first
+                    for table in reader.pieces(step, [group]):
+                        yield at, table
+                        at += len(table)
+                first += rows
 
     def _batch(self, table: pa.Table, label: str | None, layout: _Layout, schema: Schema, offset: int) -> Batch:
         """The rows of a piece; indices count from ``offset``."""
@@ -217,7 +234,6 @@ def _label(kinds: dict[str, pa.DataType], name: str | None) -> str | None:
     """
     label = _named(kinds, name, contract.LABEL)
     kind = kinds.get(label or "")
-    kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
     if kind is not None and not any(is_kind(kind) for is_kind in _LABEL_KINDS):
         raise PipelineError(f"column {label!r} holds {kind}, expected integers or text: name another --label")
     return label
@@ -253,28 +269,15 @@ def _fitting(layout: _Layout, width: int, length: int | None, column: str) -> _L
     return layout
 
 
-def _check_chunk(parquet: pq.ParquetFile, group: int, name: str, path: str) -> None:
-    metadata = parquet.metadata.row_group(group)
+def _check_chunk(reader: Reader, group: int, name: str, path: str) -> None:
+    metadata = reader.parquet.metadata.row_group(group)
     chunks = [metadata.column(i) for i in range(metadata.num_columns)]
-    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == name)
+    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == reader.columns[name])
     if size > _MAX_IMAGE_CHUNK:
         raise PipelineError(
             f"row group {group} of {path} unpacks to {size:,} bytes of images, expected at most {_MAX_IMAGE_CHUNK:,}: "
             "write smaller row groups"
         )
-
-
-def _pieces(
-    parquet: pq.ParquetFile, group: int, step: int, columns: Sequence[str], first: int, rows: int
-) -> Iterator[tuple[int, pa.Table]]:
-    """A row group by pieces; without a column there is only their length."""
-    if not columns:
-        for start in range(first, first + rows, step):
-            yield start, pa.table({"": pa.nulls(min(step, first + rows - start))})
-        return
-    for batch in parquet.iter_batches(step, [group], columns):
-        yield first, pa.Table.from_batches([batch])
-        first += len(batch)
 
 
 def _image(cell: pa.Scalar) -> bytes:

@@ -7,6 +7,7 @@ import pytest
 
 from pipelines import preprocess
 from pipelines.errors import PipelineError
+from pipelines.inputs import open_input
 from pipelines.sources import Fields, Schema, make_source
 
 from ..conftest import FORMS, Row, column, fixed_binary, flat, png, read_all, read_dataset, rejections
@@ -107,12 +108,77 @@ def flat_lists(x: np.ndarray) -> pa.Array:
     return pa.array(x.reshape(len(x), -1).tolist(), pa.list_(pa.uint8()))
 
 
-def test_a_null_in_a_list_of_fixed_size_is_called_so(x, tmp_path):
-    """Arrow writes such a file and cannot read it."""
+def both(path, column="x", dtype=None, signature="uint8"):
+    """What each command reads of the files, by key: x and the reasons."""
+    own = None if column == "x" else column
+    plan, rows = read_all(source(path, column=own, dtype=dtype))
+    named = dict(zip(plan.rows["key"].to_pylist(), rows, strict=True))
+    prepared = {key: row.x.ravel().tolist() for key, row in named.items() if isinstance(row, Row)}
+    refused = {key: row for key, row in named.items() if isinstance(row, str)}
+    opened = open_input(str(path), column=column).fitted((8, 8, 1), signature)
+    blocks = [block for unit in opened.blocks("all") for block in opened.read(unit)]
+    embedded = {key: x.ravel().tolist() for block in blocks for key, x in zip(block.keys, block.x, strict=True)}
+    assert embedded == prepared
+    assert {row.key: row.reason for block in blocks for row in block.rejected} == refused
+    return prepared, refused
+
+
+def test_a_null_in_a_list_of_fixed_size_is_one_bad_row(x, tmp_path):
+    """Arrow writes such a file and cannot read it as what it wrote."""
     values = [None if i == 5 else row.ravel().tolist() for i, row in enumerate(x)]
     path = write(tmp_path / "rows.parquet", pa.array(values, pa.list_(pa.uint8(), 64)))
-    with pytest.raises(PipelineError, match=r"rows\.parquet has null for a list in a column of lists of one length"):
-        read_all(source(path))
+    read, refused = both(path)
+    assert refused == {KEYS[5]: "x is null"}
+    assert read == {key: x[i].ravel().tolist() for i, key in enumerate(KEYS) if i != 5}
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.int8(), pa.uint32(), pa.float16(), pa.decimal128(21, 2)])
+@pytest.mark.parametrize("size", [-1, 64])
+def test_numbers_of_other_types_are_the_same_numbers(kind, size, x, tmp_path):
+    values = (x // 2).reshape(ROWS, 64).tolist()
+    path = write(tmp_path / "rows.parquet", pa.array(values).cast(pa.list_(kind, size)))
+    read, refused = both(path, signature="float32")
+    assert not refused and read == dict(zip(KEYS, values, strict=True))
+
+
+@pytest.mark.parametrize(("dtype", "odd"), [("uint8", 256), ("uint8", -1), ("float32", 2**24 + 1)])
+def test_an_integer_that_would_change_is_a_bad_row(dtype, odd, x, tmp_path):
+    values = x.reshape(ROWS, 64).tolist()
+    values[3] = [odd] * 64
+    path = write(tmp_path / "rows.parquet", pa.array(values, pa.list_(pa.int64())))
+    read, refused = both(path, dtype=dtype, signature=dtype)
+    assert refused == {KEYS[3]: f"x has {odd} to {odd}, of which {dtype} cannot hold all"} and len(read) == ROWS - 1
+
+
+def test_folders_are_columns_and_texts_are_texts(x, tmp_path):
+    kinds = {2: pa.string(), 10: pa.large_string(), 0: pa.dictionary(pa.int32(), pa.string())}
+    for label, kind in kinds.items():
+        (tmp_path / f"label={label}").mkdir()
+        keys = pa.array([f"{label}-{i}" for i in range(ROWS)]).cast(kind)
+        write(tmp_path / f"label={label}" / "p.parquet", pa.array(flat(x).tolist(), pa.list_(pa.uint8())), key=keys)
+    assert len(both(tmp_path)[0]) == 3 * ROWS
+    plan, rows = read_all(source(tmp_path))
+    assert plan.schema.labels == tuple(map(str, range(11)))
+    assert all(row.label == int(key.split("-")[0]) for key, row in zip(column(plan, "key"), rows, strict=True))
+    kept = open_input(str(tmp_path), keep=["label"]).fitted((8, 8, 1), "uint8")
+    blocks = [block for unit in kept.blocks("all") for block in kept.read(unit)]
+    assert sorted(label for block in blocks for label in block.kept["label"].to_pylist()) == sorted([*kinds] * ROWS)
+    write(tmp_path / "label=2" / "p.parquet", pa.array(flat(x).tolist()), label=[1] * ROWS)
+    with pytest.raises(PipelineError, match="has a column 'label' and lies in a folder label=2"):
+        source(tmp_path).plan()
+
+
+def test_pictures_as_hugging_face_stores_them(x, tmp_path):
+    cells = pa.array([{"bytes": None if i == 4 else png(row), "path": "a.png"} for i, row in enumerate(x)])
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"image": cells, "label": list(range(ROWS))}), path)
+    _, rows = read_all(source(path, column="image"))
+    assert rows[4] == "x is null"
+    assert all((row.x == x[i]).all() and row.label == i for i, row in enumerate(rows) if i != 4)
+    opened = open_input(str(path), column="image").fitted((), "string")
+    [block] = [block for unit in opened.blocks("all") for block in opened.read(unit)]
+    assert block.x.tolist() == [cell["bytes"] for i, cell in enumerate(cells.to_pylist()) if i != 4]
+    assert [row.reason for row in block.rejected] == ["x is null"]
 
 
 def test_bad_rows_are_named_and_the_others_kept(x, tmp_path):
@@ -191,7 +257,7 @@ def test_a_damaged_file_is_an_error_that_names_it(damage, x, tmp_path):
         ({"shape": (8, 8), "dtype": "float32"}, "64 bytes a row, expected 256"),
         ({"shape": (0,)}, r"--shape is \[0\]"),
         ({"column": "y"}, "no column 'y'"),
-        ({"column": "label"}, "column 'label' .* expected lists of uint8 or floats"),
+        ({"column": "label"}, "column 'label' .* expected lists of numbers"),
         ({"key": "id", "shape": (64,)}, "no column 'id'"),
         ({"key": "when", "shape": (64,)}, "expected text or integers"),
         ({"label": "when", "shape": (64,)}, "holds numbers that are no classes"),
