@@ -1,11 +1,12 @@
-"""How good a trained VAE is: log p(x) by importance sampling or by HMC, and how many latent units it uses."""
+"""How good a trained VAE is: log p(x) by importance sampling or by HMC, bits per dimension, and its latent units."""
 
 from tfvae.evaluation.annealing import Sandwich, annealed_log_marginal, bidirectional
 from tfvae.evaluation.appendix_d import hmc_log_marginal
+from tfvae.evaluation.bits import bits_per_dimension, level_width
 from tfvae.evaluation.estimate import MarginalEstimate
 from tfvae.evaluation.hmc import Chain, sample_posterior
 from tfvae.evaluation.importance import log_marginal
-from tfvae.evaluation.units import active_units
+from tfvae.evaluation.units import active_units, kl_by_unit
 
 __all__ = [
     "Chain",
@@ -14,7 +15,10 @@ __all__ = [
     "active_units",
     "annealed_log_marginal",
     "bidirectional",
+    "bits_per_dimension",
     "hmc_log_marginal",
+    "kl_by_unit",
+    "level_width",
     "log_marginal",
     "sample_posterior",
 ]
