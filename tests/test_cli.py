@@ -41,7 +41,8 @@ def test_quickstart_shows_every_command_and_ends_with_what_it_measured(whole_way
 def test_quickstart_leaves_every_artifact(whole_way):
     output, _ = whole_way
     assert {p.name for p in (output / "plots").iterdir()} == {
-        "samples.png", "reconstructions.png", "latent_space.png", "learning_curve.png",
+        "samples.png", "reconstructions.png", "latent_space.png", "learning_curve.png", "kl_by_unit.png",
+        "traversals.png", "interpolations.png",
     }  # fmt: skip
     assert (output / "saved_models/digits/1/saved_model.pb").exists()
     with open(output / "run/history.csv", newline="") as file:
@@ -97,10 +98,21 @@ def test_a_model_saved_by_hand_is_plotted_too(whole_way, tmp_path):
     result = invoke("plot", str(tmp_path / "mine"), "--output", str(tmp_path / "new/plots"))
     assert result.exit_code == 1 and "has no run.json" in result.output and "--data" in result.output
     result = invoke(
-        "plot", str(tmp_path / "mine"), "--output", str(tmp_path / "new/plots"), "--data", f"{output}/prepared"
+        "plot",
+        str(tmp_path / "mine"),
+        "--output",
+        str(tmp_path / "new/plots"),
+        "--data",
+        f"{output}/prepared",
+        "--projector",
     )
     assert result.exit_code == 0, result.output
-    assert {path.stem for path in (tmp_path / "new/plots").iterdir()} == {"samples", "reconstructions", "latent_space"}
+    assert {path.stem for path in (tmp_path / "new/plots").iterdir()} == {
+        "samples", "reconstructions", "latent_space", "kl_by_unit", "traversals", "interpolations", "projector",
+    }  # fmt: skip
+    assert str(tmp_path / "new/plots/projector") in result.output
+    words = (tmp_path / "new/plots/projector/metadata.tsv").read_text().split()
+    assert words == [str(digit) for digit in data.load(output / "prepared", "test", "label")]
 
 
 def invoke(*arguments: str):

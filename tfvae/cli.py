@@ -65,7 +65,7 @@ def _clear_errors() -> Iterator[None]:
     _load_tensorflow()
     try:
         yield
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -165,8 +165,12 @@ def check_export(directory: str, trust_model: bool) -> None:
 @click.option("--output", required=True, metavar="DIR", help="Where the PNG files go.")
 @click.option("--data", "data_directory", metavar="DIR", show_default="the run's", help="A prepared dataset.")
 @click.option("--split", default="test", help="The split whose rows are drawn.")
-def plot(run: str, output: str, data_directory: str | None, split: str) -> None:
-    """Draw samples, reconstructions, the latent space and the learning curve of a run as PNG.
+@click.option("--projector", is_flag=True, help="Write DIR/projector for TensorBoard too.")
+def plot(run: str, output: str, data_directory: str | None, split: str, projector: bool) -> None:
+    """Draw what a run's model has learned as PNG.
+
+    The learning curve, the latent space and KL of its units; of pictures samples, reconstructions, traversals and
+    interpolations; of tables the residuals of each column.
 
     \b
     Example:
@@ -175,7 +179,7 @@ def plot(run: str, output: str, data_directory: str | None, split: str) -> None:
     with _clear_errors():
         from tfvae import runs
 
-        for path in runs.plot(run, output, data_directory, split):
+        for path in runs.plot(run, output, data_directory, split, projector):
             click.echo(path)
 
 

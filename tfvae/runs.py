@@ -18,14 +18,14 @@ import stat
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfvae import data, evaluation, families, observations
-from tfvae.callbacks import ProgressBar
+from tfvae.callbacks import ProgressBar, StopAtNaN
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
 from tfvae.models.vae import VAE
 from tfvae.pipelines import storage
@@ -57,6 +57,7 @@ def train(
 
     Raises:
         ValueError: For an unknown experiment, or an output that holds a run already.
+        FloatingPointError: If the loss or a weight turns NaN: see ``callbacks.StopAtNaN``. No model is written.
     """
     if experiment not in EXPERIMENTS:
         raise ValueError(f"There is no experiment {experiment!r}, only {', '.join(EXPERIMENTS)}.")
@@ -86,7 +87,7 @@ def train(
             ProgressBar(),
             keras.callbacks.CSVLogger(str(output / "history.csv")),
             *_tensorboard(output / "logs"),
-            keras.callbacks.TerminateOnNaN(),
+            StopAtNaN(),
         ],
     )
     seconds = time.perf_counter() - started
@@ -244,11 +245,18 @@ def _tensorboard(logs: pathlib.Path) -> list[keras.callbacks.Callback]:
     return [keras.callbacks.TensorBoard(str(logs))] if importlib.util.find_spec("tensorboard") else []
 
 
-def plot(run: PathLike, output: PathLike, data_directory: PathLike | None = None, split: str = "test") -> list[str]:
-    """Draw a run's samples, reconstructions, latent space and learning curve as PNG; returns the paths.
+def plot(
+    run: PathLike,
+    output: PathLike,
+    data_directory: PathLike | None = None,
+    split: str = "test",
+    projector: bool = False,
+) -> list[str]:
+    """Draw what a run's model has learned, and its learning curve, as PNG; returns the paths.
 
-    The reconstructed images come from the dataset that the run was trained on, or from ``data_directory``. A run
-    without a history, such as a model that was saved by hand, has no learning curve.
+    The rows come from the dataset that the run was trained on, or from ``data_directory``. A run without a history,
+    such as a model that was saved by hand, has no learning curve. With ``projector`` the folder ``projector`` is
+    written too, for ``tensorboard --logdir``.
 
     Raises:
         ValueError: If the directory holds no finished run, or nothing says which data to draw.
@@ -257,21 +265,30 @@ def plot(run: PathLike, output: PathLike, data_directory: PathLike | None = None
 
     run, output = pathlib.Path(run), pathlib.Path(output)
     vae = load(run)
-    source = data_directory or _trained_on(run)
-    features = data.open_dataset(source).info.features
-    x = data.load(source, split)[:_PLOTTED_ROWS]
-    labels = data.load(source, split, "label")[:_PLOTTED_ROWS] if "label" in features else None
-    paths = {"latent_space": str(output / "latent_space.png")}
+    rows, labels, names = _plotted(vae, data_directory or _trained_on(run), split)
+    paths = []
     if (run / "history.csv").exists():
-        paths = {"learning_curve": str(output / "learning_curve.png"), **paths}
-        plots.learning_curve(run / "history.csv", paths["learning_curve"])
-    names = getattr(features["label"], "names", None) or () if labels is not None else ()
-    plots.latent_space(vae, x, paths["latent_space"], labels, names)
+        paths.append(plots.learning_curve(run / "history.csv", output / "learning_curve.png"))
+    paths.append(plots.latent_space(vae, rows, output / "latent_space.png", labels, names))
+    paths.append(plots.kl_by_unit(vae, rows, output / "kl_by_unit.png"))
     if len(vae.event_shape) >= 2:
-        paths |= {name: str(output / f"{name}.png") for name in ("samples", "reconstructions")}
-        plots.samples(vae, paths["samples"])
-        plots.reconstructions(vae, x, paths["reconstructions"])
-    return list(paths.values())
+        condition = np.resize(rows["condition"], [100, *vae.condition_shape]) if vae.condition_shape else None
+        paths.append(plots.samples(vae, output / "samples.png", condition=condition))
+        for draw in (plots.reconstructions, plots.traversals, plots.interpolations):
+            paths.append(draw(vae, rows, output / f"{draw.__name__}.png"))
+    elif len(vae.event_shape) == 1:
+        paths.append(plots.residuals(vae, rows, output / "residuals.png"))
+    return paths + ([plots.projector(vae, rows, output / "projector", labels, names)] if projector else [])
+
+
+def _plotted(vae: VAE, source: PathLike, split: str) -> tuple[dict[str, np.ndarray], np.ndarray | None, Sequence[str]]:
+    """The first rows of a split as the model takes them, their labels and what those are called."""
+    features = data.open_dataset(source).info.features
+    parts = ["x"] + ["condition"] * (vae.condition_shape is not None) + ["label"] * ("label" in features)
+    rows = {name: part[:_PLOTTED_ROWS] for name, part in data.load(source, split, parts).items()}
+    labels = rows.pop("label", None)
+    names = getattr(features["label"], "names", None) or () if labels is not None else ()
+    return rows, labels, names
 
 
 def _trained_on(run: pathlib.Path) -> str:

@@ -125,6 +125,10 @@ def test_layers_are_the_model_and_all_within():
     assert len(names) == len(set(names))
 
 
+def test_children_are_those_right_within():
+    assert [layer.name for layer in keras_private.children(two_layers())][-2:] == ["inner", "noise"]
+
+
 def test_seed_states_are_those_of_every_random_layer():
     model = two_layers()
     states = keras_private.seed_states(model)

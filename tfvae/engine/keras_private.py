@@ -12,7 +12,17 @@ import tensorflow as tf
 from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
-__all__ = ["BuiltModel", "DataAdapter", "adapter", "clear_losses", "layers", "loss_tracker", "seed_states", "strategy"]
+__all__ = [
+    "BuiltModel",
+    "DataAdapter",
+    "adapter",
+    "children",
+    "clear_losses",
+    "layers",
+    "loss_tracker",
+    "seed_states",
+    "strategy",
+]
 
 
 class BuiltModel(keras.Model):
@@ -35,6 +45,11 @@ def clear_losses(model: keras.Model) -> None:
 def layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The model and every layer in it."""
     return model._flatten_layers()
+
+
+def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers right within a layer."""
+    return layer._flatten_layers(include_self=False, recursive=False)
 
 
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:

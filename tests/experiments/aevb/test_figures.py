@@ -170,8 +170,8 @@ def test_figure3_refuses_what_it_cannot_do(tmp_path, options, sentence):
 def test_figures_4_and_5_draw_the_models_of_figure_2(tmp_path, monkeypatch):
     figure2.figure2(str(tmp_path), "unused", ["mnist"], ["AEVB"], latent_dims=[2], samples=1000)
     pictures: list[np.ndarray] = []
-    save = plots._save_picture
-    monkeypatch.setattr(plots, "_save_picture", lambda p, *rest: (pictures.append(p), save(p, *rest)))
+    save = plots.pictures.save_picture
+    monkeypatch.setattr(plots.pictures, "save_picture", lambda p, *rest: (pictures.append(p), save(p, *rest)))
     trained: list[tuple] = []
     build = settings.build
     monkeypatch.setattr(settings, "build", lambda *args: (trained.append(args[1:3]), build(*args))[1])

@@ -19,7 +19,7 @@ from tfvae.experiments.paper_figure import check_names
 
 _MANIFOLDS = {"mnist": (20, 20), "frey": (10, 10)}  # rows and columns
 
-Draw = Callable[[Any, Any], None]  # a VAE, the file to write
+Draw = Callable[[Any, Any], Any]  # a VAE, the file to write
 
 
 def figure4(

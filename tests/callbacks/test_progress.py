@@ -3,17 +3,18 @@
 import numpy as np
 
 from tfvae import VAE, callbacks, likelihoods, networks, posteriors
+from tfvae.callbacks import progress
 
 
 def test_the_bar_counts_epochs_and_shows_the_last_bound(monkeypatch):
     bars = []
 
-    class Bar(callbacks.tqdm):
+    class Bar(progress.tqdm):
         def __init__(self, *args, **more):
             bars.append(self)
             super().__init__(*args, **more)
 
-    monkeypatch.setattr(callbacks, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.bernoulli([3]), seed=0)
     vae.compile(jit_compile=False)
     x = np.random.default_rng(0).uniform(size=[20, 3]).astype(np.float32)

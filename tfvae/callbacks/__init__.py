@@ -1,0 +1,9 @@
+"""What a person watches while a VAE trains, and what stops a training that has gone wrong."""
+
+from tfvae.callbacks.bits import BitsPerDimension
+from tfvae.callbacks.nan import StopAtNaN
+from tfvae.callbacks.pictures import Pictures
+from tfvae.callbacks.progress import ProgressBar
+from tfvae.callbacks.units import Units
+
+__all__ = ["BitsPerDimension", "Pictures", "ProgressBar", "StopAtNaN", "Units"]

@@ -1,0 +1,97 @@
+"""Numbers about a model: its learning curve, KL of its units, and what a table's columns leave over."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfvae import evaluation
+from tfvae.models.vae import VAE
+from tfvae.plots import pictures, style
+from tfvae.plots.style import PathLike
+
+_MOST_BARS = 60
+_MOST_COLUMNS = 30
+
+
+def learning_curve(history: PathLike | dict[str, Sequence[float]], path: PathLike) -> str:
+    """The ELBO in nats over the epochs, from Keras's history or from the CSV file that ``tfvae train`` writes.
+
+    Raises:
+        ValueError: If the history holds no ELBO.
+    """
+    values: dict[str, Any] = history if isinstance(history, dict) else _read_history(history)
+    if not len(values.get("elbo", ())):
+        raise ValueError(
+            f"The history holds no elbo, only {', '.join(values) or 'nothing'}: train for an epoch at least."
+        )
+    with style.axes(path, 3.8) as axes:
+        for key, label in (("elbo", "training"), ("val_elbo", "validation")):
+            if key in values:
+                marker = "." if len(values[key]) <= 50 else None
+                axes.plot(np.arange(1, len(values[key]) + 1), values[key], label=label, marker=marker)
+        axes.set(xlabel="epoch", ylabel="ELBO (nats)", title="Learning curve")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(True)
+        axes.legend(loc="lower right")
+    return str(path)
+
+
+def _read_history(path: PathLike) -> dict[str, list[float]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {key: [float(row[key]) for row in rows] for key in (rows[0] if rows else {})}
+
+
+def kl_by_unit(vae: VAE, x: Any, path: PathLike) -> str:
+    """Bars of KL(q(z_d|x)‖p(z_d)) in nats, the mean over rows, the largest first; pale below 0.01 nat.
+
+    x are rows as ``fit`` takes them. Of more than 60 units the first 60 are drawn.
+    """
+    kl = evaluation.kl_by_unit(vae, x)
+    order = np.argsort(-kl)[:_MOST_BARS]
+    with style.axes(path, 3.0) as axes:
+        colours = [style.COLOURS[0] if kl[d] >= 0.01 else style.PALE for d in order]
+        axes.bar(np.arange(len(order)), kl[order], color=colours)
+        axes.set_xticks(np.arange(len(order)), order, fontsize=8 if len(order) <= 30 else 5)
+        axes.set(xlabel="unit of z", ylabel="KL(q‖p) (nats)", title=f"KL of each unit, {kl.sum():.2f} nats in all")
+        axes.grid(True, axis="y")
+        axes.set_axisbelow(True)
+    return str(path)
+
+
+def residuals(vae: VAE, x: Any, path: PathLike, names: Sequence[str] = ()) -> str:
+    """How far a table's rows lie from their reconstructions, a box for each column, in its standard deviations.
+
+    A box of a column that the model reconstructs is short; one that it does not is as long as the column is wide. Boxes
+    hold the middle half of the rows, whiskers 90 %. Of more than 30 columns the 30 that are reconstructed worst are
+    drawn.
+
+    Args:
+        vae: A model of vectors, ``[D]``.
+        x: Rows as ``fit`` takes them.
+        path: The PNG to write.
+        names: What the columns are called; by default by their numbers.
+
+    Raises:
+        ValueError: If an observation is no vector.
+    """
+    if len(vae.event_shape) != 1:
+        raise ValueError(f"An observation has shape {vae.event_shape}, expected (D,): residuals are of a table.")
+    rows = pictures.first_rows(x, None)
+    values = np.asarray(rows["x"] if isinstance(rows, Mapping) else rows, np.float64)
+    left = (values - vae.reconstruct(rows)) / np.maximum(values.std(axis=0), 1e-12)
+    worst = np.argsort(-np.sqrt(np.mean(left**2, axis=0)))[:_MOST_COLUMNS]
+    shown = np.sort(worst)[::-1]
+    with style.axes(path, 0.8 + 0.22 * len(shown)) as axes:
+        labels = [style.label_name(int(d), names) for d in shown]
+        axes.axvline(0.0, color=style.PALE, zorder=0)
+        ends = np.percentile(left[:, shown], [5, 25, 50, 75, 95], axis=0)
+        at = np.arange(len(shown))
+        axes.hlines(at, ends[0], ends[4], color="#444444", linewidth=0.8)
+        axes.barh(at, ends[3] - ends[1], left=ends[1], height=0.6, color=style.COLOURS[0], zorder=2)
+        axes.vlines(ends[2], at - 0.3, at + 0.3, color="white", zorder=3)
+        axes.set_yticks(at, labels)
+        axes.set(xlabel="x - E[x|z] (standard deviations of the column)", title="Residuals of each column")
+    return str(path)

@@ -1,0 +1,75 @@
+"""One style for every plot: fonts, sizes, colours that the colour-blind tell apart, a resolution for print."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfvae.pipelines import extras, storage
+
+with extras.needed("plots"):
+    import matplotlib
+    from cycler import cycler
+    from matplotlib.figure import Figure
+
+PathLike = str | os.PathLike[str]
+
+WIDTH = 6.0  # inches: a column of text
+# Petroff, arXiv 2107.02270, section 5: ten colours chosen for people with and without colour blindness.
+COLOURS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+PALE = "#c9cdd2"
+_DPI = 300
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#444444",
+    "axes.grid": False,
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.5,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+}
+
+
+@contextlib.contextmanager
+def axes(path: PathLike, height: float, width: float = WIDTH) -> Iterator[Any]:
+    """Axes of a figure of so many inches, which is written to the path when the block ends."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure.subplots()
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: PathLike) -> None:
+    kind = os.path.splitext(path)[1].removeprefix(".") or "png"
+    with replacing(path) as file:
+        figure.savefig(file, dpi=_DPI, format=kind)
+
+
+def replacing(path: PathLike) -> contextlib.AbstractContextManager[Any]:
+    """A file to write that takes its name when it is whole; its folder is made."""
+    full = os.path.abspath(path)
+    return storage.replacing(full, os.path.dirname(full))
+
+
+def label_name(label: Any, names: Sequence[str]) -> str:
+    """What a legend calls a label: a class's name, where labels are numbers and it has one, else the label itself.
+
+    Example:
+        >>> label_name(1, ["cat", "dog"]), label_name(b"cat", ())
+        ('dog', 'cat')
+    """
+    if isinstance(label, int | np.integer) and 0 <= label < len(names):
+        return names[int(label)]
+    return label.decode(errors="replace") if isinstance(label, bytes) else str(label)
