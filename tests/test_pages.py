@@ -26,7 +26,12 @@ NOT_RUN = {
     "docs/howto/runners.md",  # needs a cluster: tests/cluster
     "saved_models/README.md",  # tests/serving/test_configuration.py
 }
-SLOW = {"docs/howto/pipelines.md", "docs/explain/coming_from.md", "docs/explain/paper.md"}  # and every notebook
+SLOW = {
+    "docs/howto/pipelines.md",
+    "docs/explain/coming_from.md",
+    "docs/explain/paper.md",
+    "docs/howto/training.md",
+}  # and every notebook
 
 
 def name_of(page: pathlib.Path) -> str:
