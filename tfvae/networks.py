@@ -11,6 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
+_LAST = {"data_format": "channels_last"}  # as event shapes have it, whatever Keras's default is
+
 
 def mlp(hidden: Sequence[int] = (500,), activation: str = "tanh", name: str | None = None) -> keras.Sequential:
     """A multilayer perceptron, ``[B, ...] -> [B, hidden[-1]]``; the paper's networks are ``mlp([500])``.
@@ -20,7 +22,7 @@ def mlp(hidden: Sequence[int] = (500,), activation: str = "tanh", name: str | No
         TensorShape([5, 500])
     """
     return keras.Sequential(
-        [keras.layers.Flatten(), *(keras.layers.Dense(units, activation) for units in hidden)], name=name
+        [keras.layers.Flatten(**_LAST), *(keras.layers.Dense(units, activation) for units in hidden)], name=name
     )
 
 
@@ -31,8 +33,10 @@ def conv_encoder(filters: Sequence[int] = (32, 64), activation: str = "relu") ->
         >>> conv_encoder([8, 16])(np.zeros([5, 28, 28, 1], "float32")).shape
         TensorShape([5, 784])
     """
-    convolutions = [keras.layers.Conv2D(f, 3, strides=2, padding="same", activation=activation) for f in filters]
-    return keras.Sequential([*convolutions, keras.layers.Flatten()], name="encoder")
+    convolutions = [
+        keras.layers.Conv2D(f, 3, strides=2, padding="same", activation=activation, **_LAST) for f in filters
+    ]
+    return keras.Sequential([*convolutions, keras.layers.Flatten(**_LAST)], name="encoder")
 
 
 @keras.saving.register_keras_serializable("tfvae")
@@ -102,5 +106,5 @@ def conv_decoder(
         *(ResizeConv2D(f, activation) for f in filters),
     ]
     if any(excess):
-        layers.append(keras.layers.Cropping2D([(0, size) for size in excess]))
+        layers.append(keras.layers.Cropping2D([(0, size) for size in excess], **_LAST))
     return keras.Sequential(layers, name="decoder")

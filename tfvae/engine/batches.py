@@ -76,7 +76,7 @@ def _counts_in_words(rows: Any) -> str:
 
 
 def in_memory(x: Any) -> bool:
-    """Whether x is arrays of rows and not a stream of batches.
+    """Whether x is rows, or what should have been, and not a stream of batches.
 
     Example:
         >>> in_memory(np.zeros([3, 2])), in_memory({"x": [1, 2]}), in_memory(tf.data.Dataset.range(3))
@@ -84,7 +84,7 @@ def in_memory(x: Any) -> bool:
     """
     if isinstance(x, Mapping):
         return all(map(in_memory, x.values()))
-    return hasattr(x, "__array__") or isinstance(x, list)
+    return x is None or isinstance(x, (list, str)) or hasattr(x, "__array__") or hasattr(x, "shape")
 
 
 def stream_batch_size(stream: Any) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.arguments import check_at_least
-from tfvae.engine import batches, hooks, keras_private, loop, replicas, xla
+from tfvae.engine import batches, hooks, keras_private, loop, replicas, saving, xla
 from tfvae.engine.batches import Data
 from tfvae.engine.loop import Step
 from tfvae.engine.replicas import Rows
@@ -137,6 +137,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         steps_per_execution: int | None = None,
         jit_compile: bool | None = None,
         run_eagerly: bool = False,
+        **unknown: Any,
     ) -> None:
         """Choose the optimiser and the engine; the bound is the objective's, so there is no loss argument.
 
@@ -149,6 +150,11 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             jit_compile: Whether XLA compiles the program; by default unless there are convolutions and no accelerator.
             run_eagerly: Run as plain Python, for debugging.
         """
+        if unknown:
+            raise TypeError(
+                "compile takes optimizer, steps_per_execution, jit_compile and run_eagerly, received "
+                f"{', '.join(unknown)}: the model's objective is the loss, and its parts are the metrics."
+            )
         if steps_per_execution is not None and not isinstance(steps_per_execution, int):
             raise ValueError(
                 f"compile takes an optimiser and steps_per_execution, a number, received {steps_per_execution!r}. "
@@ -156,6 +162,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             )
         check_at_least(1, steps_per_execution=1 if steps_per_execution is None else steps_per_execution)
         self._auto_steps = steps_per_execution is None
+        jit_compile = None if jit_compile == "auto" else jit_compile  # Keras's word for it
         super().compile(
             optimizer=self._with_loss_scale(optimizer),
             steps_per_execution=steps_per_execution or 1,
@@ -180,7 +187,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         return {"optimizer": keras.optimizers.serialize(self.optimizer), **self._choice}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        optimizer = keras.optimizers.deserialize(config["optimizer"])
+        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
         self.compile(**{**config, "optimizer": optimizer})
         optimizer.build(self.trainable_variables)
 
@@ -278,6 +285,22 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         told = {"epochs": 1, "steps": steps or x.num_batches}
         with self._watched(callbacks, verbose, fits=False, **told) as watch:
             return super().evaluate(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=watch, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Keras's ``predict``, of what ``fit`` takes."""
+        return super().predict(self.prepare(x) if batches.in_memory(x) else x, *args, **kwargs)
+
+    def train_on_batch(
+        self, x: Any, y: None = None, sample_weight: Any = None, class_weight: None = None, return_dict: bool = False
+    ) -> Any:
+        """Keras's ``train_on_batch`` without targets."""
+        self._refuse_targets(y, {"class_weight": class_weight})
+        return super().train_on_batch(x, sample_weight=sample_weight, return_dict=return_dict)
+
+    def test_on_batch(self, x: Any, y: None = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
+        """Keras's ``test_on_batch`` without targets."""
+        self._refuse_targets(y, {})
+        return super().test_on_batch(x, sample_weight=sample_weight, return_dict=return_dict)
 
     def _choose_steps(self, batch_size: int | None, x: Any, acting: list[str]) -> int:
         """The batch size, after settling how many batches a program runs: Keras reads it from the model.
@@ -392,12 +415,16 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         return []
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Keras's ``save``, to a ``.keras`` file: an h5 file could not hold the parts of the model, nor be loaded."""
+        """Keras's ``save``, to a ``.keras`` file: an h5 file could not hold the parts of the model, nor be loaded.
+
+        A class or function that Keras will not find when it loads the file is warned of by its name.
+        """
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
                 f"{filepath} is an h5 file, which Keras could not load this model from: save to a .keras file, or the "
                 "weights alone with save_weights('m.weights.h5')."
             )
+        saving.warn_of_unregistered(self, filepath)
         super().save(filepath, *args, **kwargs)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
