@@ -125,6 +125,10 @@ def invoke(*arguments: str):
         (["train", "--data", "{tmp}", "--output", "{tmp}/run"], "no prepared dataset"),
         (["train", "--data", "{out}/prepared", "--output", "{out}/run"], "holds a run already"),
         (["train", "--data", "{out}/prepared", "--output", "{tmp}/run", "--experiment", "gan"], "no experiment 'gan'"),
+        (
+            ["train", "--data", "{out}/prepared", "--output", "{tmp}/run", "--epochs", "1", "--learning-rate", "1e30"],
+            "At step 2 of the training the loss is ",
+        ),
         (["evaluate", "{tmp}", "--data", "{out}/prepared"], "no finished run"),
         (["evaluate", "{out}/run", "--data", "{out}/prepared", "--split", "dev"], "no split 'dev'"),
         (["export", "{out}/run", "{out}/saved_models/digits", "--version", "1"], "exists already"),

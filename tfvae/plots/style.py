@@ -11,7 +11,6 @@ from tfvae.pipelines import extras, storage
 
 with extras.needed("plots"):
     import matplotlib
-    from cycler import cycler
     from matplotlib.figure import Figure
 
 PathLike = str | os.PathLike[str]
@@ -31,7 +30,7 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.edgecolor": "#444444",
     "axes.grid": False,
-    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.prop_cycle": f"cycler(color={list(COLOURS)})",
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
