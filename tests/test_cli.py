@@ -186,3 +186,13 @@ cli.main(["say"])
 def test_an_unknown_option_is_an_error(tmp_path):
     assert invoke("train", "--datta", "x").exit_code == 2
     assert invoke("prepare", "--source", "digits", "--output", str(tmp_path / "x"), "--shards", "3").exit_code == 1
+
+
+def test_ctrl_c_in_training_says_what_is_there_and_ends_as_shells_expect(monkeypatch, tmp_path):
+    def stopped(**options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "train", stopped)
+    result = invoke("train", "--data", str(tmp_path), "--output", "runs/mine")
+    assert result.exit_code == 130
+    assert "Stopped: runs/mine is as it was before this training began." in result.output

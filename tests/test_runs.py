@@ -27,22 +27,51 @@ def test_what_the_package_registers_is_known_to_the_command(tmp_path):
     assert done.stdout.strip() == "VAE", done.stderr
 
 
-def test_a_model_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    vae = model()
-    x = np.zeros([2, 3], np.float32)
-    path = tmp_path / "model.keras"
-    runs._save(vae, path)
-    np.testing.assert_array_equal(runs.load(tmp_path).embed(x), vae.embed(x))
-    before = path.read_bytes()
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    def dies(*args):
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs.shutil, "copyfileobj", dies)
-    with pytest.raises(KeyboardInterrupt):
-        runs._save(model(), path)
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
+@pytest.fixture
+def old_run(tmp_path) -> pathlib.Path:
+    """A run with its evaluation, and a file of the user's."""
+    (tmp_path / "logs/train").mkdir(parents=True)
+    for name in ("logs/train/events", "history.csv", "model.keras", "run.json", "evaluation.json", "notes.txt"):
+        (tmp_path / name).write_bytes(b"old")
+    return tmp_path
+
+
+def test_a_run_that_is_being_replaced_is_whole_until_the_new_one_is(old_run):
+    before = files(old_run)
+    with runs._replacing(old_run) as folder:
+        (folder / "logs").mkdir()
+        for name in ("logs/events", "history.csv", "model.keras", "run.json"):
+            (folder / name).write_bytes(b"new")
+        assert {name: found for name, found in files(old_run).items() if "incomplete" not in name} == before
+    assert files(old_run) == dict.fromkeys(("logs/events", "history.csv", "model.keras", "run.json"), b"new") | {
+        "notes.txt": b"old"
+    }
+
+
+@pytest.mark.parametrize(
+    "stopped", [KeyboardInterrupt, FloatingPointError("NaN"), OSError(28, "No space left on device")]
+)
+def test_a_training_that_stops_leaves_the_old_run_and_nothing_else(old_run, stopped):
+    before = files(old_run)
+    with pytest.raises((KeyboardInterrupt, FloatingPointError, OSError)), runs._replacing(old_run) as folder:
+        (folder / "history.csv").write_bytes(b"half")
+        raise stopped
+    assert files(old_run) == before
+
+
+def test_what_a_killed_training_left_is_removed_and_two_do_not_mix(old_run):
+    (old_run / "incomplete/logs").mkdir(parents=True)
+    (old_run / "incomplete/history.csv").write_bytes(b"half")
+    with runs._replacing(old_run) as folder:
+        assert list(files(folder)) == ["lock"]
+        with pytest.raises(ValueError, match="Another training writes to"), runs._replacing(old_run):
+            pass
+        (folder / "model.keras").write_bytes(b"new")
+    assert (old_run / "model.keras").read_bytes() == b"new" and not (old_run / "incomplete").exists()
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,16 @@ def _clear_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
+@contextlib.contextmanager
+def _stopped_by_hand(state: str) -> Iterator[None]:
+    """Ctrl-C ends the command with a sentence on what is there now, and the exit code that shells expect."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\nStopped: {state}.", err=True)
+        sys.exit(130)
+
+
 main.add_command(command_line.pipeline("prepare"))
 main.add_command(command_line.pipeline("embed", first=_load_tensorflow_alone))
 
@@ -90,7 +100,7 @@ def train(**options: Any) -> None:
     Example:
       tfvae train --data prepared/mnist --output runs/mnist --epochs 20
     """
-    with _clear_errors():
+    with _clear_errors(), _stopped_by_hand(f"{options['output']} is as it was before this training began"):
         from tfvae import runs
 
         record = runs.train(**options)

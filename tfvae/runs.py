@@ -5,8 +5,10 @@ runs/NAME/history.csv      loss, ELBO, log p(x|z) and KL of each epoch, in nats
 runs/NAME/run.json         what was asked for: experiment, options, data, versions, time
 runs/NAME/logs/            for TensorBoard, where it is installed
 runs/NAME/evaluation.json  written by ``evaluate``
+runs/NAME/incomplete/      a training that goes on, or was killed: the run above is whole until that ends
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -15,10 +17,9 @@ import os
 import pathlib
 import shutil
 import stat
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -35,6 +36,7 @@ PathLike = str | os.PathLike[str]
 
 _IN_MEMORY_BYTES = 2 << 30  # a split beyond this is streamed from disk
 _PLOTTED_ROWS = 10_000
+_FILES = ("logs", "history.csv", "model.keras", "run.json")
 _LARGEST_RECORD = 1 << 20  # bytes
 _MEASURED = [field.name for field in dataclasses.fields(Measured) if field.name != "dataset"]
 
@@ -53,10 +55,11 @@ def train(
     """Train an experiment's model on a prepared dataset and write the run; returns what ``run.json`` holds.
 
     Options left at None take the experiment's defaults. The split ``validation``, or ``test`` where there is none, is
-    evaluated after each epoch for the learning curve; nothing is chosen by it.
+    evaluated after each epoch for the learning curve; nothing is chosen by it. A run that is being replaced is whole
+    until the new one is; what an interrupted training leaves is removed.
 
     Raises:
-        ValueError: For an unknown experiment, or an output that holds a run already.
+        ValueError: For an unknown experiment, or an output that holds a run already or is being written.
         FloatingPointError: If the loss or a weight turns NaN: see ``callbacks.StopAtNaN``. No model is written.
     """
     if experiment not in EXPERIMENTS:
@@ -71,28 +74,12 @@ def train(
     keras.utils.set_random_seed(seed)
     vae = chosen.build(info.features["x"].shape, latent_dim, seed)
     vae.compile(optimizer=keras.optimizers.Adam(learning_rate))
-    output.mkdir(parents=True, exist_ok=True)
     x, validation = (
         _observations(data_directory, info, split, batch_size)
         for split in ("train", "validation" if "validation" in info.splits else "test")
     )
-    started = time.perf_counter()
-    vae.fit(
-        x,
-        batch_size=batch_size,
-        epochs=epochs,
-        validation_data=validation,
-        verbose=0,
-        callbacks=[
-            ProgressBar(),
-            keras.callbacks.CSVLogger(str(output / "history.csv")),
-            *_tensorboard(output / "logs"),
-            StopAtNaN(),
-        ],
-    )
-    seconds = time.perf_counter() - started
     rows = info.splits["train"].num_examples
-    record = {
+    record: dict[str, Any] = {
         "experiment": experiment,
         "epochs": epochs,
         "batch_size": batch_size,
@@ -103,15 +90,60 @@ def train(
         "dataset": data.identity(data_directory),
         "likelihood": vae.likelihood.family.__name__,
         "rows": rows,
-        "seconds": round(seconds, 2),
-        "rows_per_second": round(rows * epochs / seconds),
         "versions": {name: importlib.metadata.version(name) for name in ("tfvae", "tensorflow", "keras")},
     }
-    (output / "evaluation.json").unlink(missing_ok=True)  # of the run that this one replaces
-    _save(vae, output / "model.keras")
-    record["model_sha256"] = storage.sha256(str(output / "model.keras"))
-    _write_json(output / "run.json", record)
+    with _replacing(output) as folder:
+        started = time.perf_counter()
+        vae.fit(
+            x,
+            batch_size=batch_size,
+            epochs=epochs,
+            validation_data=validation,
+            verbose=0,
+            callbacks=[
+                ProgressBar(),
+                keras.callbacks.CSVLogger(str(folder / "history.csv")),
+                *_tensorboard(folder / "logs"),
+                StopAtNaN(),
+            ],
+        )
+        seconds = time.perf_counter() - started
+        record |= {"seconds": round(seconds, 2), "rows_per_second": round(rows * epochs / seconds)}
+        vae.save(folder / "model.keras")
+        record["model_sha256"] = storage.sha256(str(folder / "model.keras"))
+        _write_json(folder / "run.json", record)
     return record
+
+
+@contextlib.contextmanager
+def _replacing(output: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder for a new run, whose files take the places of the old run's if the block ends well.
+
+    The last file says by the model's checksum whether the others belong to it, should the machine die in between.
+    """
+    folder = output / "incomplete"
+    folder.mkdir(parents=True, exist_ok=True)
+    with storage.locked(str(folder / "lock")) as mine:
+        if not mine:
+            raise ValueError(f"Another training writes to {output}: wait for its end, or choose another output.")
+        for earlier in _FILES:  # of a training that was killed
+            _remove(folder / earlier)
+        try:
+            yield folder
+            (output / "evaluation.json").unlink(missing_ok=True)  # of the run that this one replaces
+            for name in _FILES:
+                _remove(output / name)
+                if (folder / name).exists():
+                    os.replace(folder / name, output / name)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _observations(directory: PathLike, info: Any, split: str, batch_size: int) -> Any:
@@ -302,11 +334,3 @@ def _trained_on(run: pathlib.Path) -> str:
 def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
     with storage.replacing(str(path), str(path.parent)) as file:
         file.write(json.dumps(value, indent=2).encode() + b"\n")
-
-
-def _save(vae: VAE, path: pathlib.Path) -> None:
-    """The model's file, whole or not at all; Keras writes to a path alone."""
-    with tempfile.TemporaryDirectory() as folder, storage.replacing(str(path), str(path.parent)) as file:
-        vae.save(f"{folder}/model.keras")
-        with open(f"{folder}/model.keras", "rb") as saved:
-            shutil.copyfileobj(saved, file)
