@@ -54,7 +54,7 @@ TFVAE: dict[str, set[str]] = {
     "models": _LAYERS | _PARTS,
     "baselines": _MODELS | {"evaluation"},
     "evaluation": _MODELS,
-    "plots": {"arguments", "evaluation", "families", "models", "pipelines.extras", "pipelines.storage"},
+    "plots": {"arguments", "engine", "evaluation", "families", "models", "pipelines.extras", "pipelines.storage"},
     "callbacks": {"arguments", "engine", "evaluation", "plots", "pipelines.extras"},
     "data": _DISK,
     "exporting": _MODELS | _DISK | {"tables"},

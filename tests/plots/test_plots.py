@@ -5,6 +5,7 @@ import matplotlib.image
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 from scipy import stats
 
 import tfvae
@@ -235,3 +236,10 @@ def test_a_history_without_an_epoch_is_refused(tmp_path):
 def test_vectors_are_no_pictures():
     with pytest.raises(ValueError, match="no pictures"):
         plots.samples(model(2, (7,)), "unused.png")
+
+
+def test_a_stream_is_asked_for_some_of_its_rows():
+    stream = tf.data.Dataset.from_tensor_slices(np.zeros([3, 6, 5, 1], np.uint8)).batch(2)
+    for draw in (plots.reconstructions, plots.interpolations):
+        with pytest.raises(ValueError, match=r"expected rows in memory.*next"):
+            draw(model(2), stream, "unused.png")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfvae.engine.batches import in_memory
 from tfvae.models.vae import VAE
 from tfvae.plots import style
 from tfvae.plots.style import PathLike
@@ -128,4 +129,9 @@ def reconstruction_grid(
 
 def first_rows(x: Any, count: int | None) -> Any:
     """The first ``count`` (None: all) of rows as ``fit`` takes them in memory, as NumPy arrays."""
+    if not in_memory(x):
+        raise ValueError(
+            f"x is a {type(x).__name__}, expected rows in memory, an array or a mapping of arrays: take some of them, "
+            "such as next(iter(dataset))."
+        )
     return {k: np.asarray(v)[:count] for k, v in x.items()} if isinstance(x, Mapping) else np.asarray(x)[:count]
