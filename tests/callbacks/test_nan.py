@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvae import VAE, DistributionLayer, callbacks, likelihoods, networks, posteriors
+from tfvae import VAE, DistributionLayer, baselines, callbacks, likelihoods, networks, posteriors
 
 X = np.random.default_rng(0).random([60, 6]).astype(np.float32)
 BROKEN_AT = 9
@@ -84,6 +84,13 @@ def test_a_density_that_overflows_is_told_with_its_parameters():
         FloatingPointError, match=r"At step 1 .*log_likelihood is not finite.*likelihood's scale from 0.5 to 0.5"
     ):
         model.fit(1e25 * X, verbose=0, callbacks=[callbacks.StopAtNaN()])
+
+
+def test_a_model_with_steps_of_its_own_is_told_the_step():
+    model = baselines.MonteCarloEM(vae("none", "decoder"), num_rows=60)
+    model.compile(keras.optimizers.SGD(1e38), jit_compile=False)
+    with pytest.raises(FloatingPointError, match=r"At step \d .*MonteCarloEM makes steps of its own"):
+        model.fit(X, batch_size=60, epochs=3, verbose=0, callbacks=[callbacks.StopAtNaN()])
 
 
 def test_weights_that_were_no_numbers_before_are_told_as_such():

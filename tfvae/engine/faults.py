@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfvae.engine import batches, keras_private, replicas, scope
 from tfvae.engine.batches import Group
+from tfvae.engine.model import UnsupervisedModel
 
 _TOLD = ("call", "parameters")  # methods whose results are shown: a layer's, and those of a layer of distributions
 _MEND = (
@@ -95,6 +96,8 @@ def _first_weight(model: Any) -> str:
 
 def _first_layer(model: Any, group: Group) -> str:
     """What is first not finite in the loss of the group's first batch and its gradient, in words."""
+    if type(model).step is not UnsupervisedModel.step:
+        return f"a {type(model).__name__} makes steps of its own, in which no layer can be named"
     numbers, count = tf.constant(group.rows[0]), tf.constant(group.counts[0])
     batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, numbers), group.data)
     rows = replicas.rows_of(batch, numbers, count, count, tf.constant(1.0))
