@@ -46,7 +46,6 @@ nb_execution_cache_path = str(ROOT / "build" / "notebooks")
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900  # seconds a cell; a tutorial takes less than a minute of CPU
-nb_merge_streams = True
 nb_output_stderr = "remove"  # TensorFlow's notes to developers
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
