@@ -15,10 +15,11 @@ from typing import BinaryIO, NamedTuple
 
 from .. import storage
 from ..errors import PipelineError, RowError, first_line
-from .seekable_gzip import open_gzip
+from .unpacked import open_unpacked
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
 _MAX_HEADER = 1 << 20  # bytes of a tar header with its extensions; names and times take a few hundred
+_MAX_PADDING = 1 << 20  # bytes behind the end mark that are looked at
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # the others unpack without bounds
 
 
@@ -44,7 +45,7 @@ def members(path: str) -> list[Member]:
         >>> [(member.name, member.refused) for member in members("some.zip")]
         [('cat/1.png', None), ('../2.png', 'the path leads out of the archive')]
     """
-    if path.endswith(".zip"):
+    if _is_zip(path):
         return [_member(entry.orig_filename, entry.file_size, zip_refusal(entry)) for entry in open_zip(path)[1]]
     return _list_tar(path, *storage.identify(path))
 
@@ -55,7 +56,7 @@ def open_member(path: str, limit: int) -> Callable[[int], bytes]:
     It raises RowError for one of more than ``limit`` bytes, or that is damaged.
     """
     listing = members(path)
-    stream = None if path.endswith(".zip") else _open_tar(path)
+    stream = None if _is_zip(path) else open_unpacked(path)
 
     def content(position: int) -> bytes:
         member = listing[position]
@@ -64,6 +65,10 @@ def open_member(path: str, limit: int) -> Callable[[int], bytes]:
         return _read_zip(path, position) if stream is None else _read_tar(stream, path, member)
 
     return content
+
+
+def _is_zip(path: str) -> bool:
+    return path.lower().endswith(".zip")
 
 
 def _refusal(name: str) -> str | None:
@@ -99,14 +104,10 @@ class _Headers:
         return self._file.read(size)
 
 
-def _open_tar(path: str) -> BinaryIO:
-    return storage.open_to_read(path) if path.endswith(".tar") else open_gzip(path)
-
-
 @functools.lru_cache(maxsize=64)
 def _list_tar(path: str, _size: int, _modified: int) -> list[Member]:
     found = []
-    with _open_tar(path) as file:
+    with open_unpacked(path) as file:
         try:
             with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:  # type: ignore[call-overload]
                 while (entry := archive.next()) is not None:
@@ -123,6 +124,7 @@ def _list_tar(path: str, _size: int, _modified: int) -> list[Member]:
         # Python's reader takes a damaged header for the end.
         if file.seek(end) != end or file.read(512) != bytes(512):
             raise PipelineError(f"{path} is truncated or damaged at byte {end}: there is no member and no end mark")
+        file.read(_MAX_PADDING)  # to the end of what is packed, where its checksum stands
     return found
 
 

@@ -1,10 +1,11 @@
-"""Gzip files with random access.
+"""Gzip and zlib files with random access.
 
-A gzip stream can only be read from its front, and the rows of a shard lie all over it. So the state of the decompressor
+Such a stream can only be read from its front, and the rows of a shard lie all over it. So the state of the decompressor
 is kept every few megabytes of what it gave (some 40 kB each, one per cent of the whole), and a read begins at the state
 before it. A stream is never held in memory as a whole, however large it unpacks.
 """
 
+import abc
 import bisect
 import functools
 import io
@@ -18,11 +19,11 @@ from ..errors import PipelineError
 
 _SPACING = 4 << 20  # bytes of content between two states
 _BLOCK = 1 << 16
-_HEADED = 31  # zlib's word for a gzip header and trailer, whose checksum it verifies
+_HEADED = 47  # zlib's word for a gzip or zlib header and trailer, whose checksum it verifies
 
 
 def open_gzip(path: str) -> BinaryIO:
-    """The content of a gzip file, of one or several members, as a file that can seek.
+    """The content of a gzip file, of one or several members, or of a zlib stream, as a file that can seek.
 
     Reading raises ``PipelineError`` where the file is truncated or damaged.
 
@@ -62,11 +63,11 @@ def _states(path: str, size: int, modified: int) -> _States:
     return _States()
 
 
-class _Gzip(io.RawIOBase):
-    def __init__(self, path: str, states: _States):
-        self._path, self._known = path, states
-        self._file = storage.open_to_read(path)
-        self._offset, self._raw, self._state = states.before(0)
+class SeekableUnpacked(io.RawIOBase):
+    """What is unpacked as it is read; ``_back`` goes to the nearest known place before an offset."""
+
+    _file: BinaryIO
+    _offset: int
 
     def close(self) -> None:
         self._file.close()
@@ -86,10 +87,8 @@ class _Gzip(io.RawIOBase):
         if whence == os.SEEK_CUR:
             offset += self._offset
         elif whence != os.SEEK_SET:
-            raise io.UnsupportedOperation("the end of a gzip stream is not known")
-        nearest = self._known.before(offset)
-        if not nearest[0] <= self._offset <= offset:
-            self._offset, self._raw, self._state = nearest
+            raise io.UnsupportedOperation("the end of a packed stream is not known")
+        self._back(offset)
         while self._offset < offset and self._produce(min(_BLOCK, offset - self._offset)):
             pass
         return self._offset
@@ -99,8 +98,26 @@ class _Gzip(io.RawIOBase):
         buffer[: len(content)] = content
         return len(content)
 
+    @abc.abstractmethod
+    def _back(self, offset: int) -> None: ...
+
+    @abc.abstractmethod
     def _produce(self, limit: int) -> bytes:
         """The next bytes of the content, at most ``limit``; none at its end."""
+
+
+class _Gzip(SeekableUnpacked):
+    def __init__(self, path: str, states: _States):
+        self._path, self._known = path, states
+        self._file = storage.open_to_read(path)
+        self._offset, self._raw, self._state = states.before(0)
+
+    def _back(self, offset: int) -> None:
+        nearest = self._known.before(offset)
+        if not nearest[0] <= self._offset <= offset:
+            self._offset, self._raw, self._state = nearest
+
+    def _produce(self, limit: int) -> bytes:
         while True:
             self._file.seek(self._raw)
             raw = self._file.read(_BLOCK)

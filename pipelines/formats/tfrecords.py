@@ -165,7 +165,7 @@ def read_records(
         first: How many records to pass over.
         count: How many records to read.
         total_bytes: Size of the file, against which a record's stated length is held before memory is taken; None for
-            a gzip file, of which no record may have more than 256 MiB.
+            a packed file, of which no record may have more than 256 MiB.
         offset: Where the first of them begins.
 
     Raises:
@@ -311,7 +311,7 @@ def read_record(file: BinaryIO, name: str, offset: int, limit: int) -> bytes:
 
 
 def open_records(path: str) -> tuple[BinaryIO, int | None]:
-    """The content of a file, plain or gzip whatever its name says, and its size, which that of a gzip file has not.
+    """The content of a file, plain, gzip or zlib whatever its name says, and its size, which a packed one's has not.
 
     Raises:
         PipelineError: It cannot be read.
@@ -322,10 +322,17 @@ def open_records(path: str) -> tuple[BinaryIO, int | None]:
         stream.seek(0)
     except OSError as error:
         raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
-    if header.startswith(_GZIP) and not is_record_header(header):
+    if not is_record_header(header) and (header.startswith(_GZIP) or _is_zlib(header)):
         stream.close()
         return open_gzip(path), None
     return stream, storage.identify(path).size
+
+
+def _is_zlib(header: bytes) -> bool:
+    """Whether a stream begins as RFC 1950 says: deflate, and two bytes that are a multiple of 31."""
+    return (
+        len(header) > 1 and header[0] & 15 == 8 and header[0] >> 4 < 8 and int.from_bytes(header[:2], "big") % 31 == 0
+    )
 
 
 def is_record_header(header: bytes) -> bool:

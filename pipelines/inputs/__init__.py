@@ -14,6 +14,7 @@ from ..formats import archives, csv_text
 from ..formats import images as image_files
 from ..formats import tfrecords as record_files
 from ..formats.files import Found, files_with_suffix, has_suffix
+from ..sources import idx
 from ..sources.base import Fields
 from ..sources.images import Images
 from .base import Rows
@@ -35,7 +36,7 @@ _SUFFIXES = {
     "CSV": csv_text.SUFFIXES,
     "npy": (".npy",),
     "npz": (".npz",),
-    "IDX": ("-ubyte", "-ubyte.gz"),
+    "IDX": idx.SUFFIXES,
 }
 _LISTED = {"archives": "images", "CSV": "csv", "npy": "npy", "npz": "npz", "IDX": "idx"}  # the kind of the source
 _KINDS = "Parquet, TFRecord, CSV, npy, npz, IDX, image or archive files"

@@ -80,5 +80,5 @@ def make_source(
         raise PipelineError(f"unknown source {kind!r}, expected one of {KINDS}")
     if SOURCES[name] is Digits and input_path:
         raise PipelineError(f"source digits is embedded and reads no files: leave out --input {input_path}")
-    archived = name == "images" and (input_path or "").endswith(ArchivedImages.SUFFIXES)
+    archived = name == "images" and (input_path or "").lower().endswith(ArchivedImages.SUFFIXES)
     return (ArchivedImages if archived else SOURCES[name])(kind, input_path, max_pixels, fields)

@@ -17,15 +17,15 @@ from .table_rows import ClassIndex, TableRows
 
 
 class ArchivedImages(RowSource):
-    """PNG and JPEG images of a ``.tar``, ``.tar.gz``, ``.tgz`` or ``.zip`` file, or of those that match a pattern.
+    """PNG and JPEG images of a ``.tar``, ``.tar.gz``, ``.tar.bz2``, ``.tar.xz`` or ``.zip`` file, or of several.
 
     The key is the path in the archive; where a pattern names them, the archive's own path goes before it. The label is
     the name of the parent folder in the archive, when the images lie in sub-folders. A member that is listed twice is
     a duplicate, of which the first counts. The position of a row is its place among the archive's members.
 
     Links, devices, absolute paths and ``..`` are rejected, whatever they would be. A ``.tar.gz`` is unpacked from the
-    last known state before each image (see ``pipelines.formats.seekable_gzip``), which costs some milliseconds:
-    ``.tar`` and ``.zip`` are faster.
+    last known state before each image (see ``pipelines.formats.seekable_gzip``), which costs some milliseconds, a
+    ``.tar.bz2`` or ``.tar.xz`` from its front for each shard: ``.tar`` and ``.zip`` are faster.
     """
 
     SUFFIXES = archives.SUFFIXES

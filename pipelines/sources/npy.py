@@ -37,7 +37,7 @@ class Npy(ArraySource):
             raise PipelineError(f"{self.input_path} has labels for some splits only: add the others")
         shape, dtype = schemas.pop()
         schema = Schema(shape, dtype, class_names(labels) if labels else None)
-        names = [name for _, name in found] + [self._labels_name(name) for _, name in found if labels]
+        names = [name for _, name in found] + [own for _, name in found if (own := self._labels_name(name))]
         inputs = [describe(self._file(name), self._root) for name in names]
         parts = [(name, split or "row", split, len(x)) for (split, name), x in zip(found, arrays, strict=True)]
         return concatenated(schema, parts, inputs)
@@ -57,22 +57,27 @@ class Npy(ArraySource):
     def _files(self) -> list[tuple[str | None, str]]:
         if storage.is_file(self.input_path):
             return [(None, os.path.basename(self.input_path))]
+        names = self._names()
         found: list[tuple[str | None, str]] = [
-            (split, f"{split}.npy") for split in self._SPLITS if storage.is_file(self._file(f"{split}.npy"))
+            (split, names[f"{split}.npy"]) for split in self._SPLITS if f"{split}.npy" in names
         ]
         if not found:
             raise PipelineError(f"{self.input_path} is neither an .npy file nor a folder with a train.npy")
         return found
 
-    @staticmethod
-    def _labels_name(name: str) -> str:
-        return name.removesuffix(".npy") + "_labels.npy"
+    def _names(self) -> dict[str, str]:
+        """The files of the folder by their names in small letters."""
+        if not storage.is_folder(self.input_path):
+            return {}
+        return {entry.name.lower(): entry.name for entry in storage.entries(self.input_path) if not entry.is_folder}
+
+    def _labels_name(self, name: str) -> str | None:
+        return self._names().get(name.lower().removesuffix(".npy") + "_labels.npy")
 
     def _labels(self, name: str, rows: int) -> np.ndarray | None:
-        path = self._file(self._labels_name(name))
-        if not storage.is_folder(self.input_path) or not storage.is_file(path):
+        if (labels := self._labels_name(name)) is None:
             return None
-        return check_labels(load_npy(path), rows, path)
+        return check_labels(load_npy(self._file(labels)), rows, self._file(labels))
 
 
 def _npy(path: str) -> np.ndarray:

@@ -18,6 +18,7 @@ from .plan import Plan, Schema, class_names, describe, numbered
 from .table_rows import TableRows
 
 _SPLITS = contract.SPLITS
+_MEDMNIST = {"train": contract.TRAIN, "val": contract.VALIDATION, "test": contract.TEST}
 _MAX_RATIO = 500  # of unpacked to packed bytes: measurements and even drawings stay below, nothing but zeros do not
 _FREE_BYTES = 64 << 20  # that an array may take at any ratio
 _BLOCK = 1 << 24
@@ -41,9 +42,10 @@ class Npz(ArraySource):
 
     An archive holds ``x`` `[N, ...]`, and as it likes ``y`` or ``labels`` (integers `[N]`) and ``keys`` (text or
     integers `[N]`); or in Keras's way ``x_train``, ``x_test`` and ``x_validation``, each with its ``y_train`` and
-    ``keys_train``, which are its splits. Of several archives called ``train.npz``, ``test.npz`` and ``validation.npz``
-    each is a split. Dtypes and shapes are as for ``npy``. Rows without keys are numbered after the split, or after the
-    file where there are several.
+    ``keys_train``, which are its splits; or in MedMNIST's way ``train_images`` and ``train_labels``, ``val_`` and
+    ``test_``; or one array of any name, such as ``np.savez``'s ``arr_0``. Of several archives called ``train.npz``,
+    ``test.npz`` and ``validation.npz`` each is a split. Dtypes and shapes are as for ``npy``. Rows without keys are
+    numbered after the split, or after the file where there are several.
 
     An array is unpacked into memory as a whole, in each worker process, whatever the unit takes of it; two are kept.
     Many archives with rows of one split are therefore unpacked again for every shard: make the shards large.
@@ -54,7 +56,7 @@ class Npz(ArraySource):
     def plan(self) -> Plan:
         """See ``Source.plan``."""
         found = find_files(self.input_path, (".npz",))
-        stems = {file: file.removesuffix(".npz") for file in found.files}
+        stems = {file: os.path.splitext(file)[0] for file in found.files}
         by_name = len(stems) > 1 and set(stems.values()) <= set(_SPLITS)
         rows = TableRows()
         arrays: list[tuple[np.ndarray, np.ndarray | None]] = []
@@ -114,9 +116,15 @@ def _parts(path: str) -> list[_Part]:
         return _Part(split, f"x{suffix}", labels[0] if labels else None, keys if keys in names else None)
 
     own: list[str | None] = [split for split in _SPLITS if f"x_{split}" in names]
-    if ("x" in names) == bool(own):
-        expected = "either x or x_train and x_test"
+    medical = [split for split in _MEDMNIST if f"{split}_images" in names]
+    if ("x" in names) + bool(own) + bool(medical) == 0 and len(names) == 1:
+        return [_Part(None, *names, None, None)]
+    if ("x" in names) + bool(own) + bool(medical) != 1:
+        expected = "x, or x_train and x_test, or train_images and test_images, or one array of any name"
         raise PipelineError(f"{path} holds the arrays {sorted(names)[:10]}, expected {expected}")
+    if medical:
+        labels = {split: name if (name := f"{split}_labels") in names else None for split in medical}
+        return [_Part(_MEDMNIST[split], f"{split}_images", labels[split], None) for split in medical]
     return [part(split) for split in own or [None]]
 
 

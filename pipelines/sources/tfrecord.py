@@ -16,7 +16,7 @@ from .table_rows import Classes, ClassIndex, TableRows, raw_layout
 
 
 class TfRecord(RowSource):
-    """A TFRecord file, a folder of them, or a pattern; plain or gzip, whatever the name says.
+    """A TFRecord file, a folder of them, or a pattern; plain, gzip or zlib, whatever the name says.
 
     The feature ``column`` (by default ``x``) is one string of raw bytes (with ``shape``) or an encoded PNG or JPEG
     image (without), or a list of floats. ``key`` is a string or an integer; without it the feature ``key``, and where

@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import pickle
 import struct
 import subprocess
 import sys
@@ -151,6 +152,30 @@ def read_dataset(path: str, split: str) -> dict[str, tuple[np.ndarray, int | Non
         assert key not in rows, f"{key} came twice"
         rows[key] = (example["x"], int(example["label"]) if "label" in example else None)
     return rows
+
+
+def read_to_embed(rows, folder) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """What the embedding job reads: the observations by key, as the model gets them, and the rejected keys' reasons."""
+    import tensorflow as tf
+
+    from pipelines.jobs.commits import Output
+
+    output, lists = Output(str(folder)), "_work/plan"
+    rows, blocks = rows.listed_in(output.file("_work", "plan")), rows.blocks("all")
+    rows.write_lists(output.writing, lists, blocks)
+    found: dict[str, np.ndarray] = {}
+    rejected = {row.key: row.reason for row in rows.rejected}
+    worker = pickle.loads(pickle.dumps(rows))
+    for block in blocks:
+        read = 0
+        for part in worker.read(block):
+            assert len(part) == len(part.x) == len(part.positions) and not found.keys() & set(part.keys)
+            x = [tf.io.decode_image(content).numpy() for content in part.x] if rows.dtype == "string" else part.x
+            found |= dict(zip(part.keys, x, strict=True))
+            rejected |= {row.key: row.reason for row in part.rejected}
+            read += len(part) + len(part.rejected)
+        assert read == block.rows
+    return found, rejected
 
 
 def rejections(output) -> dict[str, dict]:

@@ -15,7 +15,9 @@ from pipelines.sources import make_source
 
 from ..conftest import Row, artifacts, column, png, read_all, rejections
 
-SUFFIXES = ["tar", "tar.gz", "tgz", "zip"]
+SUFFIXES = ["tar", "tar.gz", "TGZ", "tar.bz2", "txz", "ZIP"]
+
+PACKED = {"gz": "gz", "tgz": "gz", "bz2": "bz2", "txz": "xz"}
 
 
 @pytest.fixture
@@ -27,12 +29,13 @@ def images():
 
 def pack(path, contents, special=()):
     """Writes an archive of names and contents; ``special`` are further members of tar, or of zip."""
-    if path.name.endswith(".zip"):
+    name = path.name.lower()
+    if name.endswith(".zip"):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in [*contents, *special]:
                 archive.writestr(name, content)
     else:
-        with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w", format=tarfile.PAX_FORMAT) as archive:
+        with tarfile.open(path, f"w:{PACKED.get(name.rpartition('.')[2], '')}", format=tarfile.PAX_FORMAT) as archive:
             for name, content in contents:
                 entry = tarfile.TarInfo(name)
                 entry.size = len(content)

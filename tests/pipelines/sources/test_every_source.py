@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import pickle
 import tarfile
 import zipfile
 
@@ -17,10 +16,9 @@ from pipelines import embed, preprocess
 from pipelines.errors import PipelineError
 from pipelines.formats import tfrecords
 from pipelines.inputs import open_input
-from pipelines.jobs.commits import Output
 from pipelines.sources import SOURCES
 
-from ..conftest import Linear, artifacts, png, read_dataset, rejections, write_idx
+from ..conftest import Linear, artifacts, png, read_dataset, read_to_embed, rejections, write_idx
 
 ROWS = 60
 
@@ -146,26 +144,6 @@ def test_every_row_once_and_equal_ones_rejected(name, tmp_path):
         assert label == (None if name in UNKEYED else labels[i])
     reasons = {row["reason"].partition(",")[0] for row in rejections(tmp_path / "out").values()}
     assert reasons == {"duplicate content"} and len(rejections(tmp_path / "out")) == 10
-
-
-def read_to_embed(rows, folder) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """What the embedding job reads: the observations by key, as the model gets them, and the rejected keys' reasons."""
-    output, lists = Output(str(folder)), "_work/plan"
-    rows, blocks = rows.listed_in(output.file("_work", "plan")), rows.blocks("all")
-    rows.write_lists(output.writing, lists, blocks)
-    found: dict[str, np.ndarray] = {}
-    rejected = {row.key: row.reason for row in rows.rejected}
-    worker = pickle.loads(pickle.dumps(rows))
-    for block in blocks:
-        read = 0
-        for part in worker.read(block):
-            assert len(part) == len(part.x) == len(part.positions) and not found.keys() & set(part.keys)
-            x = [tf.io.decode_image(content).numpy() for content in part.x] if rows.dtype == "string" else part.x
-            found |= dict(zip(part.keys, x, strict=True))
-            rejected |= {row.key: row.reason for row in part.rejected}
-            read += len(part) + len(part.rejected)
-        assert read == block.rows
-    return found, rejected
 
 
 def dtype_of(name: str) -> str:

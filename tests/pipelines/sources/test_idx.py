@@ -90,7 +90,10 @@ class TestIdx:
 
     def test_bad_magic(self, tmp_path, images):
         write_idx(tmp_path / "train-images-idx3-ubyte", images.reshape(-1))
-        with pytest.raises(PipelineError, match="begins with 00 00 08 01, expected 00 00 08 03"):
+        with pytest.raises(PipelineError, match=r"has shape \[120\], expected \[N, ...\]"):
+            make_source("idx", str(tmp_path)).plan()
+        (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\x89PNG\r\n\x1a\n")
+        with pytest.raises(PipelineError, match=r"begins with 89 50 4e 47, expected 00 00, a type .* \(IDX\)"):
             make_source("idx", str(tmp_path)).plan()
 
     def test_counts_of_images_and_labels_differ(self, tmp_path, images):

@@ -166,8 +166,8 @@ def test_damage_is_noticed(tmp_path, x, save):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"z": np.zeros((3, 2))}, r"holds the arrays \['z'\], expected either x or x_train"),
-        ({"x": np.zeros((3, 2)), "x_train": np.zeros((3, 2))}, "expected either x or x_train"),
+        ({"arr_0": np.zeros((3, 2)), "arr_1": np.zeros(3)}, r"holds the arrays \['arr_0', 'arr_1'\], expected x, or"),
+        ({"x": np.zeros((3, 2)), "x_train": np.zeros((3, 2))}, "expected x, or x_train and x_test, or train_images"),
         ({"x": np.zeros((3, 2), np.int64)}, "x in .* holds int64"),
         ({"x": np.zeros(3)}, r"shape \[3\]"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(3)}, "y in .* holds float64"),

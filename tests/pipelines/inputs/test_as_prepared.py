@@ -1,0 +1,236 @@
+"""Inputs as others write them: what `prepare` reads, `embed` reads alike, with the same keys, values and rejections."""
+
+import bz2
+import gzip
+import io
+import lzma
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from pipelines.errors import PipelineError
+from pipelines.formats import tfrecords
+from pipelines.formats.unpacked import open_unpacked
+from pipelines.inputs import open_input
+from pipelines.sources import make_source
+
+from ..conftest import column, read_all, read_to_embed
+
+TYPES = {"u1": 8, "i1": 9, ">i2": 0x0B, ">i4": 0x0C, ">f4": 0x0D, ">f8": 0x0E}
+
+
+def read_by_both(kind, path, folder, dtype=None):
+    """Keys, observations by key and labels, and the rejected keys' reasons, which are the same in either command."""
+    plan, rows = read_all(make_source(kind, str(path)))
+    keys = column(plan, "key")
+    prepared = {key: row.x for key, row in zip(keys, rows, strict=True) if not isinstance(row, str)}
+    reasons = {key: row for key, row in zip(keys, rows, strict=True) if isinstance(row, str)}
+    reasons |= {row.key: row.reason for row in plan.rejected}
+    found = open_input(str(path))
+    image = dtype or found.dtype == "string"
+    found = found.fitted(*(((), "string") if image else (plan.schema.shape, plan.schema.dtype)))
+    embedded, rejected = read_to_embed(found, folder)
+    assert embedded.keys() == prepared.keys() and rejected == reasons
+    for key, x in embedded.items():
+        assert x.dtype == prepared[key].dtype
+        np.testing.assert_array_equal(x, prepared[key])
+    labels = [row.label for row in rows if not isinstance(row, str)]
+    return keys, prepared, labels, reasons
+
+
+def write_idx(path, x, dtype="u1", opener=open):
+    with opener(path, "wb") as file:
+        file.write(
+            bytes([0, 0, TYPES[dtype], x.ndim]) + struct.pack(f">{x.ndim}I", *x.shape) + x.astype(dtype).tobytes()
+        )
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).integers(0, 100, [7, 4, 3])
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    "train, test, sep, opener",
+    [
+        ("train", "t10k", ".", open),
+        ("emnist-letters-train", "emnist-letters-test", "-", gzip.open),
+        ("TRAIN", "Test", "-", open),
+    ],
+)
+def test_idx_by_the_names_of_mnist_s_kin(x, data, tmp_path, train, test, sep, opener):
+    end = "" if opener is open else ".gz"
+    for name, some in ((train, x[:4]), (test, x[4:])):
+        write_idx(data / f"{name}-images{sep}idx3-ubyte{end}", some, opener=opener)
+        write_idx(data / f"{name}-labels{sep}idx1-ubyte{end}", some[:, 0, 0] % 5, opener=opener)
+    keys, found, labels, _ = read_by_both("idx", data, tmp_path / "out")
+    assert keys == [f"train-0000{i}" for i in range(4)] + [f"test-0000{i}" for i in range(3)]
+    np.testing.assert_array_equal(np.stack(list(found.values()))[..., 0], x)  # EMNIST's too: as stored
+    assert labels == (x[:, 0, 0] % 5).tolist()
+
+
+def test_a_pattern_names_one_of_several_sets(x, data, tmp_path):
+    for name in ("emnist-letters", "emnist-digits"):
+        write_idx(data / f"{name}-train-images-idx3-ubyte", x if name == "emnist-digits" else 99 - x)
+    for read in (lambda: make_source("idx", str(data)).plan(), lambda: open_input(str(data))):
+        with pytest.raises(PipelineError, match=r"several sets \(emnist-digits-train.*letters.* by a pattern"):
+            read()
+    _, found, _, _ = read_by_both("idx", data / "emnist-digits-*", tmp_path / "out")
+    np.testing.assert_array_equal(np.stack(list(found.values()))[..., 0], x)
+
+
+@pytest.mark.parametrize("dtype", [name for name in TYPES if name != "u1"])
+def test_idx_of_other_numbers_is_float32(x, data, tmp_path, dtype):
+    values = x - 50.0
+    if "f" in dtype:
+        values = values / 7
+        values[2, 0, 0] = np.nan
+    write_idx(data / "train-images-idx3-float", values, dtype)
+    write_idx(data / "train-labels-idx1-int", np.arange(7), ">i4")
+    _, found, labels, reasons = read_by_both("idx", data, tmp_path / "out")
+    assert reasons == ({"train-00002": "1 of 12 values are not finite"} if "f" in dtype else {})
+    good = [i for i in range(7) if i != 2 or "f" not in dtype]
+    assert labels == good
+    np.testing.assert_array_equal(np.stack(list(found.values())), values[good].astype(np.float32))
+
+
+def test_idx_of_integers_that_float32_does_not_hold_is_refused(x, data):
+    x[1, 1, 1] = 2**24 + 1
+    write_idx(data / "train-images-idx3-int", x, ">i4")
+    for read in (lambda: make_source("idx", str(data)).plan(), lambda: open_input(str(data))):
+        with pytest.raises(PipelineError, match="int32 beyond 16,777,216, which float32 does not hold exactly"):
+            read()
+
+
+def test_npz_of_medmnist(x, data, tmp_path):
+    x, labels = x.astype(np.uint8), (np.arange(7) % 3).astype(np.uint8)[:, None]
+    parts = {"train": slice(0, 3), "val": slice(3, 5), "test": slice(5, 7)}
+    np.savez(
+        data / "medmnist.npz",
+        **{f"{name}_images": x[part] for name, part in parts.items()},
+        **{f"{name}_labels": labels[part] for name, part in parts.items()},
+    )
+    keys, found, classes, _ = read_by_both("npz", data / "medmnist.npz", tmp_path / "out")
+    assert keys[2:4] == ["train-00002", "validation-00000"]
+    np.testing.assert_array_equal(np.stack(list(found.values()))[..., 0], x)
+    assert classes == labels[:, 0].tolist()
+
+
+def test_npz_of_one_array_without_a_name(x, data, tmp_path):
+    np.savez(data / "a.npz", x / 7)
+    keys, found, labels, _ = read_by_both("npz", data / "a.npz", tmp_path / "out")
+    assert keys == [f"row-0000{i}" for i in range(7)] and labels == [None] * 7
+    np.testing.assert_array_equal(np.stack(list(found.values())), (x / 7).astype(np.float32))
+
+
+def encoded(image, kind="PNG", **options):
+    file = io.BytesIO()
+    PIL.Image.fromarray(image).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name", ["a.PNG", "b.ZIP", "c.Tar.BZ2", "d.tar.xz", "e.CSV", "f.NPY", "g.NPZ", "h.TFRECORD", "i.Parquet"]
+)
+def test_what_a_suffix_says_it_says_in_capitals(x, data, tmp_path, name):
+    x, suffix = x.astype(np.uint8), name.lower().partition(".")[2]
+    path, kind = data / name, {"png": "images", "zip": "images", "tfrecord": "tfrecord"}.get(suffix, suffix)
+    if suffix == "png":
+        for i, image in enumerate(x):
+            (data / f"{i}.{'PNG' if i % 2 else 'Png'}").write_bytes(encoded(image))
+        path = data
+    elif suffix == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for i, image in enumerate(x):
+                archive.writestr(f"{i}.PNG", encoded(image))
+    elif suffix.startswith("tar"):
+        kind = "images"
+        with tarfile.open(path, f"w:{suffix[4:]}") as archive:
+            for i, image in enumerate(x):
+                entry = tarfile.TarInfo(f"{i}.PNG")
+                entry.size = len(encoded(image))
+                archive.addfile(entry, io.BytesIO(encoded(image)))
+    elif suffix == "csv":
+        path.write_text("\n".join(",".join(map(str, row)) for row in [[f"c{i}" for i in range(12)], *x.reshape(7, 12)]))
+    elif suffix == "npy":
+        with open(path, "wb") as file:
+            np.save(file, x)
+    elif suffix == "npz":
+        with open(path, "wb") as file:
+            np.savez(file, x=x)
+    else:
+        keys, rows = [str(i) for i in range(7)], (x / 7).astype(np.float32).reshape(7, 12)
+        if suffix == "parquet":
+            pq.write_table(pa.table({"key": keys, "x": rows.tolist()}), path)
+        else:
+            path.write_bytes(b"".join(framed_floats(key, row) for key, row in zip(keys, rows, strict=True)))
+        x = rows
+    for place in {path} | ({data} if kind not in ("images", "npy") else set()):
+        _, found, _, reasons = read_by_both(kind, place, tmp_path / "out" / place.name)
+        assert not reasons
+        np.testing.assert_array_equal(np.stack([row.reshape(x[0].shape) for row in found.values()]), x)
+
+
+def framed_floats(key, row):
+    features = {"key": tf.train.Feature(bytes_list=tf.train.BytesList(value=[key.encode()]))}
+    features["x"] = tf.train.Feature(float_list=tf.train.FloatList(value=row))
+    return tfrecords.frame(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+
+
+@pytest.mark.parametrize("compression", ["ZLIB", "GZIP"])
+def test_packed_tfrecords(x, data, tmp_path, compression, monkeypatch):
+    monkeypatch.setattr("pipelines.formats.seekable_gzip._SPACING", 64)
+    rows = (x / 7).astype(np.float32).reshape(7, 12)
+    with tf.io.TFRecordWriter(str(data / "a.tfrecord"), compression) as file:
+        for i, row in enumerate(rows):
+            file.write(framed_floats(str(i), row)[12:-4])
+    keys, found, _, _ = read_by_both("tfrecord", data / "a.tfrecord", tmp_path / "out")
+    assert keys == [str(i) for i in range(7)]
+    np.testing.assert_array_equal(np.stack(list(found.values())), rows)
+    content = (data / "a.tfrecord").read_bytes()
+    (data / "a.tfrecord").write_bytes(content[:-9])
+    for read in (lambda: make_source("tfrecord", str(data)).plan(), lambda: open_input(str(data))):
+        with pytest.raises(PipelineError, match=r"a\.tfrecord is broken: it ends early"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["a.tar.bz2", "a.tar.xz"])
+def test_a_packed_tar_that_is_broken_or_a_bomb_is_refused_by_name(data, name):
+    with tarfile.open(data / "a.tar", "w") as archive:
+        for i in range(9):
+            entry = tarfile.TarInfo(f"{i}.png")
+            entry.size = 3000
+            archive.addfile(entry, io.BytesIO(np.random.default_rng(i).bytes(3000)))
+    content = (data / "a.tar").read_bytes()
+    module = bz2 if name.endswith("bz2") else lzma
+    packed = module.compress(content[:9000]) + module.compress(content[9000:])  # two streams are one content
+    (data / name).write_bytes(packed)
+    with open_unpacked(str(data / name)) as file:
+        assert file.read() == content and file.seek(8990) == 8990 and file.read(20) == content[8990:9010]
+    for cut in (packed[:-20], packed[:2000] + bytes(8) + packed[2008:]):
+        (data / name).write_bytes(cut)
+        for read in (lambda: make_source("images", str(data / name)).plan(), lambda: open_input(str(data / name))):
+            with pytest.raises(PipelineError, match=rf"{name} is broken"):
+                read()
+    bomb = tarfile.TarInfo("bomb.png")
+    bomb.size = 40 << 20
+    (data / name).write_bytes(module.compress(bomb.tobuf() + bytes(bomb.size) + bytes(1024)))
+    tracemalloc.start()
+    with pytest.raises(PipelineError, match=r"none of the 1 images"):
+        make_source("images", str(data / name), 64).plan()
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
