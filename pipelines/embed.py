@@ -91,7 +91,7 @@ def run(
         no_header: The first line of a CSV file is a row; its columns are called by their numbers, from 0.
         drop: Columns of a CSV file that are no part of the observation.
         prepared_with: A prepared dataset: the input is taken as its raw data were, with its names of columns, its
-            categories and its standardization. Options that are given too go before its own.
+            categories, its standardization and its size of pictures. Options that are given too go before its own.
         batch_size: Most rows in one call of the model. The result does not depend on it beyond rounding.
         signature: Which signature; by default ``embed_uint8`` for bytes, ``embed`` for floats and
             ``embed_image_bytes`` for encoded images.
@@ -218,6 +218,8 @@ class ReadUnit(beam.DoFn):
                 rows = len(block) + len(block.rejected)
                 left -= rows
                 self._rows_read.inc(rows)
+                if self._dataset.dtype == "string":
+                    block = block.readable()
                 if self._standardize:
                     block = block.standardized(self._standardize)
                 yield UnitBlock(block, unit, index, is_last=left == 0)

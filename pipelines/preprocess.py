@@ -35,6 +35,7 @@ from .dataset.shards import WriteShard, plan_shards, shard_unit
 from .dataset.standardize import training_units
 from .dataset.tfds_metadata import write_tfds_metadata
 from .errors import PipelineError
+from .formats.resizing import parse_size
 from .jobs.commits import Output, Unit
 from .sources import MAX_PIXELS, Fields, Plan, make_source
 from .sources.work_lists import write_work_list
@@ -60,6 +61,8 @@ def run(
     drop: Sequence[str] = (),
     categories: Sequence[str] = (),
     standardize: bool = False,
+    resize: str | None = None,
+    crop: bool = False,
     deduplicate: bool = False,
     overwrite: bool = False,
     beam_args: Sequence[str] = (),
@@ -87,6 +90,10 @@ def run(
             own and else 0. The words are kept in the manifest, for ``pipelines.embed --prepared-with``.
         standardize: Take from each column of float vectors its mean and divide it by its standard deviation, both of
             the training rows and kept in the manifest, for ``pipelines.embed --prepared-with``. Words stay 0 and 1.
+        resize: HEIGHTxWIDTH that every picture of ``images`` gets by Lanczos's filter, such as 64x64, upright as its
+            EXIF says. The size is kept in the manifest, for ``pipelines.embed --prepared-with``.
+        crop: Before that, cut from the middle of each picture the largest part with the proportions of ``resize``, a
+            square for a square; else the whole picture is squeezed.
         deduplicate: Keep of rows with equal observations the first in the order of the source, whatever its key and its
             split. Every row is read twice for it; see ``pipelines.dataset.equal_rows``.
         overwrite: Replace what another job, or this one, wrote to ``output``.
@@ -103,7 +110,10 @@ def run(
     started = time.monotonic()
     _check_options(test_fraction, validation_fraction, rows_per_shard, max_pixels)
     table = (no_header or None, tuple(drop) or None, tuple(categories) or None)
-    fields = Fields(key, column, label, None if shape is None else tuple(shape), dtype, *table)
+    size = None if resize is None else parse_size(resize)
+    fields = Fields(
+        key, column, label, None if shape is None else tuple(shape), dtype, *table, resize=size, crop=crop or None
+    )
     reader = make_source(source, storage.absolute(input) if input else None, max_pixels, fields)
     plan = reader.plan().without_repeated_keys()
     listing = [list(entry) for entry in sorted(plan.inputs)]

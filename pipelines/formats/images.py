@@ -12,13 +12,26 @@ from typing import Any
 import numpy as np
 
 from ..errors import RowError
+from .resizing import Resizing
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
+_OTHERS = (".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".pgm", ".ppm")
 MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # how PNG and JPEG files begin
 _CHANNELS = {"L": 1, "1": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type, where a pixel is stored as what it is
 _PNG_HEADER = struct.Struct(">8sI4sIIBBBBBI")  # the signature, then the chunk that must be first
 _PNG_START = MAGIC[0], 13, b"IHDR"
+
+
+def foreign(name: str) -> str | None:
+    """Why a file is rejected that is a picture by its name, but neither PNG nor JPEG.
+
+    Example:
+        >>> foreign("a.GIF"), foreign("a.png"), foreign("notes.txt")
+        ('a .gif file, expected PNG or JPEG: convert it to PNG', None, None)
+    """
+    suffix = next((suffix for suffix in _OTHERS if name.lower().endswith(suffix)), None)
+    return suffix and f"a {suffix} file, expected PNG or JPEG: convert it to PNG"
 
 
 def encoded_limit(max_pixels: int) -> int:
@@ -31,7 +44,7 @@ def encoded_limit(max_pixels: int) -> int:
     return 4 * max_pixels + (1 << 20)
 
 
-def image_shape(content: bytes, max_pixels: int) -> tuple[int, int, int]:
+def image_shape(content: bytes, max_pixels: int, resizing: Resizing | None = None) -> tuple[int, int, int]:
     """The shape `[H, W, C]` that the pixels will have, from the header alone.
 
     Raises:
@@ -41,7 +54,7 @@ def image_shape(content: bytes, max_pixels: int) -> tuple[int, int, int]:
     if shape is None or shape[0] * shape[1] > max_pixels:
         image, mode = _header(content, max_pixels)
         shape = image.height, image.width, _CHANNELS[mode]
-    return shape
+    return (resizing.height, resizing.width, shape[2]) if resizing else shape
 
 
 def _plain_png_shape(content: bytes) -> tuple[int, int, int] | None:
@@ -58,8 +71,8 @@ def _plain_png_shape(content: bytes) -> tuple[int, int, int] | None:
     return height, width, _PNG_CHANNELS[colour]
 
 
-def pixels(content: bytes, max_pixels: int) -> np.ndarray:
-    """Decoded pixels, uint8 `[H, W, C]`.
+def pixels(content: bytes, max_pixels: int, resizing: Resizing | None = None) -> np.ndarray:
+    """Decoded pixels, uint8 `[H, W, C]`, as they are stored or resized.
 
     Raises:
         RowError: See ``image_shape``; or a checksum differs, or the image is truncated.
@@ -76,10 +89,22 @@ def pixels(content: bytes, max_pixels: int) -> np.ndarray:
         _check_chunks(content)
     try:
         kept = image if image.mode == mode != "1" else image.convert("L" if mode == "1" else mode)
+        kept = resizing(kept) if resizing else kept
         values = kept.tobytes()
     except Exception as error:  # see _header
         raise RowError(f"cannot be decoded: {error}") from error
-    return np.frombuffer(values, np.uint8).reshape(image.height, image.width, _CHANNELS[mode])
+    return np.frombuffer(values, np.uint8).reshape(kept.height, kept.width, _CHANNELS[mode])
+
+
+def check_encoded(content: bytes, max_pixels: int) -> None:
+    """What can be said of an image before it is decoded, for other decoders, which would take more or change values.
+
+    Raises:
+        RowError: See ``pixels``.
+    """
+    image_shape(content, max_pixels)
+    if content.startswith(MAGIC[0]):
+        _check_chunks(content)
 
 
 def _header(content: bytes, max_pixels: int) -> tuple[Any, str]:
@@ -88,8 +113,10 @@ def _header(content: bytes, max_pixels: int) -> tuple[Any, str]:
 
     try:
         image = PIL.Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+    except PIL.UnidentifiedImageError as error:  # whose text holds an address, and is another in each process
+        raise RowError("not a readable PNG or JPEG: its first bytes or its header are of no such file") from error
     except Exception as error:  # Pillow raises a dozen kinds for hostile bytes
-        raise RowError(f"not a readable PNG or JPEG: {error}".replace(" <_io.BytesIO object at ", " <")) from error
+        raise RowError(f"not a readable PNG or JPEG: {error}") from error
     if image.width * image.height > max_pixels:
         raise RowError(f"{image.width} x {image.height} pixels, expected at most {max_pixels} (--max-pixels)")
     if image.format == "PNG" and content[24] == 16:  # Pillow would drop the lower byte and say nothing

@@ -85,7 +85,9 @@ def open_input(
         raise PipelineError(
             f"{path} names {kind} files, expected a CSV file, as --prepared-with was made from: leave it out"
         )
-    for option in ("no_header", "drop"):
+    if kind == "images" and fields.resize:
+        return open_listed("images", path, key, column, tuple(keep), fields)
+    for option in ("no_header", "drop", "resize"):
         if option in fields.given():
             raise PipelineError(
                 f"{path} names {kind} files, for which --{option.replace('_', '-')} says nothing: leave it out"

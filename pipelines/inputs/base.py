@@ -13,10 +13,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from ..errors import PipelineError, Rejection
+from ..errors import PipelineError, Rejection, RowError
 from ..formats.arrays import finite_rows
 from ..formats.files import Found
+from ..formats.images import check_encoded
 from ..formats.standardization import REASON, Standardization
+from ..sources.base import MAX_PIXELS
 
 Writing = Callable[[str], contextlib.AbstractContextManager[BinaryIO]]  # opens a file to be written, by its name
 BLOCK_BYTES = 32 << 20  # of observations; a block and its embeddings are what a worker holds in memory
@@ -71,6 +73,19 @@ class Block:
         finite = finite_rows(x)
         bad = [self.rejection(row, REASON) for row in np.flatnonzero(~finite).tolist()]
         return dataclasses.replace(self, x=x).take(np.flatnonzero(finite), bad)
+
+    def readable(self) -> "Block":
+        """The rows whose encoded images ``pipelines.preprocess`` would take too; the others are rejected as there."""
+        reasons: dict[int, str] = {}
+        for row, content in enumerate(self.x.tolist()):
+            try:
+                check_encoded(content, MAX_PIXELS)
+            except RowError as error:
+                reasons[row] = str(error)
+        if not reasons:
+            return self
+        good = np.array([row for row in range(len(self)) if row not in reasons], np.int64)
+        return self.take(good, [self.rejection(row, reason) for row, reason in reasons.items()])
 
     def take(self, good: np.ndarray, rejected: Sequence[Rejection]) -> "Block":
         """The rows at the indices ``good``, and the others' rejections beside those that were there."""

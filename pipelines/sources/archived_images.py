@@ -9,9 +9,10 @@ from .. import storage
 from ..errors import PipelineError, Rejection, RowError
 from ..formats import archives
 from ..formats.files import find_files, is_hidden, root_of
-from ..formats.images import SUFFIXES, encoded_limit, image_shape, pixels
+from ..formats.images import SUFFIXES, foreign
 from .base import Opened, RowSource
 from .images import schema_of
+from .pictures import Pictures
 from .plan import Plan, Schema, describe
 from .table_rows import ClassIndex, TableRows
 
@@ -29,6 +30,7 @@ class ArchivedImages(RowSource):
     """
 
     SUFFIXES = archives.SUFFIXES
+    takes = ("resize", "crop")
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""
@@ -38,14 +40,14 @@ class ArchivedImages(RowSource):
         shapes: list[tuple[int, ...] | None] = []
         for file in found.files:
             path, prefix = found.path(file), f"{file}/" if self._several else ""
-            content = archives.open_member(path, self._limit)
+            content = archives.open_member(path, self._pictures.limit)
             positions: list[int] = []
             for position, member in enumerate(archives.members(path)):
-                wanted = member.name.lower().endswith(SUFFIXES)
+                wanted, other = member.name.lower().endswith(SUFFIXES), foreign(member.name)
                 if is_hidden(member.name):
-                    hidden += wanted
-                elif member.refused:
-                    rows.rejected.append(Rejection(prefix + member.name, file, position, member.refused))
+                    hidden += wanted or other is not None
+                elif reason := member.refused or other:
+                    rows.rejected.append(Rejection(prefix + member.name, file, position, reason))
                 elif wanted:
                     positions.append(position)
                     names.append(member.name)
@@ -59,12 +61,12 @@ class ArchivedImages(RowSource):
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is that of a member."""
         path = os.path.join(root_of(self.input_path), *file.split("/"))
-        content, listing = archives.open_member(path, self._limit), archives.members(path)
+        content, listing = archives.open_member(path, self._pictures.limit), archives.members(path)
         index = ClassIndex(schema.labels)
 
         def row(position: int) -> tuple[np.ndarray, int | None]:
             label = index.of(listing[position].name.split("/")[-2]) if schema.labels else None
-            return pixels(content(position), self.max_pixels), label
+            return self._pictures.pixels(content(position), schema), label
 
         return row
 
@@ -73,11 +75,11 @@ class ArchivedImages(RowSource):
         return not storage.is_file(self.input_path)
 
     @property
-    def _limit(self) -> int:
-        return encoded_limit(self.max_pixels)
+    def _pictures(self) -> Pictures:
+        return Pictures.of(self.max_pixels, self.fields)
 
     def _shape(self, content: Callable[[int], bytes], position: int) -> tuple[int, ...] | None:
         try:
-            return image_shape(content(position), self.max_pixels)
+            return self._pictures.shape(content(position))
         except RowError:
             return None  # the worker says why

@@ -30,6 +30,8 @@ class Fields:
         drop: Columns that are no part of the observation.
         categories: Columns of words that are.
         columns: The columns that the table must have: see ``Schema.columns``.
+        resize: Height and width that pictures get: see ``formats.resizing``.
+        crop: True where they are cut to these proportions before.
     """
 
     key: str | None = None
@@ -41,6 +43,8 @@ class Fields:
     drop: tuple[str, ...] | None = None
     categories: tuple[str, ...] | None = None
     columns: tuple[Column, ...] | None = None
+    resize: tuple[int, int] | None = None
+    crop: bool | None = None
 
     def over(self, other: "Fields") -> "Fields":
         """These, and what they leave open as in ``other``."""

@@ -1,8 +1,8 @@
 """Image files: found without following links, decoded without trusting them."""
 
-import collections
 import fnmatch
 import functools
+import glob
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -13,18 +13,22 @@ import pyarrow as pa
 from .. import storage
 from ..errors import PipelineError, Rejection, RowError
 from ..formats.files import is_hidden
-from ..formats.images import SUFFIXES, image_shape, pixels
+from ..formats.images import SUFFIXES, foreign
 from .base import Opened, RowSource
+from .pictures import Pictures, common_shape
 from .plan import Input, Plan, Schema, located
 
 
 class Images(RowSource):
-    """PNG and JPEG files in a folder, or those that match a pattern (``**`` is any number of folders).
+    """PNG and JPEG files in a folder, or those that match a pattern (``**`` is any number of folders), or one.
 
     The key is the path relative to the folder (for a pattern: to its part without wildcards). The label is
-    the name of the parent folder, when the images lie in sub-folders. The shape of the rows is the
-    commonest one; see ``pipelines.formats.images`` for the pixels.
+    the name of the parent folder, when the images lie in sub-folders. The shape of the rows is the commonest one, or
+    with ``resize`` that (see ``pipelines.formats.resizing``). Pixels are otherwise those that are stored, whatever
+    orientation the EXIF says; see ``pipelines.formats.images``.
     """
+
+    takes = ("resize", "crop")
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""
@@ -43,11 +47,18 @@ class Images(RowSource):
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is always 0."""
         label = schema.labels.index(file.split("/")[-2]) if schema.labels else None
-        return lambda _: (pixels(self._content(file), self.max_pixels), label)
+        return lambda _: (self._pictures.pixels(self._content(file), schema), label)
+
+    @property
+    def _pictures(self) -> Pictures:
+        return Pictures.of(self.max_pixels, self.fields)
 
     @functools.cached_property
     def parts(self) -> tuple[str, list[str]]:
         """The folder, and the pattern's parts below it."""
+        if storage.is_file(self.input_path):
+            folder, name = os.path.split(self.input_path)
+            return folder or ".", [glob.escape(name)]
         parts = self.input_path.split("/")
         magic = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), len(parts))
         if magic == len(parts) and storage.is_folder(self.input_path):
@@ -61,11 +72,12 @@ class Images(RowSource):
         root, pattern = self.parts
         files, rejected, hidden = [], [], 0
         for path, entry in _walk(root):
-            reason = _refusal(path, entry)
+            other = foreign(path)
+            reason = _refusal(path, entry) or other
             linked_folder = entry.is_link and entry.is_folder
-            wanted = path.lower().endswith(SUFFIXES) and _matches(path.split("/"), pattern)
+            wanted = (path.lower().endswith(SUFFIXES) or other) and _matches(path.split("/"), pattern)
             if is_hidden(path):
-                hidden += wanted
+                hidden += bool(wanted)
             elif reason is None and wanted:
                 files.append(path)
             elif reason is not None and (wanted or linked_folder):
@@ -86,26 +98,22 @@ class Images(RowSource):
         except RowError:
             return Input(file, 0, ""), None
         found = Input(file, len(content), hashlib.sha256(content).hexdigest())
-        try:
-            return found, image_shape(content, self.max_pixels)
-        except RowError:
-            return found, None
+        return found, self._pictures.shape(content)
 
 
 def schema_of(path: str, names: Sequence[str], shapes: Sequence[tuple[int, ...] | None]) -> Schema:
     """The schema of images with these relative paths and, where their headers are sound, these shapes.
 
     Raises:
-        PipelineError: None has a shape, or only some lie in sub-folders.
+        PipelineError: None has a shape, most have different ones, or only some lie in sub-folders.
 
     Example:
         >>> schema_of("pets", ["cat/1.png", "dog/2.png"], [(8, 8, 1), (8, 8, 1)]).labels
         ('cat', 'dog')
     """
-    known = collections.Counter(shape for shape in shapes if shape is not None)
-    if not known:
+    if not any(shapes):
         raise PipelineError(f"none of the {len(names)} images in {path} can be read; the first is {names[0]}")
-    return Schema(known.most_common(1)[0][0], "uint8", _label_names(names))
+    return Schema(common_shape(path, shapes), "uint8", _label_names(names))
 
 
 def _label_names(files: Sequence[str]) -> tuple[str, ...] | None:

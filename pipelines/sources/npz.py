@@ -118,7 +118,7 @@ def _parts(path: str) -> list[_Part]:
     own: list[str | None] = [split for split in _SPLITS if f"x_{split}" in names]
     medical = [split for split in _MEDMNIST if f"{split}_images" in names]
     if ("x" in names) + bool(own) + bool(medical) == 0 and len(names) == 1:
-        return [_Part(None, *names, None, None)]
+        return [_Part(None, next(iter(names)), None, None)]
     if ("x" in names) + bool(own) + bool(medical) != 1:
         expected = "x, or x_train and x_test, or train_images and test_images, or one array of any name"
         raise PipelineError(f"{path} holds the arrays {sorted(names)[:10]}, expected {expected}")

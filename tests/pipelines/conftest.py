@@ -169,6 +169,7 @@ def read_to_embed(rows, folder) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     for block in blocks:
         read = 0
         for part in worker.read(block):
+            part = part.readable() if rows.dtype == "string" else part
             assert len(part) == len(part.x) == len(part.positions) and not found.keys() & set(part.keys)
             x = [tf.io.decode_image(content).numpy() for content in part.x] if rows.dtype == "string" else part.x
             found |= dict(zip(part.keys, x, strict=True))

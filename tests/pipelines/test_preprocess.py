@@ -118,7 +118,7 @@ def test_bad_images_are_named_and_the_others_kept(tmp_path, folder_of_images):
         assert ("cat", "dög")[label] == key.split("/")[0]
     found = rejections(output)
     assert set(found) == {"cat/corrupt.png", "cat/wide.png", "cat/link.png"}
-    assert found["cat/wide.png"]["reason"] == "shape [9, 8, 1], expected [8, 8, 1]"
+    assert found["cat/wide.png"]["reason"].startswith("shape [9, 8, 1], expected [8, 8, 1]: --resize HxW")
     assert found["cat/wide.png"]["source"] == "cat/wide.png" and found["cat/wide.png"]["position"] == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["rejected"] == 3 and sum(manifest["rows"].values()) == 12

@@ -234,3 +234,87 @@ def test_a_packed_tar_that_is_broken_or_a_bomb_is_refused_by_name(data, name):
         make_source("images", str(data / name), 64).plan()
     assert tracemalloc.get_traced_memory()[1] < 20 << 20
     tracemalloc.stop()
+
+
+def picture(form):
+    """A picture `[6, 5]` in some form, and its file."""
+    rng = np.random.default_rng(3)
+    shape = {"LA": (6, 5, 2), "RGBA": (6, 5, 4), "RGB": (6, 5, 3), "RGB+tRNS": (6, 5, 3), "CMYK": (6, 5, 4)}.get(
+        form, (6, 5)
+    )
+    x = rng.integers(0, 256, shape, dtype=np.uint8)
+    if form in ("P", "P+tRNS"):
+        palette = rng.integers(0, 256, (4, 3), dtype=np.uint8)
+        image = PIL.Image.fromarray(x % 4, "P")
+        image.putpalette(palette.ravel().tolist())
+        alpha = np.uint8([0, 9, 200, 255])
+        looked_up = palette[x % 4] if form == "P" else np.concatenate([palette, alpha[:, None]], 1)[x % 4]
+        return looked_up, image, {} if form == "P" else {"transparency": alpha.tobytes()}
+    if form == "1":
+        return (x > 127)[..., None] * np.uint8(255), PIL.Image.fromarray((x > 127) * np.uint8(255)).convert("1"), {}
+    if form == "CMYK":
+        return x, PIL.Image.frombytes("CMYK", (5, 6), x.tobytes()), {}
+    options = {"RGB+tRNS": {"transparency": (1, 2, 3)}, "L+tRNS": {"transparency": 7}}.get(form, {})
+    return x.reshape(6, 5, -1), PIL.Image.frombytes(form.split("+")[0], (5, 6), x.tobytes()), options
+
+
+@pytest.mark.parametrize("form", ["L", "1", "LA", "RGB", "RGBA", "P", "P+tRNS", "RGB+tRNS", "L+tRNS"])
+def test_every_form_of_png_of_up_to_8_bits_is_exact(data, tmp_path, form):
+    x, image, options = picture(form)
+    image.save(data / "a.png", **options)
+    _, found, _, reasons = read_by_both("images", data, tmp_path / "out")
+    assert not reasons
+    np.testing.assert_array_equal(found["a.png"], x)
+
+
+def write_bad(folder):
+    """Pictures that cannot be read exactly, and what is said of each."""
+    grey, other = (
+        PIL.Image.fromarray(np.random.default_rng(i).integers(0, 256, (6, 5), dtype=np.uint8)) for i in (1, 2)
+    )
+    for i in range(3):
+        grey.save(folder / f"good{i}.png")
+    picture("CMYK")[1].save(folder / "cmyk.jpg")
+    for channels in (1, 2, 3, 4):
+        deep = tf.io.encode_png(np.full((6, 5, channels), 0x1234, np.uint16)).numpy()
+        (folder / f"deep{channels}.png").write_bytes(deep)
+    grey.save(folder / "moving.png", save_all=True, append_images=[other])
+    for suffix in ("gif", "webp"):
+        grey.save(folder / f"still.{suffix}")
+        grey.save(folder / f"moving.{suffix}", save_all=True, append_images=[other])
+        (folder / f"{suffix}.png").write_bytes((folder / f"moving.{suffix}").read_bytes())
+    content = (folder / "good0.png").read_bytes()
+    (folder / "cut.png").write_bytes(content[:-5])
+    foreign = "expected PNG or JPEG: convert it to PNG"
+    return {
+        "cmyk.jpg": "mode CMYK with 1 frame",
+        "moving.png": "mode L with 2 frame",
+        "cut.png": "the file is truncated",
+        **{f"deep{channels}.png": "16 bits a channel, expected at most 8" for channels in (1, 2, 3, 4)},
+        **{f"{name}.{suffix}": foreign for name in ("still", "moving") for suffix in ("gif", "webp")},
+        **{f"{suffix}.png": "not a readable PNG or JPEG" for suffix in ("gif", "webp")},
+    }
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_what_is_not_exact_is_rejected_by_name(data, tmp_path, archived):
+    expected, path = write_bad(data), data
+    if archived:
+        path = tmp_path / "a.tar"
+        with tarfile.open(path, "w") as archive:
+            archive.add(data, ".")
+    _, found, _, reasons = read_by_both("images", path, tmp_path / "out")
+    assert sorted(found) == ["good0.png", "good1.png", "good2.png"] and reasons.keys() == expected.keys()
+    for name, reason in expected.items():
+        assert reason in reasons[name]
+
+
+def test_pictures_in_records_are_judged_alike(data, tmp_path):
+    expected = {name: reason for name, reason in write_bad(data).items() if "convert" not in reason}
+    for path in sorted(data.iterdir()):
+        if path.suffix in (".gif", ".webp"):
+            path.unlink()
+    records = [tfrecords.frame(tfrecords.example(path.name, path.read_bytes())) for path in sorted(data.iterdir())]
+    (tmp_path / "a.tfrecord").write_bytes(b"".join(records))
+    _, found, _, reasons = read_by_both("tfrecord", tmp_path / "a.tfrecord", tmp_path / "out", "string")
+    assert sorted(found) == ["good0.png", "good1.png", "good2.png"] and reasons.keys() == expected.keys()
