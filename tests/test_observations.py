@@ -217,3 +217,18 @@ def test_a_single_grey_among_black_and_white_bytes_answers_what_white_is():
         observations.check(layer, tf.constant(x))
     x[-1, -1] = 2
     observations.check(layer, tf.constant(x))
+
+
+@pytest.mark.parametrize("fixed", [{}, {"low": -2.0, "high": 3.0}, {"loc": 2.0}, {"scale": 2.0}, {"total_count": 3.0}])
+def test_examples_lie_in_the_support_of_every_family(fixed):
+    judged = 0
+    for name, known in families.facts.FACTS.items():
+        setting = {} if known.setting in (None, "dimension") else {known.setting: 4}
+        try:
+            layer = DistributionLayer(name, [4], **setting, **fixed)
+        except (ValueError, NotImplementedError):  # it has no such parameter
+            continue
+        x, judged = observations.examples(layer, 8), judged + 1
+        assert x.any() and x.shape == (8, 4) and x.dtype == np.float32
+        assert observations.complaint(layer, observations.extent(layer, tf.constant(x)).numpy()) is None, (name, fixed)
+    assert judged > (0 if fixed else 60)

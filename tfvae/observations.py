@@ -139,20 +139,104 @@ def complaint(layer: DistributionLayer, extent: Sequence[float]) -> str | None:
             "x is uint8 and holds nothing but 0 and 1, of which a picture's white is 255. Pass x.astype('float32') if "
             "1 is white, or x as float32 divided by 255 if it is the darkest grey."
         )
+    if fits(layer, extent):
+        return None
     support = layer.facts.support
     if support.is_whole and max(-low, high) >= _WHOLE:
         return (
             f"x ranges from {low:g} to {high:g}, but float32 holds not every whole number from 2^24 = 16,777,216 on: "
             "choose a likelihood of real values, for their logarithm, say."
         )
-    how = ""
-    if support.holds(low, high):
-        if not broken and off <= _TOLERANCE:
-            return None
-        how = " and holds other than whole numbers" if broken else f" and is off by {off:g}"
-    family = layer.family.__name__
-    words = support.words if support.words.endswith(".") else support.words + "."
-    return f"x ranges from {low:g} to {high:g}{how}, but a {family} likelihood scores {words} {support.instead}"
+    how = " and holds other than whole numbers" if broken else f" and is off by {off:g}"
+    return f"x ranges from {low:g} to {high:g}{how if support.holds(low, high) else ''}, but {expected(layer)}"
+
+
+def fits(layer: DistributionLayer, extent: Any) -> Any:
+    """Whether the likelihood scores finite observations of an ``extent``; of a tensor, a tensor.
+
+    Example:
+        >>> fits(DistributionLayer("Poisson", [2]), [0.0, 7.0, 0.0, 0.0, 0.0])
+        True
+    """
+    if layer.facts is None:
+        return True
+    support, low, high = layer.facts.support, 0.0 - extent[0], extent[1]
+    inside = support.holds(low, high) & (extent[2] == 0.0) & (extent[3] <= _TOLERANCE)
+    return inside & (extent[0] < _WHOLE) & (high < _WHOLE) if support.is_whole else inside
+
+
+def expected(layer: DistributionLayer) -> str:
+    """What a likelihood with facts scores and what to do about other numbers, to end a sentence.
+
+    Example:
+        >>> expected(DistributionLayer("Poisson", [2]))[:46]
+        'a Poisson likelihood scores counts 0, 1, 2, ...'
+    """
+    assert layer.facts is not None
+    words = layer.facts.support.words
+    return f"a {layer.family.__name__} likelihood scores {words.removesuffix('.')}. {layer.facts.support.instead}"
+
+
+def is_limited(layer: DistributionLayer, dtype: tf.DType) -> bool:
+    """Whether there are finite numbers of a dtype, float32 or a picture's uint8, that the likelihood does not score.
+
+    Example:
+        >>> layer = DistributionLayer("Bernoulli", [2])
+        >>> is_limited(layer, tf.float32), is_limited(layer, tf.uint8)
+        (True, False)
+    """
+    if layer.facts is None:
+        return False
+    support = layer.facts.support
+    ends = (0.0, 1.0) if dtype == tf.uint8 else (float("-inf"), float("inf"))
+    return support.is_whole or support.is_unit or _has_fixed_ends(layer) or not support.holds(*ends)
+
+
+def _has_fixed_ends(layer: DistributionLayer) -> bool:
+    return layer.facts is not None and any(end in layer.fixed for end in layer.facts.support.between)
+
+
+def examples(layer: DistributionLayer, num_rows: int, dtype: tf.DType = tf.float32) -> np.ndarray:
+    """Observations that the likelihood scores, ``[num_rows, *event]``, by the facts of its family alone.
+
+    Floats, or a picture's bytes. No two rows are alike where that is possible, and the same ones come each time.
+
+    Example:
+        >>> sorted(set(examples(DistributionLayer("Geometric", [50]), 3).ravel().tolist()))
+        [0.0, 1.0]
+    """
+    u = np.random.default_rng(0).uniform(0.05, 0.95, [num_rows, *layer.event_shape])
+    x = u if layer.facts is None else _in_support(layer, layer.facts.support, u)
+    return np.rint(np.clip(255.0 * x, 1, 254)).astype(np.uint8) if dtype == tf.uint8 else x.astype(np.float32)
+
+
+def scores_bytes(layer: DistributionLayer) -> bool:
+    """Whether x may be a picture's bytes: no byte lies between a low of 2 and a high of 3.
+
+    Example:
+        >>> scores_bytes(DistributionLayer("Bernoulli", [8])), scores_bytes(DistributionLayer("Poisson", [8]))
+        (True, False)
+    """
+    return is_picture(layer) and bool(fits(layer, extent(layer, tf.constant(examples(layer, 8, tf.uint8)))))
+
+
+def _in_support(layer: DistributionLayer, support: families.Support, u: np.ndarray) -> np.ndarray:
+    """Numbers of a support made of numbers between 0 and 1."""
+    if support.is_permutation:
+        return np.argsort(u, axis=-1)
+    if support.is_unit:
+        return u / np.linalg.norm(u, axis=-1, keepdims=True)
+    if support.total is not None:
+        total = layer.fixed[support.total] if isinstance(support.total, str) else support.total
+        share = u == u.max(axis=-1, keepdims=True) if support.is_whole else u / u.sum(axis=-1, keepdims=True)
+        return np.log(share * total) if support.is_log else share * np.expand_dims(total, -1)
+    if support.is_whole:
+        most = layer.setting.get(support.at_most or "", 2)
+        return np.minimum(max(support.low, 0.0) + (u > 0.3), np.inf if support.low == 1.0 else most - 1)
+    low, high = (layer.fixed.get(end) for end in support.between)
+    if low is not None and high is not None:
+        return low + (high - low) * u
+    return u if low is high is None else low + u if low is not None else high * u if support.is_open else high - u
 
 
 def check(layer: DistributionLayer, x: tf.Tensor) -> None:
@@ -168,8 +252,8 @@ def check(layer: DistributionLayer, x: tf.Tensor) -> None:
     with tf.device("CPU:0"):  # where an array of any size has room
         values = np.asarray(memoryview(tf.identity(x)))  # no copy, as .numpy() makes
         if x.dtype == tf.uint8 and is_picture(layer):
-            ends = layer.facts is not None and any(end in layer.fixed for end in layer.facts.support.between)
-            problem = complaint(layer, extent(layer, x).numpy()) if ends else _complaint_of_bytes(layer, values)
+            fixed = _has_fixed_ends(layer)
+            problem = complaint(layer, extent(layer, x).numpy()) if fixed else _complaint_of_bytes(layer, values)
         else:
             problem = complaint(layer, [*_range(values), _broken(layer, x).numpy(), _off(layer, x).numpy(), 0.0])
     if problem is not None:

@@ -32,22 +32,34 @@ _LARGEST_WARMUP = 256 << 20  # bytes: the file, and each of its tensors
 _SECONDS = 300.0
 
 
-def requests(graph: SavedGraph, seed: int = 0) -> list[wire.Request]:
+def requests(graph: SavedGraph, seed: int = 0, warmup: Sequence[wire.Request] = ()) -> list[wire.Request]:
     """Every signature at every batch size of ``BATCHES``; a smaller batch holds the first rows of the larger.
 
-    Floats named ``noise`` or ``z`` are standard normal, all others uniform in [0, 1); strings are PNG files of the
-    shape that the other signatures take.
+    Observations are those of the warm-up file, where it has any but zeros, for a model may refuse others. Else floats
+    named ``noise`` or ``z`` are standard normal, all others uniform in [0, 1); strings are PNG files of the shape that
+    the other signatures take.
 
     Raises:
         ValueError: If an input is of no known shape or kind.
     """
     rng = np.random.default_rng(seed)
     sent: list[wire.Request] = []
-    image_shape = _image_shape(graph)
+    image_shape, known = _image_shape(graph), _observations(warmup)
     for name, signature in sorted(graph.signatures.items()):
         rows = {key: _rows(key, info, image_shape, rng) for key, info in signature.inputs.items()}
+        rows.update({key: value for key, value in known.get(name, {}).items() if key in rows})
         sent += [(name, {key: value[:batch] for key, value in rows.items()}) for batch in BATCHES]
     return sent
+
+
+def _observations(warmup: Sequence[wire.Request]) -> dict[str, wire.Tensors]:
+    """By signature, the x of its longest record, a row or more for each row of the largest batch."""
+    known: dict[str, wire.Tensors] = {}
+    for name, inputs in sorted(warmup, key=lambda request: _batch(request[1])):
+        x = inputs.get(contract.X)
+        if x is not None and x.dtype.kind in "fu" and x.any():
+            known[name] = {contract.X: np.resize(x, (max(BATCHES), *x.shape[1:]))}
+    return known
 
 
 def _rows(name: str, info: wire.TensorInfo, image_shape: tuple[int, ...] | None, rng: Any) -> np.ndarray:
@@ -57,10 +69,10 @@ def _rows(name: str, info: wire.TensorInfo, image_shape: tuple[int, ...] | None,
     if info.dtype == "string":
         if image_shape is None or len(shape) != 1:
             raise ValueError(f"input {name} takes strings, but no signature says of what shape an image would be.")
-        images = rng.integers(0, 256, [*shape, *image_shape], np.uint8)
+        images = rng.integers(1, 255, [*shape, *image_shape], np.uint8)
         return np.array([tf.io.encode_png(image).numpy() for image in images], object)
     if info.dtype == "uint8":
-        return rng.integers(0, 256, shape, np.uint8)
+        return rng.integers(1, 255, shape, np.uint8)  # a density of values above 0 and below 1 takes no ends
     if info.dtype in ("int32", "int64"):
         return rng.integers(0, 2, shape).astype(info.dtype)
     if not info.dtype.startswith("float"):

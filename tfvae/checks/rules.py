@@ -250,7 +250,7 @@ def _runs(graph: SavedGraph, failed: set[str]) -> list[Check]:
     if blocking:
         return [_unjudged(blocking, name) for name in ("warm-up", "C++ equals Python", "independent rows")]
     replayed, problem = _attempt(lambda: replay.warmup_requests(graph.folder), [])
-    sent, unsent = _attempt(lambda: replay.requests(graph), [])
+    sent, unsent = _attempt(lambda: replay.requests(graph, warmup=replayed), [])
     answers, unloaded = _attempt(lambda: replay.in_cpp(graph, [*replayed, *sent]), None)
     if answers is None:
         return [_check(name, unloaded, "") for name in ("warm-up", "C++ equals Python")] + [_unjudged(["no answers"])]

@@ -1,7 +1,7 @@
 """Checks inside the graph: a request that does not fit gets a sentence, before anything is computed from it.
 
-The runtime does not hold inner shapes to what a signature declares, and an image is decoded only once its header has
-said that it is of the right size.
+The runtime does not hold inner shapes to what a signature declares, observations are held to the likelihood's support
+as ``fit`` holds them, and an image is decoded only once its header has said that it is of the right size.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfvae import observations
+from tfvae.distribution_layer import DistributionLayer
 from tfvae.pipelines import contract
 
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"  # the signature, and the head of the chunk that must be first
@@ -16,6 +18,26 @@ _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"  # the signature, and the 
 
 def checked(name: str, x: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
     """x, once the graph has seen that it is ``[B, *shape]`` with B > 0 and holds finite numbers only."""
+    x = _shaped(name, x, shape)
+    return _finite(name, x, tf.reduce_all(tf.math.is_finite(x))) if x.dtype.is_floating else x
+
+
+def observed(name: str, x: tf.Tensor, likelihood: DistributionLayer) -> tf.Tensor:
+    """Observations, once the graph has seen too that the likelihood scores their numbers, as ``fit`` does."""
+    if not observations.is_limited(likelihood, x.dtype):
+        return checked(name, x, likelihood.event_shape)
+    x = _shaped(name, x, likelihood.event_shape)
+    extent = observations.extent(likelihood, x)
+    x = _finite(name, x, tf.reduce_all(tf.math.is_finite(extent[:2])))
+    message = [f"{name} ranges from", -extent[0], "to", extent[1], f"but {observations.expected(likelihood)}"]
+    return require(observations.fits(likelihood, extent), message, x)
+
+
+def _finite(name: str, x: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
+    return require(is_finite, [f"{name} holds NaN or infinite values"], x)
+
+
+def _shaped(name: str, x: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
     # Through a placeholder the shape is unknown again: a check against the declared one would be folded away.
     x = tf.compat.v1.placeholder_with_default(x, shape=None)
     known = tf.constant([i for i, size in enumerate(shape, start=1) if size is not None], tf.int32)
@@ -25,8 +47,6 @@ def checked(name: str, x: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
     same = tf.reduce_all(tf.gather(sizes, known) == wanted)
     expected = f"expected [{', '.join(['B', *('K' if size is None else str(size) for size in shape)])}] with B > 0"
     x = require(tf.reduce_all([right, same, sizes[0] > 0]), [f"{name} has shape", tf.shape(x), expected], x)
-    if x.dtype.is_floating:
-        x = require(tf.reduce_all(tf.math.is_finite(x)), [f"{name} holds NaN or infinite values"], x)
     return tf.ensure_shape(x, [None, *shape])
 
 

@@ -84,7 +84,8 @@ def operations(vae: VAE) -> Iterator[Operation]:
         z = draws.from_noise(vae.prior(**c), noise)
         return {contract.SAMPLE: draws.mean(vae.decode(z, **c))}
 
-    x, c = _zeros(floats[0]), {one.spec.name: _zeros(one) for one in condition}
+    x = tf.constant(observations.examples(vae.likelihood, 1))
+    c = {one.spec.name: tf.zeros([1, *one.spec.shape[1:]]) for one in condition}
     yield Operation(contract.EMBED, embed, kinds, condition)
     yield Operation(contract.RECONSTRUCT, reconstruct, floats, condition)
     yield Operation(contract.DECODE, decode, [z], condition)
@@ -102,22 +103,28 @@ def conditions(vae: VAE) -> list[Input]:
 def observation_kinds(vae: VAE) -> list[Input]:
     """x as a request may carry it: floats; bytes and whole files too, where the model is of pictures."""
     event = list(vae.event_shape)
-    kinds = [tensor(contract.X, event)]
-    if len(event) == 3 and observations.is_picture(vae.likelihood):
-        kinds.append(tensor(contract.X, event, tf.uint8))
+    kinds = [_observations(vae, tf.float32)]
+    if len(event) == 3 and observations.scores_bytes(vae.likelihood):
+        kinds.append(_observations(vae, tf.uint8))
         if event[-1] in (1, 3, 4):  # that a PNG or JPEG file can have
             files = tf.TensorSpec([None], tf.string, contract.IMAGE_BYTES)
-            kinds.append(Input(files, lambda contents: guards.decoded(contents, event)))
+            kinds.append(Input(files, lambda contents: _observed_files(vae, contents)))
     return kinds
 
 
-def tensor(name: str, shape: Sequence[int | None], dtype: tf.DType = tf.float32) -> Input:
+def _observations(vae: VAE, dtype: tf.DType) -> Input:
+    spec = tf.TensorSpec([None, *vae.event_shape], dtype, contract.X)
+    return Input(spec, lambda x: guards.observed(contract.X, x, vae.likelihood))
+
+
+def _observed_files(vae: VAE, contents: tf.Tensor) -> tf.Tensor:
+    images = guards.decoded(contents, vae.event_shape)
+    return guards.observed(contract.IMAGE_BYTES, images, vae.likelihood)
+
+
+def tensor(name: str, shape: Sequence[int | None]) -> Input:
     """A tensor of numbers, ``[B, *shape]``."""
-    return Input(tf.TensorSpec([None, *shape], dtype, name), lambda x: guards.checked(name, x, shape))
-
-
-def _zeros(one: Input) -> tf.Tensor:
-    return tf.zeros([1, *one.spec.shape[1:]], one.spec.dtype)
+    return Input(tf.TensorSpec([None, *shape], tf.float32, name), lambda x: guards.checked(name, x, shape))
 
 
 def _samples_first(noise: tf.Tensor) -> tf.Tensor:

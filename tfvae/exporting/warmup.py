@@ -9,9 +9,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfvae import observations
 from tfvae.models.vae import VAE
 from tfvae.pipelines import contract
 from tfvae.pipelines.messages import PredictionLog
+
+_DIFFERENT = 8  # rows of observations, repeated in larger batches
 
 
 def write(vae: VAE, signatures: Mapping[str, Any], path: pathlib.Path, name: str, batch_sizes: Sequence[int]) -> None:
@@ -27,13 +30,19 @@ def write(vae: VAE, signatures: Mapping[str, Any], path: pathlib.Path, name: str
 
 
 def _request(vae: VAE, signature: Any, batch_size: int) -> dict[str, tf.Tensor]:
-    def example(spec: tf.TensorSpec) -> tf.Tensor:
-        if spec.dtype == tf.string:
-            image = tf.io.encode_png(tf.zeros(vae.event_shape, tf.uint8))
-            return tf.repeat(image, batch_size)
+    def example(name: str, spec: tf.TensorSpec) -> tf.Tensor:
+        if name in (contract.X, contract.IMAGE_BYTES):
+            return tf.gather(_rows(vae, spec.dtype), tf.range(batch_size) % _DIFFERENT)
         return tf.zeros([batch_size, *(size or 1 for size in spec.shape[1:])], spec.dtype)
 
-    return {name: example(spec) for name, spec in signature.structured_input_signature[1].items()}
+    return {name: example(name, spec) for name, spec in signature.structured_input_signature[1].items()}
+
+
+def _rows(vae: VAE, dtype: tf.DType) -> tf.Tensor:
+    """Observations that the likelihood scores: its own support may hold no zeros."""
+    if dtype != tf.string:
+        return tf.constant(observations.examples(vae.likelihood, _DIFFERENT, dtype))
+    return tf.stack([tf.io.encode_png(image) for image in _rows(vae, tf.uint8)])
 
 
 def _prediction_log(model: str, signature: str, inputs: dict[str, tf.Tensor]) -> bytes:
