@@ -37,11 +37,23 @@ def absolute(path: str) -> str:
     """A path that means the same in a worker that was started in another folder.
 
     Raises:
-        PipelineError: It is the address of a file system that is not mounted here.
+        PipelineError: It is no path, or the address of a file system that is not mounted here.
     """
+    path = path_of(path)
     if "://" in path:
         raise PipelineError(f"{path} is not a local path: mount it, or copy it to a file system that every worker sees")
     return os.path.abspath(path)
+
+
+def path_of(given: str | os.PathLike[str]) -> str:
+    """A path as a string.
+
+    Raises:
+        PipelineError: It is none.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise PipelineError(f"a path is {given!r}, expected the name of a file or a folder, such as data/mnist")
+    return os.fspath(given)
 
 
 class Identity(NamedTuple):

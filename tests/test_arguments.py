@@ -2,7 +2,21 @@
 
 import pytest
 
-from tfvae import VAE, DistributionLayer, likelihoods, networks, posteriors
+from tfvae import (
+    VAE,
+    DistributionLayer,
+    callbacks,
+    evaluation,
+    likelihoods,
+    networks,
+    objectives,
+    plots,
+    posteriors,
+    priors,
+)
+from tfvae.pipelines import embed, preprocess
+from tfvae.pipelines.errors import PipelineError
+from tfvae.serving import Client
 
 
 def a_vae(**more) -> VAE:
@@ -32,3 +46,80 @@ def a_vae(**more) -> VAE:
 def test_the_wrong_argument_is_told_in_a_sentence(door, message):
     with pytest.raises(ValueError, match=message):
         door()
+
+
+X = [[0.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("door", "message"),
+    [
+        (lambda: networks.mlp(500), r"hidden is 500, expected a list of sizes.*such as \[500\]"),
+        (lambda: networks.mlp([4], "rélu"), "activation is 'rélu', expected a function, or one that Keras knows"),
+        (lambda: networks.conv_encoder(3), "filters is 3, expected a list of sizes"),
+        (lambda: networks.conv_decoder(3), "event_shape is 3, expected a list of sizes"),
+        (lambda: networks.conv_decoder([8, 8, 1], []), "filters is [[][]], expected one size at least"),
+        (lambda: networks.ResizeConv2D("a"), r"filters is \['a'\], expected a list of sizes"),
+        (lambda: DistributionLayer("Normal", [2], scale="a"), "scale is 'a', expected a number or an array"),
+        (lambda: DistributionLayer("Normal", [2], shared=3), "shared is 3, expected a list of parameters"),
+        (lambda: DistributionLayer("Normal", [2], shared="scale"), "shared is 'scale', expected a list of parameters"),
+        (lambda: DistributionLayer("Normal", [2], constraints=["exp"]), r"constraints is \['exp'\], expected"),
+        (lambda: DistributionLayer("Normal", [2], bias_initializer="a"), "bias_initializer is 'a', expected one that"),
+        (lambda: priors.Mixture("a"), "latent_dim must be a whole number of 1 or more, received 'a'"),
+        (lambda: priors.VampPrior(2, 3), r"x_shape is 3, expected a list of sizes.*\[3\]"),
+        (lambda: priors.VampPrior(2, [3], constraint=["a"]), r"constraint is \['a'\], expected one of"),
+        (lambda: priors.Family("Normal", 2), r"event_shape is 2, expected a list of sizes.*\[2\]"),
+        (lambda: priors.StandardNormal("a"), "latent_dim must be a whole number"),
+        (lambda: priors.WeightPrior("a"), "num_rows must be a whole number of 1 or more, received 'a'"),
+        (lambda: priors.WeightPrior(3, "a"), "scale is 'a', expected a number above 0"),
+        (lambda: priors.fit("a", a_vae(), X), "prior is 'a', expected one of priors"),
+        (lambda: priors.fit(priors.Mixture(2), "a", X), "vae is 'a', expected a tfvae.VAE"),
+        (lambda: objectives.Weighted("a"), "beta is 'a', expected 0 or more, or a schedule"),
+        (lambda: objectives.Weighted(float("nan")), "beta is nan, expected 0 or more"),
+        (lambda: objectives.FreeBits("a"), "nats is 'a', expected 0 or more"),
+        (lambda: objectives.FreeBits(0.1, group_size="a"), "group_size must be a whole number"),
+        (lambda: a_vae().decode("a"), "z is 'a', expected numbers"),
+        (lambda: evaluation.log_marginal("a", X), "vae is 'a', expected a tfvae.VAE"),
+        (lambda: evaluation.annealed_log_marginal("a", X), "vae is 'a', expected a tfvae.VAE"),
+        (lambda: evaluation.bidirectional("a", 3), "vae is 'a', expected a tfvae.VAE"),
+        (lambda: evaluation.hmc_log_marginal("a", X), "vae is 'a', expected a tfvae.VAE"),
+        (lambda: evaluation.sample_posterior("a", X, 3), "vae is 'a', expected a tfvae.VAE"),
+        (lambda: evaluation.active_units("a", X), "vae is 'a', expected a tfvae.VAE"),
+        (lambda: evaluation.kl_by_unit("a", X), "vae is 'a', expected a tfvae.VAE"),
+        (lambda: plots.samples("a", "a.png"), "vae is 'a', expected a tfvae.VAE"),
+        (lambda: plots.samples(a_vae(), "a.png", rows=0), "rows must be at least 1, received 0"),
+        (lambda: plots.samples(a_vae(), "a.png", image_shape=3), "image_shape is 3, expected a list of sizes"),
+        (lambda: plots.reconstructions("a", X, "a.png"), "vae is 'a', expected a tfvae.VAE"),
+        (lambda: plots.latent_space("a", X, "a.png"), "vae is 'a', expected a tfvae.VAE"),
+        (lambda: plots.learning_curve(3, "a.png"), "history is 3, expected Keras's history"),
+        (lambda: plots.learning_curve({"elbo": [1.0]}, 3), "path is 3, expected a path"),
+        (lambda: callbacks.Units(X, log_dir=3), "log_dir is 3, expected a path"),
+        (lambda: callbacks.Pictures(X, folder=3), "folder is 3, expected a path"),
+        (lambda: Client(3, "m"), "url is 3: expected http://"),
+        (lambda: Client("http://host:1", 3), "model is 3: expected the model's name"),
+        (lambda: Client("http://host:1", "m", timeout="a"), "timeout a: expected"),
+    ],
+)
+def test_no_other_library_tells_it(door, message):
+    with pytest.raises(ValueError, match=message):
+        door()
+
+
+@pytest.mark.parametrize(
+    ("door", "message"),
+    [
+        (lambda file: preprocess.run("images", "none", "out"), "none"),
+        (lambda file: preprocess.run("images", None, "out"), "input"),
+        (lambda file: preprocess.run(None, "none", "out"), "unknown source None"),
+        (lambda file: preprocess.run("digits", None, None), "a path is None, expected the name of a file or a folder"),
+        (lambda file: preprocess.run("digits", None, file), "file"),
+        (lambda file: embed.run("none", "digits", "out"), "none holds no SavedModel"),
+        (lambda file: embed.run(file, "digits", "out"), "holds no SavedModel"),
+        (lambda file: embed.run(None, "digits", "out"), "a path is None, expected the name of a file or a folder"),
+    ],
+)
+def test_jobs_tell_what_is_no_folder(door, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(PipelineError, match=message):
+        door(str(tmp_path / "file"))

@@ -1,6 +1,9 @@
 """What users pass for a number: held to its kind and range before a program is made of it, which would say less."""
 
 import numbers
+import os
+import reprlib
+from collections.abc import Callable
 from typing import Any
 
 
@@ -37,3 +40,63 @@ def checked_shape(name: str, given: Any) -> tuple[int, ...]:
     if any(size < 1 for size in sizes):
         raise ValueError(f"{name} must hold positive sizes, received {tuple(sizes)}.")
     return tuple(int(size) for size in sizes)
+
+
+def check_number(least: float, *, is_open: bool = False, also: str = "", **given: Any) -> None:
+    """Raise ValueError unless each is a number of ``least`` or more; above it, where the end is open.
+
+    ``also`` are words for what else might have come.
+
+    Example:
+        >>> check_number(0, is_open=True, scale=1.5)
+        >>> check_number(0, is_open=True, scale="a")
+        Traceback (most recent call last):
+        ValueError: scale is 'a', expected a number above 0.
+    """
+    for name, value in given.items():
+        try:
+            number = float("nan") if isinstance(value, (str, bytes, bool)) else float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if not (number > least if is_open else number >= least):
+            expected = f"a number above {least:g}" if is_open else f"{least:g} or more"
+            raise ValueError(f"{name} is {value!r}, expected {expected}{also and ', ' + also}.")
+
+
+def check_path(**given: Any) -> None:
+    """Raise ValueError unless each is a path.
+
+    Example:
+        >>> check_path(path="samples.png")
+        >>> check_path(path=3)
+        Traceback (most recent call last):
+        ValueError: path is 3, expected a path: a string or a pathlib.Path.
+    """
+    for name, value in given.items():
+        check_kind(name, value, (str, os.PathLike), "a path: a string or a pathlib.Path")
+
+
+def check_kind(name: str, given: Any, kinds: Any, expected: str) -> None:
+    """Raise ValueError unless what was given is of the kinds.
+
+    Example:
+        >>> check_kind("constraints", ["exp"], dict, "constraints by parameter, such as {'scale': 'exp'}")
+        Traceback (most recent call last):
+        ValueError: constraints is ['exp'], expected constraints by parameter, such as {'scale': 'exp'}.
+    """
+    if not isinstance(given, kinds):
+        raise ValueError(f"{name} is {reprlib.repr(given)}, expected {expected}.")
+
+
+def found_by(get: Callable[[Any], Any], name: str, given: Any, expected: str) -> Any:
+    """What Keras has under a name, or a ValueError that says what came.
+
+    Example:
+        >>> found_by({"relu": max}.__getitem__, "activation", "rélu", "one that Keras knows, such as 'relu'")
+        Traceback (most recent call last):
+        ValueError: activation is 'rélu', expected one that Keras knows, such as 'relu'.
+    """
+    try:
+        return get(given)
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{name} is {reprlib.repr(given)}, expected {expected}.") from None

@@ -19,7 +19,7 @@ from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from tfvae import families
-from tfvae.arguments import checked_shape
+from tfvae.arguments import check_kind, checked_shape, found_by
 from tfvae.families.facts import FACTS, REAL, Facts
 
 # By name, for a likelihood or posterior that is to be parameterised as a paper has it: "log_variance" is log σ² -> σ.
@@ -107,7 +107,7 @@ class _Parameter:
 
     def constant(self, value: Any) -> np.ndarray:
         """The fixed value as float32, if it has the parameter's shape and lies inside its support."""
-        value = np.asarray(value, np.float32)
+        value = found_by(lambda given: np.asarray(given, np.float32), self.name, value, "a number or an array of them")
         try:
             full = np.broadcast_to(value, self.shape)
         except ValueError:
@@ -205,6 +205,7 @@ class DistributionLayer(keras.layers.Layer):
         super().__init__(name=name, trainable=trainable, dtype="float32")
         self.family = families.find(distribution)
         self.event_shape = checked_shape("event_shape", event_shape)
+        check_kind("constraints", constraints or {}, Mapping, "constraints by parameter, such as {'scale': 'exp'}")
         self._constraints = dict(constraints or {})
         self.setting, fixed = self._taken_setting(fixed)
         number = next(iter(self.setting.values()), None)
@@ -212,10 +213,11 @@ class DistributionLayer(keras.layers.Layer):
         self._arguments = {k: v for k, v in self.setting.items() if k in inspect.signature(self.family).parameters}
         self.projection: keras.layers.Dense | None = None
         self.shared_weights: dict[str, keras.Variable] = {}
-        self._regularizer = keras.regularizers.get(kernel_regularizer)
+        known = "one that Keras knows, such as"
+        self._regularizer = found_by(keras.regularizers.get, "kernel_regularizer", kernel_regularizer, f"{known} 'l2'")
         self._initializers = {
-            "kernel_initializer": keras.initializers.get(kernel_initializer),
-            "bias_initializer": keras.initializers.get(bias_initializer),
+            name: found_by(keras.initializers.get, name, given, f"{known} 'zeros'")
+            for name, given in (("kernel_initializer", kernel_initializer), ("bias_initializer", bias_initializer))
         }
 
     def _taken_setting(self, fixed: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
@@ -238,6 +240,9 @@ class DistributionLayer(keras.layers.Layer):
         shared: Sequence[str] | Mapping[str, Sequence[int]],
     ) -> None:
         """Split the parameters into the fixed, the shared and the free."""
+        is_names = isinstance(shared, Sequence) and not isinstance(shared, (str, bytes))
+        if not is_names:
+            check_kind("shared", shared, Mapping, 'a list of parameters, such as ["scale"], or shapes by name')
         shapes = dict(shared) if isinstance(shared, Mapping) else dict.fromkeys(shared)
         self._check_names(parameters, fixed, shapes)
         self._shapes = {name: parameter.shape for name, parameter in parameters.items()}

@@ -11,7 +11,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfvae.arguments import checked_shape, found_by
+
 _LAST = {"data_format": "channels_last"}  # as event shapes have it, whatever Keras's default is
+
+
+def _activation(given: Any) -> Any:
+    return found_by(keras.activations.get, "activation", given, "a function, or one that Keras knows, such as 'relu'")
 
 
 def mlp(hidden: Sequence[int] = (500,), activation: str = "tanh", name: str | None = None) -> keras.Sequential:
@@ -21,6 +27,7 @@ def mlp(hidden: Sequence[int] = (500,), activation: str = "tanh", name: str | No
         >>> mlp([500])(np.zeros([5, 28, 28, 1], "float32")).shape
         TensorShape([5, 500])
     """
+    hidden, activation = checked_shape("hidden", hidden), _activation(activation)
     return keras.Sequential(
         [keras.layers.Flatten(**_LAST), *(keras.layers.Dense(units, activation) for units in hidden)], name=name
     )
@@ -33,6 +40,7 @@ def conv_encoder(filters: Sequence[int] = (32, 64), activation: str = "relu") ->
         >>> conv_encoder([8, 16])(np.zeros([5, 28, 28, 1], "float32")).shape
         TensorShape([5, 784])
     """
+    filters, activation = checked_shape("filters", filters), _activation(activation)
     convolutions = [
         keras.layers.Conv2D(f, 3, strides=2, padding="same", activation=activation, **_LAST) for f in filters
     ]
@@ -59,7 +67,8 @@ class ResizeConv2D(keras.layers.Layer):
 
     def __init__(self, filters: int, activation: Any = None, **layer: Any):
         super().__init__(**layer)
-        self.filters, self.activation = int(filters), keras.activations.get(activation)
+        (self.filters,) = checked_shape("filters", [filters])
+        self.activation = _activation(activation)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.kernel = self.add_weight([3, 3, input_shape[-1], self.filters], "glorot_uniform", name="kernel")
@@ -95,6 +104,10 @@ def conv_decoder(
         >>> conv_decoder([28, 28, 1], [16, 8])(np.zeros([5, 20], "float32")).shape
         TensorShape([5, 28, 28, 8])
     """
+    event_shape, filters = checked_shape("event_shape", event_shape), checked_shape("filters", filters)
+    activation = _activation(activation)
+    if not filters:
+        raise ValueError("filters is [], expected one size at least, such as [32].")
     if len(event_shape) != 3:
         raise ValueError(f"conv_decoder needs event_shape [H, W, C], received {list(event_shape)}.")
     scale = 2 ** len(filters)

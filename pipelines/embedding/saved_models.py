@@ -43,7 +43,7 @@ def find_model(path: str, trusted: bool = False) -> ModelVersion:
         >>> find_model("saved_models/empty").version
         10
     """
-    folder = os.path.abspath(path)
+    folder = storage.absolute(path)
     file = contract.SAVED_MODEL
     if not storage.exists(os.path.join(folder, file)):
         versions = {name: contract.version_number(name) or 0 for name in storage.names(folder)}

@@ -69,6 +69,7 @@ def open_input(
     key = fields.key or key if key == contract.KEY else key
     column = fields.column or column if column == contract.X else column
     named = (key, column) != (contract.KEY, contract.X)
+    path = storage.path_of(path)
     if path.startswith("tfds:") or (path == "digits" and not storage.exists(path)):
         return open_listed(path, None, key, column, tuple(keep), fields)
     path = storage.absolute(path)

@@ -75,7 +75,7 @@ def make_source(
         >>> make_source("npy", "images.npy").plan().schema.shape
         (28, 28, 1)
     """
-    name, _, argument = kind.partition(":")
+    name, _, argument = str(kind).partition(":")
     if name not in SOURCES or (name == "tfds") != bool(argument):
         raise PipelineError(f"unknown source {kind!r}, expected one of {KINDS}")
     if SOURCES[name] is Digits and input_path:

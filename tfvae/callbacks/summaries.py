@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfvae.arguments import check_path
 from tfvae.pipelines import extras
 
 
@@ -14,6 +15,7 @@ def writer(log_dir: str | os.PathLike[str]) -> Any:
     Raises:
         ModuleNotFoundError: If TensorBoard is not installed.
     """
+    check_path(log_dir=log_dir)
     with extras.needed("tensorboard"):
         import tensorboard  # noqa: F401
     return tf.summary.create_file_writer(os.fspath(log_dir))

@@ -19,7 +19,7 @@ from tfvae.arguments import check_at_least
 from tfvae.engine import xla
 from tfvae.evaluation import hmc
 from tfvae.evaluation.estimate import MarginalEstimate, over_prepared, over_rows
-from tfvae.models.vae import VAE
+from tfvae.models.vae import VAE, check_vae
 
 _RADIUS = 4.0  # of the logistic schedule of β, as Wu et al. have it
 _TARGET_ACCEPT = 0.65  # the best for HMC (Beskos et al., arXiv 1001.4460)
@@ -82,6 +82,7 @@ def annealed_log_marginal(
         >>> annealed_log_marginal(vae, np.eye(8, dtype="float32"), num_temperatures=10).log_marginal.shape
         (8,)
     """
+    check_vae(vae)
     _check(num_temperatures, num_chains, num_leapfrog_steps)
     walk = _walk(vae, num_temperatures, num_chains, num_leapfrog_steps, back=False)
     log_weight, acceptance_rate = over_rows(walk, vae, x, batch_size, seed, progress)
@@ -118,6 +119,7 @@ def bidirectional(
         >>> sandwich.x.shape, bool(abs(sandwich.gap) < 1.0)
         ((5, 8), True)
     """
+    check_vae(vae)
     _check(num_temperatures, num_chains, num_leapfrog_steps)
     check_at_least(1, num_rows=num_rows)
     made = _made_rows(vae, num_rows, condition, seed)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfvae.engine import xla
 from tfvae.evaluation import hmc
 from tfvae.evaluation.estimate import MarginalEstimate, over_rows
-from tfvae.models.vae import VAE
+from tfvae.models.vae import VAE, check_vae
 
 _MOST_DIMENSIONS = 5
 _BANDWIDTHS = {"kde": tuple(np.geomspace(0.1, 1.0, 10)), "normal": (1.0,)}  # in standard deviations of the draws
@@ -60,6 +60,7 @@ def hmc_log_marginal(
         >>> hmc_log_marginal(vae, np.eye(8, dtype="float32"), num_samples=20).log_marginal.shape
         (8,)
     """
+    check_vae(vae)
     hmc.check_settings(num_samples, num_leapfrog_steps, num_burnin_steps)
     _check_density(vae.latent_dim, num_samples, density)
     program = _reciprocal_mean(vae, num_samples, num_leapfrog_steps, num_burnin_steps, _BANDWIDTHS[density])

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfvae import observations
 from tfvae.families import facts
-from tfvae.models.vae import VAE
+from tfvae.models.vae import VAE, check_vae
 
 _OF_LEVELS = (facts.COUNTS, facts.SUCCESSES, facts.LABELS)  # their probabilities are of whole numbers: of the levels
 
@@ -41,6 +41,7 @@ def level_width(vae: VAE) -> float:
         >>> level_width(VAE(networks.mlp([4]), networks.mlp([4]), posterior=posteriors.diagonal_normal(2), **made))
         0.00390625
     """
+    check_vae(vae)
     if isinstance(vae.noise, observations.Dequantized):
         return 1 / 256
     if vae.likelihood.facts is not None and vae.likelihood.facts.support in _OF_LEVELS:

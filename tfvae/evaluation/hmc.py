@@ -19,7 +19,7 @@ from tfvae.arguments import check_at_least
 from tfvae.engine import xla
 from tfvae.evaluation.estimate import some_rows
 from tfvae.families import facts
-from tfvae.models.vae import VAE, Batch
+from tfvae.models.vae import VAE, Batch, check_vae
 
 JITTER = 0.2  # a transition's steps are 0.8 to 1.2 times the step size
 _ADAPTED = 0.8  # of the burn-in; in the rest of it the chain forgets the adaptation
@@ -84,6 +84,7 @@ def sample_posterior(
         >>> chain.z.shape, chain.acceptance_rate.shape
         (TensorShape([5, 8, 2]), TensorShape([8]))
     """
+    check_vae(vae)
     check_settings(num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
     x = some_rows(vae, x)
     settings = (num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfvae.arguments import check_at_least
 from tfvae.engine import xla
 from tfvae.evaluation.estimate import MarginalEstimate, over_rows
-from tfvae.models.vae import VAE
+from tfvae.models.vae import VAE, check_vae
 
 _FLOATS_AT_ONCE = 4_000_000  # pixels decoded in one step: tens of MB, and large enough for the matrix units
 
@@ -49,6 +49,7 @@ def log_marginal(
         >>> log_marginal(vae, np.eye(8, dtype="float32"), num_samples=10).log_marginal.shape
         (8,)
     """
+    check_vae(vae)
     check_at_least(2, num_samples=num_samples)
     check_at_least(1, batch_size=batch_size)
     program = _weight_sums(vae, num_samples, max(1, _FLOATS_AT_ONCE // (batch_size * math.prod(vae.event_shape))))

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfvae.divergences import kl_by_unit as kl_of_units
 from tfvae.evaluation.estimate import over_rows
-from tfvae.models.vae import VAE
+from tfvae.models.vae import VAE, check_vae
 from tfvae.posteriors import draw
 
 
@@ -20,6 +20,7 @@ def active_units(vae: VAE, x: Any, threshold: float = 0.01) -> int:
         >>> active_units(vae, np.zeros([8, 8], "float32"))
         0
     """
+    check_vae(vae)
     return int(np.sum(np.var(vae.embed(x), axis=0) > threshold))
 
 
@@ -38,6 +39,7 @@ def kl_by_unit(vae: VAE, x: Any, seed: int = 0, batch_size: int = 1024) -> np.nd
         >>> kl_by_unit(vae, np.eye(8, dtype="float32")).shape
         (2,)
     """
+    check_vae(vae)
 
     def of_rows(rows: Any, seed: tf.Tensor) -> tf.Tensor:  # eager: a program would be compiled for a few batches
         batch = vae.batch(rows)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import divergences, objectives, observations, posteriors, priors
-from tfvae.arguments import check_at_least, checked_shape
+from tfvae.arguments import check_at_least, check_kind, checked_shape, found_by
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import batches, keras_private, xla
 from tfvae.engine import model as engine
@@ -178,7 +178,7 @@ class VAE(engine.UnsupervisedModel):
 
     def decode(self, z: Any, condition: Any = None, training: bool = False) -> tfd.Distribution:
         """p(x|z), batch shape ``[..., B]``, for z ``[..., B, D]`` and a condition ``[B, *condition_shape]``."""
-        z = tf.convert_to_tensor(z, tf.float32)
+        z = found_by(lambda given: tf.convert_to_tensor(given, tf.float32), "z", z, "numbers [..., B, latent_dim]")
         if z.shape.rank < 2 or z.shape[-1] != self.latent_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}, expected [..., B, {self.latent_dim}].")
         condition = self._rows.condition(condition, z.shape[-2])
@@ -516,6 +516,17 @@ def _judge_parts(condition: float, label: float) -> None:
         raise ValueError("condition holds NaN or infinite values: remove or repair those rows.")
     if label:
         raise ValueError("label holds numbers that are no class: expected 0, 1, 2, ..., and -1 where it is unknown.")
+
+
+def check_vae(vae: Any) -> None:
+    """Raise ValueError unless it is a VAE, for whoever takes one.
+
+    Example:
+        >>> check_vae("mnist.keras")
+        Traceback (most recent call last):
+        ValueError: vae is 'mnist.keras', expected a tfvae.VAE: one of a file is keras.saving.load_model(path).
+    """
+    check_kind("vae", vae, VAE, "a tfvae.VAE: one of a file is keras.saving.load_model(path)")
 
 
 def _check_prior_is_one(prior: Any) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfvae.arguments import check_number
+
 Schedule = Callable[[tf.Tensor], tf.Tensor] | float  # Keras's schedules are such functions
 
 
@@ -25,8 +27,9 @@ class Configured:
 
 def check_schedule(name: str, setting: Schedule) -> None:
     """Raise ValueError for a negative number; what a schedule will say is not known yet."""
-    if not callable(setting) and not setting >= 0:
-        raise ValueError(f"{name} is {setting}, expected 0 or more, or a schedule of keras.optimizers.schedules.")
+    if not callable(setting):
+        given: Any = {name: setting}
+        check_number(0, also="or a schedule of keras.optimizers.schedules", **given)
 
 
 def at_step(setting: Schedule, step: tf.Tensor | None) -> tf.Tensor:

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfvae.arguments import check_at_least
 from tfvae.objectives.configured import Configured, Schedule, at_step, check_schedule
 from tfvae.objectives.elbo import elbo
 from tfvae.objectives.terms import Estimate, Terms
@@ -100,6 +101,7 @@ class FreeBits(Configured):
 
     def __init__(self, nats: Schedule = 0.25, group_size: int = 1, each_row: bool = False):
         check_schedule("nats", nats)
+        check_at_least(1, group_size=group_size)
         self.nats, self.group_size, self.each_row = nats, int(group_size), bool(each_row)
 
     def __call__(self, terms: Terms) -> Estimate:

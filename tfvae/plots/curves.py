@@ -1,13 +1,15 @@
 """Numbers about a model: its learning curve, KL of its units, and what a table's columns leave over."""
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfvae import evaluation
-from tfvae.models.vae import VAE
+from tfvae.arguments import check_kind
+from tfvae.models.vae import VAE, check_vae
 from tfvae.plots import pictures, style
 from tfvae.plots.style import PathLike
 
@@ -21,6 +23,8 @@ def learning_curve(history: PathLike | dict[str, Sequence[float]], path: PathLik
     Raises:
         ValueError: If the history holds no ELBO.
     """
+    expected = "Keras's history, which fit(...).history is, or the path of its CSV file"
+    check_kind("history", history, (dict, str, os.PathLike), expected)
     values: dict[str, Any] = history if isinstance(history, dict) else _read_history(history)
     if not len(values.get("elbo", ())):
         raise ValueError(
@@ -77,6 +81,7 @@ def residuals(vae: VAE, x: Any, path: PathLike, names: Sequence[str] = ()) -> st
     Raises:
         ValueError: If an observation is no vector.
     """
+    check_vae(vae)
     if len(vae.event_shape) != 1:
         raise ValueError(f"An observation has shape {vae.event_shape}, expected (D,): residuals are of a table.")
     rows = pictures.first_rows(x, None)

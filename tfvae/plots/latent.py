@@ -9,8 +9,9 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import evaluation
+from tfvae.arguments import check_at_least
 from tfvae.families import draws
-from tfvae.models.vae import VAE
+from tfvae.models.vae import VAE, check_vae
 from tfvae.pipelines import extras
 from tfvae.plots import pictures, style
 from tfvae.plots.style import PathLike
@@ -35,6 +36,7 @@ def latent_space(vae: VAE, x: Any, path: PathLike, labels: Any = None, names: Se
         labels: A class for each row, ``[N]``: numbers, or strings as they are.
         names: What the classes are called that are numbers, from 0 on.
     """
+    check_vae(vae)
     if vae.latent_dim == 2 and len(vae.event_shape) >= 2 and vae.condition_shape is None:
         return manifold(vae, path)
     return _scatter(vae.embed(x), labels, names, path)
@@ -50,6 +52,8 @@ def manifold(
 
 def manifold_grid(vae: VAE, rows: int = 20, columns: int = 20, image_shape: Sequence[int] | None = None) -> np.ndarray:
     """The picture of ``manifold``, ``[H, W, C]``."""
+    check_vae(vae)
+    check_at_least(1, rows=rows, columns=columns)
     horizontal, vertical = (special.ndtri((np.arange(n) + 0.5) / n) for n in (columns, rows))
     z = np.stack(np.meshgrid(horizontal, vertical[::-1]), axis=-1).reshape(-1, 2)
     means = vae.decode(z.astype(np.float32)).mean().numpy()
@@ -74,6 +78,8 @@ def traversals(
         columns: Quantiles (i + ½) / columns of p(z_d).
         image_shape: See ``samples``.
     """
+    check_vae(vae)
+    check_at_least(1, units=units, columns=columns)
     kl = evaluation.kl_by_unit(vae, x)
     apart = len(kl) == vae.latent_dim  # else the units are tied, and come as they are numbered
     order = (np.argsort(-kl) if apart else np.arange(vae.latent_dim))[:units]
@@ -126,6 +132,8 @@ def interpolations(
         spherical: Whether z turns from one to the other, as ``between``, or goes straight.
         image_shape: See ``samples``.
     """
+    check_vae(vae)
+    check_at_least(1, pairs=pairs, columns=columns)
     rows = pictures.first_rows(x, 2 * pairs)
     means = vae.embed(rows)
     means = means[: len(means) // 2 * 2]

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from tfvae.arguments import check_at_least, checked_shape
 from tfvae.engine.batches import in_memory
-from tfvae.models.vae import VAE
+from tfvae.models.vae import VAE, check_vae
 from tfvae.plots import style
 from tfvae.plots.style import PathLike
 
@@ -29,7 +30,7 @@ def as_images(vae: VAE, x: Any, image_shape: Sequence[int] | None = None) -> np.
     Raises:
         ValueError: If an observation is no picture.
     """
-    shape = tuple(image_shape or vae.event_shape)
+    shape = checked_shape("image_shape", image_shape or vae.event_shape)
     if len(shape) == 2:
         shape = (*shape, 1)
     if len(shape) != 3 or shape[-1] not in (1, 3) or math.prod(shape) != math.prod(vae.event_shape):
@@ -70,6 +71,8 @@ def samples(
     Observations that are vectors are shown in ``image_shape``, ``[H, W]`` or ``[H, W, C]``. A conditional model is
     given ``condition`` ``[rows · columns, *condition_shape]``.
     """
+    check_vae(vae)
+    check_at_least(1, rows=rows, columns=columns)
     images = as_images(vae, vae.sample(rows * columns, seed=seed, condition=condition), image_shape)
     return save_picture(grid(images, columns), f"Samples, {vae.latent_dim}-D latent space", path)
 
@@ -94,6 +97,8 @@ def samples_by_class(
         seed: Fixes the noise, which is that of its column.
         image_shape: See ``samples``.
     """
+    check_vae(vae)
+    check_at_least(1, columns=columns)
     conditions = np.asarray(conditions)
     drawn = [vae.sample(columns, seed=seed, condition=np.repeat(c[None], columns, axis=0)) for c in conditions]
     lines = [style.label_name(k, names) for k in range(len(conditions))]
@@ -118,6 +123,8 @@ def reconstruction_grid(
     vae: VAE, x: Any, columns: int = 12, pairs: int = 4, image_shape: Sequence[int] | None = None
 ) -> np.ndarray:
     """The picture of ``reconstructions``, ``[H, W, C]``."""
+    check_vae(vae)
+    check_at_least(1, columns=columns, pairs=pairs)
     rows = first_rows(x, columns * pairs)
     inputs = as_images(vae, rows["x"] if isinstance(rows, Mapping) else rows, image_shape)
     outputs = as_images(vae, vae.reconstruct(rows), image_shape)

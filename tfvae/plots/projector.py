@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.models.vae import VAE
+from tfvae.models.vae import VAE, check_vae
 from tfvae.pipelines import extras
 from tfvae.plots import pictures, style
 from tfvae.plots.style import PathLike
@@ -39,6 +39,7 @@ def projector(
         names: What the classes are called that are numbers, from 0 on.
         image_shape: See ``samples``.
     """
+    check_vae(vae)
     from google.protobuf import text_format
 
     with extras.needed("tensorboard"):

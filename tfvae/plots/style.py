@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfvae.arguments import check_path
 from tfvae.pipelines import extras, storage
 
 with extras.needed("plots"):
@@ -44,6 +45,7 @@ _STYLE: Any = {
 @contextlib.contextmanager
 def axes(path: PathLike, height: float, width: float = WIDTH) -> Iterator[Any]:
     """Axes of a figure of so many inches, which is written to the path when the block ends."""
+    check_path(path=path)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure.subplots()
@@ -58,6 +60,7 @@ def _save(figure: Figure, path: PathLike) -> None:
 
 def replacing(path: PathLike) -> contextlib.AbstractContextManager[Any]:
     """A file to write that takes its name when it is whole; its folder is made."""
+    check_path(path=path)
     full = os.path.abspath(path)
     return storage.replacing(full, os.path.dirname(full))
 

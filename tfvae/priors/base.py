@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from tfvae.arguments import check_at_least
 from tfvae.families import facts
 
 Encode = Callable[[tf.Tensor], tfd.Distribution]
@@ -35,6 +36,7 @@ class Prior(keras.layers.Layer, abc.ABC):
 
     def __init__(self, latent_dim: int, name: str = "prior"):
         super().__init__(name=name, dtype="float32")
+        check_at_least(1, latent_dim=latent_dim)
         self.latent_dim = int(latent_dim)
         self.built = True
 

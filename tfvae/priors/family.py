@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import distribution_layer
+from tfvae.arguments import check_at_least, checked_shape
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.priors.base import Prior
 
@@ -42,6 +43,9 @@ class Family(Prior):
         trainable: bool = True,
         **fixed: Any,
     ):
+        event_shape = checked_shape("event_shape", event_shape)
+        if not event_shape:
+            raise ValueError("event_shape is [], expected [latent_dim].")
         super().__init__(event_shape[-1], name=name)
         self.layer = DistributionLayer(distribution, event_shape, shared=shared, name="family", **fixed)
         self.trainable = trainable
@@ -78,6 +82,7 @@ class StandardNormal(Family):
     """
 
     def __init__(self, latent_dim: int, name: str = "prior"):
+        check_at_least(1, latent_dim=latent_dim)
         super().__init__("Normal", [latent_dim], loc=0.0, scale=1.0, name=name)
 
     def get_config(self) -> dict[str, Any]:

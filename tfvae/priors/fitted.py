@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae.arguments import check_at_least, check_kind
 from tfvae.priors.base import Prior
 
 
@@ -45,6 +46,10 @@ def fit(
         >>> vae.with_prior(prior).sample(4, seed=0).shape
         (4, 8)
     """
+    check_kind("prior", prior, Prior, "one of priors, such as priors.Mixture(2)")
+    if not hasattr(vae, "bind"):
+        check_kind("vae", vae, (), "a tfvae.VAE")
+    check_at_least(1, epochs=epochs, batch_size=batch_size)
     vae.bind(prior)
     variables = prior.trainable_variables
     if not variables:

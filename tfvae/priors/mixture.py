@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import families
+from tfvae.arguments import check_at_least
 from tfvae.pipelines import extras
 from tfvae.priors.base import Prior
 
@@ -35,8 +36,7 @@ class Mixture(Prior):
 
     def __init__(self, latent_dim: int, num_components: int = 10, name: str = "prior"):
         super().__init__(latent_dim, name=name)
-        if num_components < 1:
-            raise ValueError(f"A mixture needs num_components >= 1, received {num_components}.")
+        check_at_least(1, num_components=num_components)
         self.num_components = int(num_components)
         shape = (self.num_components, self.latent_dim)
         self.logits = self.add_weight(name="logits", shape=shape[:1], initializer="zeros")

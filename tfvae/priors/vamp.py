@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from tfvae.arguments import check_at_least, checked_shape, found_by
 from tfvae.distribution_layer import CONSTRAINTS
 from tfvae.priors.base import Encode, Prior
 
@@ -49,18 +50,16 @@ class VampPrior(Prior):
         name: str = "prior",
     ):
         super().__init__(latent_dim, name=name)
-        if num_components < 1 or constraint not in CONSTRAINTS:
-            raise ValueError(
-                f"A VampPrior needs num_components >= 1 and a constraint of {', '.join(CONSTRAINTS)}, received "
-                f"{num_components} and {constraint!r}."
-            )
-        self.x_shape, self.num_components = tuple(int(size) for size in x_shape), int(num_components)
+        check_at_least(1, num_components=num_components)
+        found_by(CONSTRAINTS.__getitem__, "constraint", constraint, f"one of {', '.join(CONSTRAINTS)}")
+        self.x_shape, self.num_components = checked_shape("x_shape", x_shape), int(num_components)
         self.constraint, self._bijector = constraint, CONSTRAINTS[constraint]()
         self._encode: Encode | None = None
         shape = (self.num_components, *self.x_shape)
         self.raw_inputs = self.add_weight(name="raw_inputs", shape=shape, initializer="zeros")
         start = keras.random.normal(shape, 0.05, 0.01) if initial is None else initial
-        self._start_from(np.asarray(start, np.float32))
+        numbers = "numbers [C, *x_shape], rows of the training data, say"
+        self._start_from(found_by(lambda given: np.asarray(given, np.float32), "initial", start, numbers))
 
     def _start_from(self, inputs: np.ndarray) -> None:
         if inputs.shape != self.raw_inputs.shape:

@@ -7,6 +7,8 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from tfvae.arguments import check_at_least, check_number
+
 
 @keras.saving.register_keras_serializable("tfvae")
 class WeightPrior:
@@ -26,8 +28,8 @@ class WeightPrior:
     """
 
     def __init__(self, num_rows: int, scale: float = 1.0):
-        if num_rows < 1 or scale <= 0:
-            raise ValueError(f"WeightPrior needs num_rows >= 1 and scale > 0, received {num_rows} and {scale}.")
+        check_at_least(1, num_rows=num_rows)
+        check_number(0, is_open=True, scale=scale)
         self.num_rows, self.scale = int(num_rows), float(scale)
 
     def __call__(self, weights: Iterable[Any]) -> tf.Tensor:

@@ -65,10 +65,13 @@ class Client:
         max_answer_bytes: int = 1 << 26,
         by_rows: bool = False,
     ):
-        scheme, _, target = url.partition("://")
+        scheme, _, target = str(url).partition("://")
         if scheme not in ("http", "https", "grpc", "grpcs") or not target:
             raise ValueError(f"url is {url!r}: expected http://, https://, grpc:// or grpcs:// and host:port.")
-        if batch_size < 1 or retries < 0 or not timeout > 0:
+        if not isinstance(model, str) or not model:
+            raise ValueError(f"model is {model!r}: expected the model's name on the server, a string.")
+        numbers = all(isinstance(n, (int, float, np.number)) for n in (batch_size, retries, timeout))
+        if not numbers or batch_size < 1 or retries < 0 or not timeout > 0:
             raise ValueError(
                 f"batch_size {batch_size}, retries {retries}, timeout {timeout}: expected >= 1, >= 0, > 0."
             )
