@@ -6,6 +6,7 @@ from tfvae.evaluation.bits import bits_per_dimension, level_width
 from tfvae.evaluation.estimate import MarginalEstimate
 from tfvae.evaluation.hmc import Chain, sample_posterior
 from tfvae.evaluation.importance import log_marginal
+from tfvae.evaluation.pareto import pareto_shape
 from tfvae.evaluation.units import active_units, kl_by_unit
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "kl_by_unit",
     "level_width",
     "log_marginal",
+    "pareto_shape",
     "sample_posterior",
 ]
