@@ -149,6 +149,16 @@ def matching(pattern: str) -> list[str]:
     return [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
 
 
+def escaped(name: str) -> str:
+    """The pattern that this name alone meets.
+
+    Example:
+        >>> escaped("a[1].png")
+        'a[[]1].png'
+    """
+    return glob.escape(name)
+
+
 def make_folder(path: str) -> None:
     """Makes a folder and its parents."""
     os.makedirs(path, exist_ok=True)

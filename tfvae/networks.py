@@ -65,6 +65,8 @@ class ResizeConv2D(keras.layers.Layer):
         TensorShape([5, 14, 14, 8])
     """
 
+    convolves = True  # see engine.xla.pays_off
+
     def __init__(self, filters: int, activation: Any = None, **layer: Any):
         super().__init__(**layer)
         (self.filters,) = checked_shape("filters", [filters])

@@ -169,7 +169,7 @@ def expected(layer: DistributionLayer) -> str:
     """What a likelihood with facts scores and what to do about other numbers, to end a sentence.
 
     Example:
-        >>> expected(DistributionLayer("Poisson", [2]))[:46]
+        >>> expected(DistributionLayer("Poisson", [2]))[:47]
         'a Poisson likelihood scores counts 0, 1, 2, ...'
     """
     assert layer.facts is not None

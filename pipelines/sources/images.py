@@ -2,7 +2,6 @@
 
 import fnmatch
 import functools
-import glob
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -58,7 +57,7 @@ class Images(RowSource):
         """The folder, and the pattern's parts below it."""
         if storage.is_file(self.input_path):
             folder, name = os.path.split(self.input_path)
-            return folder or ".", [glob.escape(name)]
+            return folder or ".", [storage.escaped(name)]
         parts = self.input_path.split("/")
         magic = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), len(parts))
         if magic == len(parts) and storage.is_folder(self.input_path):

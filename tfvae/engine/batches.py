@@ -303,7 +303,11 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
 
 
 def check_kind(x: Any) -> None:
-    """Raise ValueError where x is neither arrays nor anything that could give batches of them."""
+    """Raise ValueError where x is neither arrays nor anything that could give batches of them.
+
+    Example:
+        >>> check_kind(np.zeros([3, 2]))
+    """
     if x is None or isinstance(x, (bool, int, float, complex, str, bytes)):
         raise ValueError(
             f"x is {x!r:.40}, expected rows: an array [N, ...], a mapping of arrays, or a stream of batches, such as a "
@@ -324,7 +328,12 @@ def _in_one_sentence(source: Any) -> Iterator[None]:
 
 
 def of_tuples(source: Any) -> Any:
-    """A generator as Keras reads it; one may give x alone, as a dataset may."""
+    """A generator as Keras reads it; one may give x alone, as a dataset may.
+
+    Example:
+        >>> next(of_tuples(x for x in [1.0]))
+        (1.0,)
+    """
     if not isinstance(source, types.GeneratorType):
         return source
     return (element if isinstance(element, tuple) else (element,) for element in source)

@@ -46,13 +46,15 @@ def pays_off(model: keras.Model) -> bool:
     """Whether XLA is the faster compiler for a model: not on a CPU with convolutions.
 
     Of those that run backwards (a gradient, a transposed convolution) it makes plain loops there, 2 to 3 times slower
-    than TensorFlow's kernels.
+    than TensorFlow's kernels. A layer of one's own says by an attribute ``convolves`` that it is one.
 
     Example:
         >>> pays_off(keras.Sequential([keras.layers.Dense(2)]))
         True
     """
-    convolves = any(isinstance(layer, _CONVOLUTIONS) for layer in model._flatten_layers())
+    convolves = any(
+        isinstance(layer, _CONVOLUTIONS) or getattr(layer, "convolves", False) for layer in model._flatten_layers()
+    )
     return not convolves or any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
 
 

@@ -136,7 +136,7 @@ def schedule(num_temperatures: int) -> np.ndarray:
     """β_0 = 0 to β_T = 1 by a logistic curve, dense at both ends, ``[T + 1]``.
 
     Example:
-        >>> schedule(4).round(3).tolist()
+        >>> [round(float(beta), 3) for beta in schedule(4)]
         [0.0, 0.105, 0.5, 0.895, 1.0]
     """
     curve = 1.0 / (1.0 + np.exp(-_RADIUS * np.linspace(-1.0, 1.0, num_temperatures + 1)))

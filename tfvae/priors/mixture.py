@@ -10,7 +10,6 @@ from tensorflow_probability import distributions as tfd
 
 from tfvae import families
 from tfvae.arguments import check_at_least
-from tfvae.pipelines import extras
 from tfvae.priors.base import Prior
 
 _LOWEST_SCALE = 1e-5
@@ -53,6 +52,8 @@ class Mixture(Prior):
         """See ``Prior.initialize``: the maximum likelihood of the draws, by scikit-learn."""
         if len(z) < self.num_components:
             raise ValueError(f"A mixture of {self.num_components} needs as many rows at least, received {len(z)}.")
+        from tfvae.pipelines import extras  # here: the pipelines are no part of the package's own import
+
         with extras.needed("sklearn"):
             import sklearn.mixture  # here alone: who does not fit a mixture needs no scikit-learn
 
