@@ -88,7 +88,7 @@ def test_encoded_images_and_one_that_cannot_be_decoded(x, linear_digits, tmp_pat
     assert_equals_numpy(tmp_path / "out", linear_digits, good)
     found = rejections(tmp_path / "out")
     assert found.keys() == {keys()[4], keys()[9]}
-    assert "the model failed" in found[keys()[4]]["reason"] and found[keys()[9]]["reason"] == "x is null"
+    assert "not a readable PNG or JPEG" in found[keys()[4]]["reason"] and found[keys()[9]]["reason"] == "x is null"
 
 
 def test_bad_rows_are_named_and_the_others_kept(x, linear_digits, tmp_path):
