@@ -16,6 +16,8 @@ import tfvae
 from tests.families.test_every_name import BUILT, NEEDED
 from tfvae import DistributionLayer, evaluation, families, likelihoods, networks, observations, posteriors
 
+pytestmark = pytest.mark.slow  # a large table, each row quick
+
 RNG = np.random.default_rng(0)
 D = 4
 SHARES = RNG.dirichlet(np.ones(D), size=6)

@@ -31,6 +31,8 @@ SLOW = {
     "docs/explain/coming_from.md",
     "docs/explain/paper.md",
     "docs/howto/training.md",
+    "docs/howto/objectives.md",
+    "docs/howto/watch.md",
 }  # and every notebook
 
 

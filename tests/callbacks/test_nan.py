@@ -67,6 +67,7 @@ def test_the_step_and_the_layer_are_named_and_the_weights_are_those_before(what,
         np.testing.assert_array_equal(weight, expected)
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_well_is_not_changed():
     dataset = tf.data.Dataset.from_tensor_slices(X).batch(10)
     watched, plain = (

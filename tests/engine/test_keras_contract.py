@@ -17,6 +17,8 @@ import tensorflow as tf
 
 from tfvae import VAE, likelihoods, networks, objectives, posteriors
 
+pytestmark = pytest.mark.slow  # a large table, each row quick
+
 X = (np.random.default_rng(0).random([5, 4]) < 0.5).astype(np.float32)  # three batches of two, the last of one
 NAMES = ["loss", "elbo", "log_likelihood", "kl"]
 

@@ -140,6 +140,7 @@ class Looks(hooks.Looking):
         self.model.stop_evaluating = batch == self.stop_at
 
 
+@pytest.mark.slow
 def test_callbacks_that_look_hear_of_each_program(steps_of_programs):
     steps_of_programs(4)
     model, looks = vae(), Looks()
@@ -152,6 +153,7 @@ def test_callbacks_that_look_hear_of_each_program(steps_of_programs):
     assert looks.calls == [("tested", 3), ("tested", 7), ("tested", 9)]
 
 
+@pytest.mark.slow
 def test_training_stops_at_the_program_in_which_a_callback_says_so(steps_of_programs):
     steps_of_programs(2)
     model, looks = vae(), Looks(stop_at=3)

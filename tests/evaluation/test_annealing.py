@@ -28,6 +28,7 @@ def test_log_p_is_exact_within_its_error(far_off):
     assert np.median(found.effective_sample_size) > 12
 
 
+@pytest.mark.slow
 def test_weights_are_unbiased_even_of_two_poor_steps(far_off):
     """E w = p(x) however short the walk; and log of the mean of few is below, as a bound must be."""
     found = evaluation.annealed_log_marginal(far_off, X[:5], 2, num_chains=2000, num_leapfrog_steps=2)
