@@ -110,7 +110,7 @@ def trained(tmp_path_factory) -> dict[str, np.ndarray]:
     command = [sys.executable, replica_worker.__file__, str(result)]
     root = pathlib.Path(__file__).parents[2]
     done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=400, check=False
+        command, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(np.load(result))
