@@ -59,7 +59,7 @@ def whole() -> None:
     said = tfvae("quickstart", "--output", "日本 ı")
     measured = json.loads((pathlib.Path("日本 ı") / "quickstart.json").read_text(encoding="utf-8"))
     assert measured["rows_embedded"] == 1797 and "test ELBO" in said
-    assert -27 < measured["test_elbo"] <= measured["test_log_marginal"] + 0.5 < -23, measured
+    assert -23 < measured["test_elbo"] <= measured["test_log_marginal"] + 0.5 < -15, measured
     assert "Usage: python -m tfvae embed" in tfvae("embed", "--help")
     line = [sys.executable, "-m", "tfvae.pipelines.preprocess", "--source", "digits", "--output", "again"]
     done = subprocess.run([*line, "--direct_num_workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
