@@ -81,7 +81,7 @@ class TotalCorrelation(Configured):
 
     def _log_weights(self, terms: Terms) -> tf.Tensor:
         """log of what each row counts in q(z) of each z, ``[B, B]``."""
-        weights = tf.ones(tf.shape(terms.log_likelihood)[1:]) if terms.weights is None else terms.weights
+        weights = terms.row_weights
         total, count = tf.reduce_sum(weights), float(self.num_rows)
         if not self.stratified:
             return tf.math.log(weights * tf.ones_like(weights)[:, tf.newaxis] / (count * total))
@@ -178,8 +178,7 @@ class MaximumMeanDiscrepancy(Configured):
 
 def _mmd(terms: Terms, latent: Latent) -> tf.Tensor:
     """MMD² of z and as many draws of the prior, the mean over the K samples of each row."""
-    z, weights = latent.z, terms.weights
-    weights = tf.ones(tf.shape(z)[1:2]) if weights is None else weights
+    z, weights = latent.z, terms.row_weights
     rows = [] if latent.prior.batch_shape.rank else [tf.shape(z)[1]]
     seed = tf.constant([0, 0]) if terms.seed is None else terms.seed
     drawn = replicas.sample(latent.prior, seed, [z.shape[0]], rows)

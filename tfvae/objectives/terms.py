@@ -69,10 +69,14 @@ class Terms:
     step: tf.Tensor | None = None
     seed: tf.Tensor | None = None
 
+    @property
+    def row_weights(self) -> tf.Tensor:
+        """``weights``, or ones where there are none, ``[B]``."""
+        return tf.ones(tf.shape(self.log_likelihood)[1:]) if self.weights is None else self.weights
+
     def batch_mean(self, values: tf.Tensor) -> tf.Tensor:
         """The weighted mean over the rows of ``[B, ...]``, ``[...]``; 0 where nothing counts."""
-        weights = tf.ones(tf.shape(values)[:1]) if self.weights is None else self.weights
-        return tf.math.divide_no_nan(tf.tensordot(weights, values, 1), tf.reduce_sum(weights))
+        return tf.math.divide_no_nan(tf.tensordot(self.row_weights, values, 1), tf.reduce_sum(self.row_weights))
 
     @property
     def z(self) -> Any:
