@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfvae.arguments import check_at_least
 from tfvae.baselines.base import Trainer
 from tfvae.engine import batches, keras_private
-from tfvae.engine.model import Loss, with_gradient_of
+from tfvae.engine.model import Loss, gradients_of, with_gradient_of
 from tfvae.engine.replicas import Rows
 from tfvae.evaluation import hmc
 from tfvae.models.vae import VAE, Batch
@@ -108,7 +108,7 @@ class MonteCarloEM(Trainer):
                 keras_private.clear_losses(self)
                 loss = self.record(self._loss_at(batch, z, acceptance_rate), rows)
                 loss = self.optimizer.scale_loss(loss)
-            self.optimizer.apply(tape.gradient(loss, variables), variables)
+            self.optimizer.apply(gradients_of(loss, variables, tape), variables)
             return (k + 1,)
 
         tf.while_loop(lambda k: k < self.num_updates, update, (tf.constant(0),))

@@ -9,7 +9,7 @@ weighted means of what the model gives it, and keeps them under the model's own 
 import abc
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -52,6 +52,21 @@ def with_gradient_of(value: tf.Tensor, surrogate: tf.Tensor) -> tf.Tensor:
         (30.0, 6.0)
     """
     return value if surrogate is value else tf.stop_gradient(value) + (surrogate - tf.stop_gradient(surrogate))
+
+
+def gradients_of(
+    loss: tf.Tensor, variables: Sequence[keras.Variable], tape: tf.GradientTape
+) -> list[tf.Tensor | None]:
+    """Gradients of the loss, none of which is there before the loss and all the others are.
+
+    TensorFlow's graph optimiser drops the order «read, then assign» of a weight where another path implies it, and
+    may then shorten that path: a weight that is read outside of its own gradient (by wake-sleep's encoder, awake)
+    could be read after its update, in one step of some thousand. XLA keeps the order by itself.
+    """
+    gradients = tape.gradient(loss, variables)
+    some = [gradient for gradient in gradients if gradient is not None]
+    waiting = iter(tf.tuple(some, control_inputs=[loss]) if some else [])
+    return [None if gradient is None else next(waiting) for gradient in gradients]
 
 
 class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
@@ -124,7 +139,8 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         for metric in self._report_metrics:
             value = loss.report[metric.name]
             metric.update_state(tf.broadcast_to(value, tf.shape(loss.rows)), rows.weights)
-        return rows.share * loss.penalty + tf.reduce_sum(rows.counts * per_row) / rows.total
+        with tf.control_dependencies(list(loss.report.values())):  # what waits for the loss waits for these too
+            return rows.share * loss.penalty + tf.reduce_sum(rows.counts * per_row) / rows.total
 
     def next_seed(self, training: bool) -> tf.Tensor:
         """The next seed of the training or the evaluation stream, int32 ``[2]``."""
@@ -405,7 +421,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         """The gradients of this device's part of the loss of a batch."""
         with tf.GradientTape() as tape:
             loss = self.optimizer.scale_loss(self.total_loss(inputs, rows, training=True))
-        return tape.gradient(loss, self.trainable_variables)
+        return gradients_of(loss, self.trainable_variables, tape)
 
     def _test_on(self, inputs: dict[str, tf.Tensor], rows: Rows) -> None:
         self.total_loss(inputs, rows, training=False)
