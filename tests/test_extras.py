@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
+
 import tfvae
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -106,6 +108,7 @@ tfvae.evaluation, tfvae.baselines, tfvae.export
 """
 
 
+@pytest.mark.slow
 def test_code_that_needs_an_extra_says_which(tmp_path):
     done = subprocess.run([sys.executable, "-c", HIDDEN], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -74,6 +74,7 @@ def elsewhere(folder, tmp_path_factory) -> pathlib.Path:
     return results
 
 
+@pytest.mark.slow
 def test_the_folder_gives_back_what_was_written(cases, folder):
     rows, read, machine = carried.read(folder)
     np.testing.assert_array_equal(rows, ROWS)
@@ -87,6 +88,7 @@ def test_the_folder_gives_back_what_was_written(cases, folder):
                 np.testing.assert_array_equal(value, other)
 
 
+@pytest.mark.slow
 def test_without_tensorflow_the_results_are_tensorflow_s(elsewhere):
     found = json.loads((elsewhere / "gpu.json").read_text(encoding="utf-8"))
     assert [case["model"] for case in found["cases"]] == list(MODELS)

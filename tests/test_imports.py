@@ -208,6 +208,7 @@ ORDERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", ORDERS)
 def test_importing_the_package_is_enough_to_load_a_model(imports):
     code = f"""
@@ -220,6 +221,7 @@ assert "tfvae.registration" not in str(sys.meta_path)
     assert printed(code, str(path)).startswith("WakeSleep VAE WarmAdagrad")
 
 
+@pytest.mark.slow
 def test_another_backend_is_answered_with_a_sentence():
     code = """
 import tfvae, keras  # nothing is registered, and Keras is usable
@@ -245,6 +247,7 @@ def test_a_name_that_is_not_public_is_answered_with_those_that_are():
         getattr(tfvae, "vaes")  # noqa: B009
 
 
+@pytest.mark.slow
 def test_check_export_loads_no_model_code():
     """Nor TFP: TensorFlow's own import is all that it waits for, which brings Keras and none of its models."""
     code = """

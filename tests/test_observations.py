@@ -29,6 +29,7 @@ def test_uint8_counts_are_the_same_counts_as_floats(family):
     assert np.max(vae.elbo(x, seed=seed)) < -5  # six counts about 4 cannot cost less than a nat each
 
 
+@pytest.mark.slow
 def test_a_zero_inflated_count_model_trains_alike_on_bytes_and_floats():
     x = np.random.default_rng(0).poisson(4, size=[400, 6]).astype(np.uint8)
     elbos = []

@@ -19,6 +19,7 @@ def model(likelihood=None) -> VAE:
     return VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihood, seed=0)
 
 
+@pytest.mark.slow
 def test_what_the_package_registers_is_known_to_the_command(tmp_path):
     """Wake-sleep with the paper's optimiser, as ``tfvae export`` loads it: in a process that imports ``runs`` alone."""
     shutil.copy(MADE_BEFORE / "wake_sleep.keras", tmp_path / "model.keras")

@@ -14,6 +14,7 @@ RECORD = json.loads(unchanged.RECORD.read_text(encoding="utf-8"))
 MADE_BEFORE = pathlib.Path(__file__).with_name("made_by_0_1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(unchanged.fits()))
 def test_training_gives_the_same_history(name):
     history = unchanged.run(name)
@@ -23,6 +24,7 @@ def test_training_gives_the_same_history(name):
         np.testing.assert_allclose(history[key], values, rtol=1e-2 if name == "monte_carlo_em" else 2e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_trained_model_says_the_same():
     values = unchanged.after_training()
     # A chain of HMC ends elsewhere after the least rounding: its estimates stay near, to within their errors.

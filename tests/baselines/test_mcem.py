@@ -272,6 +272,7 @@ def test_activity_penalties_count_once(x):
 # As a Keras model
 
 
+@pytest.mark.slow
 def test_the_engine_equals_single_steps_and_the_graph_plain_python(x):
     single, four = (train(make(), x, steps=steps, jit=True) for steps in (1, 4))
     assert_same(four, single, 1e-5)

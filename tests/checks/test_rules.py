@@ -68,6 +68,7 @@ def failed(path: pathlib.Path) -> dict[str, str]:
     return {check.name: check.detail for check in rules.check_export(path) if check.passed is False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_our_own_exports_keep_every_rule(tmp_path, kind):
     tfvae.export(image_model(kind), tmp_path / "m")

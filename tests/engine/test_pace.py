@@ -99,6 +99,7 @@ def numbers(jit: bool, stream: bool) -> list[np.ndarray]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("jit", "stream"), [(True, False), (False, False), (False, True)])
 def test_what_is_computed_does_not_depend_on_how_long_programs_are(jit, stream, steps_of_programs):
     found = []

@@ -97,6 +97,7 @@ def test_transitions_leave_the_posterior_as_it_is():
     np.testing.assert_array_equal(chain.step_size, step_size)
 
 
+@pytest.mark.slow
 def test_a_bounded_prior_is_sampled_in_a_space_without_bounds():
     vae, x = constant_vae(), observations(100)
     chain = hmc.sample_posterior(vae, x, 400, num_leapfrog_steps=4)
@@ -114,6 +115,7 @@ def test_a_bounded_prior_is_sampled_in_a_space_without_bounds():
     assert np.mean(estimate - known) == pytest.approx(0.0, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_useless_encoder_leaves_no_chain_stuck():
     """q(z|x) lies almost wholly on the rim of the simplex, where float32 knows no density."""
     vae, x = constant_vae(), observations(50)
@@ -131,6 +133,7 @@ class TwoBumps(keras.layers.Layer):
         return keras.ops.exp(-4 * (z - 1) ** 2) + 0.5 * keras.ops.exp(-4 * (z + 1) ** 2)
 
 
+@pytest.mark.slow
 def test_a_chain_starts_at_the_mode_that_counts_wherever_the_encoder_points():
     """p(z|x) has a poor mode at -1, where q(z|x) lies, and the one that makes up log p(x) at 1."""
     noise = 0.1

@@ -143,6 +143,7 @@ def exported(run: pathlib.Path, base: pathlib.Path) -> dict:
     return card(result.output.strip())[0]
 
 
+@pytest.mark.slow
 def test_a_runs_card_holds_its_own_records_and_no_others(run, tmp_path, digits):
     described = exported(run, tmp_path / "m")
     manifest = storage.sha256(str(pathlib.Path(digits, "manifest.json")))

@@ -290,6 +290,7 @@ def test_saved_model_cli_shows_and_runs_it(tmp_path):
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), value, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_only_training_reads_is_not_stored(tmp_path):
     """Seeds of layers that draw in training, an adapted layer's counts: a server would load them and read none."""
     normalization = keras.layers.Normalization()

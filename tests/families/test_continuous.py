@@ -13,6 +13,7 @@ def test_the_mean_of_a_gompertz_is_exact_over_its_range():
     np.testing.assert_allclose(families.Gompertz(c, 1.0).mean(), special.exp1(c) * np.exp(c), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Rayleigh", "Reciprocal", "Gompertz", "F"])
 def test_a_layer_takes_them_by_name_and_trains(name):
     vae = tfvae.VAE(

@@ -58,6 +58,7 @@ def test_its_kl_is_that_of_the_full_covariances(prior):
     )
 
 
+@pytest.mark.slow
 def test_a_model_trains_with_it():
     vae = tfvae.VAE(
         networks.mlp([8]), networks.mlp([8]),
@@ -104,6 +105,7 @@ def test_the_gradient_of_a_draw_reaches_the_weights_of_a_mixture():
         assert abs(np.mean(found) - truth) < 4 * error and error < 0.2
 
 
+@pytest.mark.slow
 def test_a_hypersphere_has_a_posterior_and_its_uniform_prior():
     vae = tfvae.VAE(
         networks.mlp([8]), networks.mlp([8]),

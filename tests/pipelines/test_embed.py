@@ -341,6 +341,7 @@ class TestInput:
             embed.run(linear_digits.path, str(tmp_path), str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_the_command(prepared_digits, linear_digits, tmp_path):
     flags = ["--model", str(pathlib.Path(linear_digits.path).parent), "--input", prepared_digits]
     done = command(

@@ -90,6 +90,7 @@ def test_killed_at_twenty_random_moments(jobs, linear_digits, prepared_digits, t
     assert in_the_middle > 0
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_on_one_output(jobs, linear_digits, prepared_digits, tmp_path):
     output = tmp_path / "out"
     jobs.start(output)

@@ -54,9 +54,7 @@ def with_gradient_of(value: tf.Tensor, surrogate: tf.Tensor) -> tf.Tensor:
     return value if surrogate is value else tf.stop_gradient(value) + (surrogate - tf.stop_gradient(surrogate))
 
 
-def gradients_of(
-    loss: tf.Tensor, variables: Sequence[keras.Variable], tape: tf.GradientTape
-) -> list[tf.Tensor | None]:
+def gradients_of(loss: tf.Tensor, variables: Sequence[keras.Variable], tape: tf.GradientTape) -> list[tf.Tensor | None]:
     """Gradients of the loss, none of which is there before the loss and all the others are.
 
     TensorFlow's graph optimiser drops the order «read, then assign» of a weight where another path implies it, and

@@ -123,6 +123,7 @@ def test_figure3_writes_log_p_of_x_and_goes_on_where_it_was(tmp_path, monkeypatc
     assert "step0.02" in folder.name and float(vae.optimizer.learning_rate) == pytest.approx(0.02)
 
 
+@pytest.mark.slow
 def test_log_p_of_x_is_that_of_the_first_rows(tiny, monkeypatch):
     """Against importance sampling, which knows nothing of HMC; rows that HMC gave up are counted, not averaged."""
     model = settings.build(tiny, 2, "WS")
@@ -167,6 +168,7 @@ def test_figure3_refuses_what_it_cannot_do(tmp_path, options, sentence):
 # Figures 4 and 5
 
 
+@pytest.mark.slow
 def test_figures_4_and_5_draw_the_models_of_figure_2(tmp_path, monkeypatch):
     figure2.figure2(str(tmp_path), "unused", ["mnist"], ["AEVB"], latent_dims=[2], samples=1000)
     pictures: list[np.ndarray] = []

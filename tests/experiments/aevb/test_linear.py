@@ -87,6 +87,7 @@ def test_the_bound_touches_at_the_maximum_of_the_likelihood(x):
     assert linear.exact_elbo(vae, x) == pytest.approx(linear.probabilistic_pca(x, 2), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_training_reaches_it(x):
     exact = linear.probabilistic_pca(x, 2)
     vae = linear.fit(x, 2, epochs=2000)

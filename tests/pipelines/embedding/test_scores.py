@@ -64,6 +64,7 @@ def test_the_noise_is_standard_normal_and_independent():
     assert standard_normal([], 2, 3).shape == (0, 2, 3)
 
 
+@pytest.mark.slow
 def test_the_command_and_what_is_refused(model, rows, linear_digits: Linear, prepared_digits, tmp_path):
     done = command("pipelines.embed", "--model", model, "--input", rows[0], "--output", tmp_path / "out", "--score", 2)
     assert done.returncode == 0, done.stderr

@@ -253,6 +253,7 @@ def test_a_changed_input_is_refused(x, linear_digits, tmp_path):
     assert_equals_numpy(tmp_path / "out", linear_digits, truth(x[::-1]))
 
 
+@pytest.mark.slow
 def test_the_command(x, linear_digits, tmp_path):
     path = write(tmp_path / "rows.parquet", x, label=np.arange(ROWS))
     done = command("pipelines.embed", "--model", linear_digits.path, "--input", path, "--output", tmp_path / "out",

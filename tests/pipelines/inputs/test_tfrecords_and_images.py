@@ -202,6 +202,7 @@ def test_a_file_beyond_the_limit_is_rejected_unread(x, linear_digits, tmp_path, 
     assert "has 1004 bytes, expected at most 1000" in rejections(tmp_path / "out")["huge.png"]["reason"]
 
 
+@pytest.mark.slow
 def test_a_prepared_dataset_keeps_its_labels(linear_digits, prepared_digits, tmp_path):
     done = command("pipelines.embed", "--model", linear_digits.path, "--input", prepared_digits, "--output",
                    tmp_path / "out", "--keep", "label")  # fmt: skip
