@@ -80,7 +80,12 @@ def extent(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
     pixels = x.dtype == tf.uint8 and is_picture(layer)
     if pixels:
         low, high, x = low / 255.0, high / 255.0, tf.cast(x, tf.float32) / 255.0
-    return tf.stack([-low, high, _broken(layer, x), _off(layer, x), float(pixels)])
+    return tf.stack([-low, high, *departures(layer, x), float(pixels)])
+
+
+def departures(layer: DistributionLayer, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """``broken`` and ``off`` of an ``extent``, for which the ends do not stand."""
+    return _broken(layer, x), _off(layer, x)
 
 
 def _broken(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:

@@ -45,6 +45,26 @@ def test_the_graph_refuses_what_fit_refuses_in_the_same_words(family, fixed, goo
         graph(tf.constant([good, [np.nan, np.nan, np.inf]]))
 
 
+@pytest.mark.parametrize("family", ["Bernoulli", "Poisson", "Beta", "Exponential"])
+@pytest.mark.parametrize(
+    "value", [-0.0, 1e-30, 1.0, 1.0000001, 2.0, -1e-30, -1.0, -np.inf, np.inf, np.nan, -np.nan, 2.0**24, 3.4e38]
+)
+def test_a_look_at_the_bits_says_what_a_look_at_the_numbers_says(family, value):
+    layer = DistributionLayer(family, [3])
+    if value == 0:
+        with pytest.raises(tf.errors.InvalidArgumentError):  # it must not hide what comes before it
+            guards.observed("x", tf.constant([[0.0, value, 2.0**25]]), likelihoods.bernoulli([3]))
+    x = np.full([5, 3], 1.0 if family == "Poisson" else 0.5, np.float32)
+    x[3, 1] = value
+    try:
+        observations.check(layer, tf.constant(x))
+    except ValueError:
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            guards.observed("x", tf.constant(x), layer)
+    else:
+        np.testing.assert_array_equal(guards.observed("x", tf.constant(x), layer), x)
+
+
 def test_floats_from_0_to_255_are_refused_by_every_signature_that_takes_them(tmp_path):
     signatures = tf.saved_model.load(exported(likelihoods.bernoulli([3]), tmp_path / "m")).signatures
     x = tf.constant([[0.0, 7.0, 255.0]])
