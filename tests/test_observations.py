@@ -233,3 +233,21 @@ def test_examples_lie_in_the_support_of_every_family(fixed):
         assert x.any() and x.shape == (8, 4) and x.dtype == np.float32
         assert observations.complaint(layer, observations.extent(layer, tf.constant(x)).numpy()) is None, (name, fixed)
     assert judged > (0 if fixed else 60)
+
+
+@pytest.mark.parametrize("family", ["Bernoulli", "Poisson", "Beta", "Normal", "Exponential"])
+@pytest.mark.parametrize("value", [-0.0, 0.5, 1.0, 1.0000001, -1.0, np.inf, np.nan, 2.0**24])
+def test_a_glance_leaves_no_complaint_out(family, value):
+    """What a stream is judged by, one pass over values that fit, beside all that there is to know of them."""
+    layer = DistributionLayer(family, [2])
+    good = np.ones([4, 2], np.float32) if family == "Poisson" else np.full([4, 2], 0.25, np.float32)
+    bad = good.copy()
+    bad[2, 1] = value
+    for x in (bad, np.array([[0, 1]], np.uint8), np.array([[0, 9]], np.uint8), np.zeros([0, 2], np.float32)):
+        x = tf.constant(x)
+        short, whole = (measure(layer, x).numpy() for measure in (observations.measured, observations.extent))
+        assert observations.complaint(layer, short) == observations.complaint(layer, whole)
+    both = np.maximum(*(observations.measured(layer, tf.constant(x)).numpy() for x in (good, bad)))
+    assert (observations.complaint(layer, both) is None) == (
+        observations.complaint(layer, observations.extent(layer, tf.constant(bad)).numpy()) is None
+    )

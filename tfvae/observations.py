@@ -19,6 +19,8 @@ from tfvae.engine import replicas
 _TOLERANCE = 1e-3  # for sums and lengths that were made in float32
 _WHOLE = 2.0**24  # from here on float32 leaves whole numbers out
 _BLOCK = 1 << 18  # bytes
+_BITS_OF_INFINITY = 0x7F800000  # as float32
+_REDUCE = tf.reduce_min, tf.reduce_max
 
 
 def is_picture(layer: DistributionLayer) -> bool:
@@ -73,19 +75,50 @@ def extent(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
         >>> extent(DistributionLayer("Poisson", [2]), tf.constant([[3.0, 0.0], [7.5, 1.0]])).numpy().tolist()
         [-0.0, 7.5, 1.0, 0.0, 0.0]
     """
-    low, high = (tf.cast(reduce(x), tf.float32) for reduce in (tf.reduce_min, tf.reduce_max))
+    low, high = (tf.cast(reduce(x), tf.float32) for reduce in _REDUCE)
     if x.dtype.is_floating:
         finite = tf.reduce_all(tf.math.is_finite(x))
         low, high = tf.where(finite, low, -float("inf")), tf.where(finite, high, float("inf"))
     pixels = x.dtype == tf.uint8 and is_picture(layer)
     if pixels:
         low, high, x = low / 255.0, high / 255.0, tf.cast(x, tf.float32) / 255.0
-    return tf.stack([-low, high, *departures(layer, x), float(pixels)])
+    return tf.stack([-low, high, _broken(layer, x), _off(layer, x), float(pixels)])
 
 
-def departures(layer: DistributionLayer, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """``broken`` and ``off`` of an ``extent``, for which the ends do not stand."""
-    return _broken(layer, x), _off(layer, x)
+def glance(layer: DistributionLayer, x: tf.Tensor) -> tuple[tf.Tensor, list[Any]]:
+    """Whether one pass over x ``[N, *event]`` tells that it fits, and if so an ``extent``, with the lowest left open.
+
+    From 0 up, floats lie in the order of their bits; -0, negative ones and NaN, read as unsigned, come after infinity.
+
+    Example:
+        >>> [bool(glance(DistributionLayer("Poisson", [1]), tf.constant([[value]]))[0]) for value in (3.0, -1.0, 0.5)]
+        [True, False, False]
+    """
+    pixels, zero_fits = x.dtype == tf.uint8 and is_picture(layer), fits(layer, [0.0, 0.0, 0.0, 0.0, 0.0])
+    known, lowest, highest = tf.constant(True), 0.0, tf.constant(-float("inf"))
+    if x.dtype == tf.uint8:
+        lowest, highest = (tf.cast(reduce(x), tf.float32) / (255.0 if pixels else 1.0) for reduce in _REDUCE)
+    elif not is_limited(layer, x.dtype):
+        known = tf.reduce_all(tf.math.is_finite(x))
+    elif x.dtype == tf.float32:
+        first, last = (reduce(tf.bitcast(x, tf.uint32)) for reduce in _REDUCE)
+        known, lowest, highest = last < _BITS_OF_INFINITY, tf.bitcast(first, tf.float32), tf.bitcast(last, tf.float32)
+    else:
+        known = tf.constant(False)
+    lowest = 0.0 if zero_fits else lowest  # then its pass over x is not made
+    rest = [highest, _broken(layer, x), _off(layer, x), float(pixels)]
+    return known & fits(layer, [0.0 - lowest, *rest]), [-float("inf"), *rest]
+
+
+def measured(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
+    """An ``extent``, of which the lowest is -inf and so left open where x fits without it.
+
+    Example:
+        >>> measured(DistributionLayer("Poisson", [2]), tf.constant([[3.0, 2.0]])).numpy().tolist()
+        [-inf, 3.0, 0.0, 0.0, 0.0]
+    """
+    known, short = glance(layer, x)
+    return tf.cond(known, lambda: tf.stack(short), lambda: extent(layer, x))
 
 
 def _broken(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
@@ -133,17 +166,17 @@ def complaint(layer: DistributionLayer, extent: Sequence[float]) -> str | None:
         'x ranges from -2 to 7, but a Poisson likelihood scores counts 0, '
     """
     low, high, (broken, off, pixels) = 0.0 - float(extent[0]), float(extent[1]), extent[2:]
-    if low > high:  # no observations
+    if pixels and 0.5 < 255 * high < 1.5:
+        return (
+            "x is uint8 and holds nothing but 0 and 1, of which a picture's white is 255. Pass x.astype('float32') if "
+            "1 is white, or x as float32 divided by 255 if it is the darkest grey."
+        )
+    if low > high:  # no observations, or none whose lowest was asked for
         return None
     if not np.isfinite([low, high]).all():
         return "x holds NaN or infinite values: remove or repair those rows. Numbers beyond float32 are infinite here."
     if layer.facts is None:
         return None
-    if pixels and round(255 * high) == 1:
-        return (
-            "x is uint8 and holds nothing but 0 and 1, of which a picture's white is 255. Pass x.astype('float32') if "
-            "1 is white, or x as float32 divided by 255 if it is the darkest grey."
-        )
     if fits(layer, extent):
         return None
     support = layer.facts.support

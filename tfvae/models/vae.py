@@ -368,7 +368,7 @@ class VAE(engine.UnsupervisedModel):
 
     def measure(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         """See ``UnsupervisedModel.measure`` and ``observations.extent``."""
-        return tf.concat([observations.extent(self.likelihood, inputs["x"]), _broken_parts(inputs)], axis=0)
+        return tf.concat([observations.measured(self.likelihood, inputs["x"]), _broken_parts(inputs)], axis=0)
 
     def judge(self, measured: np.ndarray) -> None:
         """See ``UnsupervisedModel.judge`` and ``observations.complaint``."""
