@@ -37,6 +37,9 @@ VARIABLES_INDEX = "variables/variables.index"
 EXTRA = "assets.extra"
 WARMUP = "tf_serving_warmup_requests"  # in EXTRA, as the two that follow
 MODEL_JSON, MODEL_CARD = "model.json", "model_card.md"
+LITERT = "model.tflite"  # MODEL/<version>/ of an export for LiteRT has this in place of the SavedModel, and in EXTRA
+ANSWERS = "requests_and_answers"  # what Python answered when it was written
+LITERT_TOLERANCE = 4e-6  # of its answers, absolute and relative
 MOST_WARMUP_RECORDS = 1000  # TF Serving's limit
 LARGEST_VERSION = 2**63 - 1  # TF Serving reads a version as an int64
 

@@ -67,9 +67,10 @@ PredictionLog = declared(
     "serving",
     {
         "PredictionLog": {"predict_log": (6, "PredictLog")},
-        "PredictLog": {"request": (1, "PredictRequest")},
-        "PredictRequest": {"model_spec": (1, "ModelSpec"), "inputs": (2, "repeated Input")},
-        "Input": {"key": (1, "string"), "value": (2, "bytes")},
+        "PredictLog": {"request": (1, "PredictRequest"), "response": (2, "PredictResponse")},
+        "PredictRequest": {"model_spec": (1, "ModelSpec"), "inputs": (2, "repeated Tensor")},
+        "PredictResponse": {"outputs": (1, "repeated Tensor")},
+        "Tensor": {"key": (1, "string"), "value": (2, "bytes")},
         "ModelSpec": {
             "name": (1, "string"),
             "one_version": (2, "Version"),

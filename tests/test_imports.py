@@ -58,7 +58,7 @@ TFVAE: dict[str, set[str]] = {
     "callbacks": {"arguments", "engine", "evaluation", "plots", "pipelines.extras"},
     "data": _DISK,
     "exporting": _MODELS | _DISK | {"tables"},
-    "checks": {"exporting.versions", "pipelines.trust", *_DISK},
+    "checks": {"exporting.interpreter", "exporting.versions", "pipelines.trust", *_DISK},
     "serving": _DISK,
     "presets": _MODELS,
     "runs": _ALL | _DISK | {"presets"},

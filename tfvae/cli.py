@@ -131,8 +131,10 @@ def evaluate(run: str, data_directory: str, num_samples: int, split: str, seed: 
 @click.argument("run")
 @click.argument("directory")
 @click.option("--version", type=click.IntRange(1), show_default="the next", help="The version to write.")
-def export(run: str, directory: str, version: int | None) -> None:
-    """Export a run's model to DIRECTORY/<version>/ for TF Serving and tfvae embed.
+@click.option("--format", default="saved_model", help="saved_model, or litert for phones, browsers, small computers.")
+@click.option("--signature", "signatures", multiple=True, show_default="all", help="For LiteRT: one to convert.")
+def export(run: str, directory: str, version: int | None, format: str, signatures: tuple[str, ...]) -> None:
+    """Export a run's model to DIRECTORY/<version>/ for TF Serving and tfvae embed, or for LiteRT.
 
     Its card, assets.extra/model_card.md and model.json, holds what the run knows of its data and measurements.
 
@@ -144,7 +146,11 @@ def export(run: str, directory: str, version: int | None) -> None:
         from tfvae import runs
         from tfvae.exporting import saved_model
 
-        click.echo(saved_model.export(runs.load(run), directory, version, provenance=runs.provenance(run)))
+        known = runs.provenance(run)
+        path = saved_model.export(
+            runs.load(run), directory, version, provenance=known, format=format, signatures=signatures or None
+        )
+        click.echo(path)
 
 
 @main.command("check-export", **_SHOWN)
@@ -152,6 +158,8 @@ def export(run: str, directory: str, version: int | None) -> None:
 @click.option("--trust-model", is_flag=True, help="Run it though it may read or write files, or run code.")
 def check_export(directory: str, trust_model: bool) -> None:
     """Check that a SavedModel is what TF Serving and tfvae embed need, and run it in the C++ runtime.
+
+    An export for LiteRT is run in LiteRT, beside what Python answered when it was written.
 
     DIRECTORY is a version, or a model's folder, whose largest version is taken. The exit code is 1 if a check fails.
 

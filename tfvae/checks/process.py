@@ -21,7 +21,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from tfvae.checks import litert_session
 from tfvae.checks.cpp_session import CSession, find_library
+from tfvae.checks.litert_session import LiteRTSession
 from tfvae.checks.wire import CSessionError, Request, Tensors
 
 
@@ -75,8 +77,9 @@ def run_in_subprocess(
     with tempfile.TemporaryDirectory() as folder:
         sent, received = os.path.join(folder, "requests.npz"), os.path.join(folder, "responses.npz")
         save_document(sent, [[signature, dict(inputs)] for signature, inputs in requests])
-        command = [sys.executable, __file__, os.fspath(model_dir), sent, received, "--threads", str(threads)]
-        command += ["--library", str(find_library(library))] + ["--xla"] * xla
+        command = [sys.executable, "-P", __file__, os.fspath(model_dir), sent, received, "--threads", str(threads)]
+        if not litert_session.holds(model_dir):
+            command += ["--library", str(find_library(library))] + ["--xla"] * xla
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout)
         if done.returncode:
             raise RuntimeError(f"the session's process ended with {done.returncode}:\n{done.stderr[-4000:]}")
@@ -86,9 +89,17 @@ def run_in_subprocess(
     return [CSessionError(*error) if error else outputs for outputs, error in answers["responses"]]
 
 
+def _session(options: argparse.Namespace) -> CSession | LiteRTSession:
+    if litert_session.holds(options.model_dir):
+        return LiteRTSession(options.model_dir)
+    return CSession(options.model_dir, options.library, options.xla)
+
+
 def main() -> None:
     """The program that `run_in_subprocess` starts."""
-    parser = argparse.ArgumentParser(description="Answer a file of requests with TensorFlow's C++ runtime.")
+    parser = argparse.ArgumentParser(
+        description="Answer a file of requests with TensorFlow's C++ runtime, or LiteRT's."
+    )
     parser.add_argument("model_dir")
     parser.add_argument("requests")
     parser.add_argument("responses")
@@ -97,7 +108,7 @@ def main() -> None:
     parser.add_argument("--xla", action="store_true", help="leave XLA on")
     options = parser.parse_args()
     try:
-        session = CSession(options.model_dir, options.library, options.xla)
+        session = _session(options)
     except CSessionError as error:
         save_document(options.responses, {"load_error": error.args})
         return

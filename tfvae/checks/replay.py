@@ -25,7 +25,6 @@ Answer = wire.Tensors | wire.CSessionError
 
 BATCHES = (1, 3, 8)
 
-_TOLERANCE = 1e-6
 _ROW_TOLERANCE = 1e-5  # another batch size may take another kernel
 _FREE_SIZE = 5  # of a free dimension that is not the batch, such as K
 _LARGEST_WARMUP = 256 << 20  # bytes: the file, and each of its tensors
@@ -92,24 +91,24 @@ def _image_shape(graph: SavedGraph) -> tuple[int, ...] | None:
     return None
 
 
-def in_cpp(graph: SavedGraph, sent: Sequence[wire.Request]) -> list[Answer]:
-    """Answers of the C++ runtime, XLA disabled.
+def answers(folder: pathlib.Path, sent: Sequence[wire.Request], runtime: str = "the C++ runtime") -> list[Answer]:
+    """Answers of the C++ runtime, XLA disabled, or of LiteRT, by what lies in the folder.
 
     Raises:
         ValueError: If the model does not load, or the process crashes or runs out of time.
     """
     try:
-        return process.run_in_subprocess(graph.folder, sent, timeout=_SECONDS)
+        return process.run_in_subprocess(folder, sent, timeout=_SECONDS)
     except subprocess.TimeoutExpired:
-        raise ValueError(f"the C++ runtime did not answer within {_SECONDS:.0f} s") from None
+        raise ValueError(f"{runtime} did not answer within {_SECONDS:.0f} s") from None
     except (wire.CSessionError, RuntimeError) as error:
-        raise ValueError(f"the C++ runtime does not load it: {error}") from error
+        raise ValueError(f"{runtime} does not load it: {error}") from error
 
 
-def failures(sent: Sequence[wire.Request], answers: Sequence[Answer]) -> list[str]:
+def failures(sent: Sequence[wire.Request], answers: Sequence[Answer], runtime: str = "the C++ runtime") -> list[str]:
     """The requests that were refused, and why."""
     return [
-        f"{name} at batch {_batch(inputs)} fails in the C++ runtime: {answer}"
+        f"{name} at batch {_batch(inputs)} fails in {runtime}: {answer}"
         for (name, inputs), answer in zip(sent, answers, strict=True)
         if isinstance(answer, wire.CSessionError)
     ]
@@ -138,21 +137,27 @@ def _batch(inputs: Any) -> int:
     return len(next(iter(inputs.values()), ()))
 
 
-def compare(sent: Sequence[wire.Request], cpp: Sequence[Answer], python: Sequence[wire.Tensors]) -> list[str]:
-    """Where two lists of answers to the same requests differ by more than 1e-6, or are not a row for each row."""
-    problems = failures(sent, cpp)
-    for (name, inputs), one, other in zip(sent, cpp, python, strict=True):
+def compare(
+    sent: Sequence[wire.Request],
+    answers: Sequence[Answer],
+    expected: Sequence[wire.Tensors],
+    runtimes: tuple[str, str] = ("C++", "Python"),
+    tolerance: float = 1e-6,
+) -> list[str]:
+    """Where two runtimes' answers to the same requests differ by more than that, or are not a row for each row."""
+    problems = failures(sent, answers, f"the {runtimes[0]} runtime")
+    for (name, inputs), one, other in zip(sent, answers, expected, strict=True):
         where = f"{name} at batch {_batch(inputs)}"
         if isinstance(one, wire.CSessionError):
             continue
         if set(one) != set(other):
-            problems.append(f"{where} answers {sorted(one)} in C++ and {sorted(other)} in Python")
+            problems.append(f"{where} answers {sorted(one)} in {runtimes[0]} and {sorted(other)} in {runtimes[1]}")
             continue
         for key, value in one.items():
             if not value.shape or len(value) != _batch(inputs):
                 problems.append(f"{where}: {key} has shape {list(value.shape)}, expected a row for each row")
-            elif not _close(value, other[key], _TOLERANCE):
-                problems.append(f"{where}: {key} differs between C++ and Python")
+            elif not _close(value, other[key], tolerance):
+                problems.append(f"{where}: {key} differs between {' and '.join(runtimes)}")
     return problems
 
 
@@ -164,7 +169,7 @@ def mixed_rows(sent: Sequence[wire.Request], answers: Sequence[wire.Tensors]) ->
             f"{name}: a row of {key} depends on the other rows of its batch"
             for (name, inputs), answer in zip(sent, answers, strict=True)
             for key, value in answer.items()
-            if not _close(value, largest[name][key][: _batch(inputs)], _ROW_TOLERANCE)
+            if name in largest and not _close(value, largest[name][key][: _batch(inputs)], _ROW_TOLERANCE)
         }
     )
 
@@ -183,33 +188,45 @@ def warmup_requests(folder: pathlib.Path) -> list[wire.Request]:
     Raises:
         ValueError: If it cannot be read, is too long, or pins a version.
     """
-    path = folder / contract.EXTRA / contract.WARMUP
+    return [request for request, _ in recorded(folder / contract.EXTRA / contract.WARMUP, "warm-up file")]
+
+
+def recorded(path: pathlib.Path, what: str) -> list[tuple[wire.Request, wire.Tensors]]:
+    """Requests, with the answers that are recorded beside them, from a file of PredictionLogs.
+
+    Raises:
+        ValueError: If it cannot be read, is too long, or pins a version.
+    """
     if not path.exists():
-        raise ValueError("there is no warm-up file")
+        raise ValueError(f"there is no {what}")
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_WARMUP:
-        raise ValueError(f"the warm-up file is no plain file of at most {_LARGEST_WARMUP} bytes")
-    sent = []
+        raise ValueError(f"the {what} is no plain file of at most {_LARGEST_WARMUP} bytes")
+    read = []
     try:
         for record in tf.data.TFRecordDataset(str(path)).take(contract.MOST_WARMUP_RECORDS + 1):
-            sent.append(_warmup_request(record.numpy()))
+            read.append(_request_and_answer(record.numpy()))
     except (tf.errors.OpError, DecodeError, TypeError) as error:
-        raise ValueError(f"the warm-up file cannot be read: {error}") from error
-    if len(sent) > contract.MOST_WARMUP_RECORDS:
-        raise ValueError(f"the warm-up file has more than {contract.MOST_WARMUP_RECORDS} records, the server's limit")
-    return sent
+        raise ValueError(f"the {what} cannot be read: {error}") from error
+    if len(read) > contract.MOST_WARMUP_RECORDS:
+        raise ValueError(f"the {what} has more than {contract.MOST_WARMUP_RECORDS} records, the server's limit")
+    return read
 
 
-def _warmup_request(record: bytes) -> wire.Request:
-    """A PredictionLog that holds a PredictRequest: see ``exporting.saved_model``, which writes them."""
+def _request_and_answer(record: bytes) -> tuple[wire.Request, wire.Tensors]:
+    """A PredictionLog that holds a PredictRequest: see ``exporting.warmup``, which writes them."""
     log = PredictionLog.FromString(record)
     if not log.HasField("predict_log") or not log.predict_log.HasField("request"):
         raise DecodeError("a record holds no request to predict")
     request = log.predict_log.request
     if request.model_spec.WhichOneof("kind"):
         raise ValueError("a warm-up record names a version or a label: the next export would not load with it")
-    inputs = {entry.key: _array(entry.value) for entry in request.inputs}
-    return request.model_spec.signature_name or contract.SERVING_DEFAULT, dict(sorted(inputs.items()))
+    name = request.model_spec.signature_name or contract.SERVING_DEFAULT
+    return (name, _arrays(request.inputs)), _arrays(log.predict_log.response.outputs)
+
+
+def _arrays(entries: Any) -> wire.Tensors:
+    return dict(sorted((entry.key, _array(entry.value)) for entry in entries))
 
 
 def _array(message: bytes) -> np.ndarray:

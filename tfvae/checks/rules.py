@@ -4,12 +4,10 @@ A SavedModel is a program: it is run only when its operations reach nothing outs
 is said beside it.
 """
 
-import dataclasses
 import hashlib
 import os
 import pathlib
 import re
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,7 +16,8 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from tfvae.checks import graph as graphs
-from tfvae.checks import replay, wire
+from tfvae.checks import litert, litert_session, replay, wire
+from tfvae.checks.check import Check, attempt, files, layout, outcome, unjudged
 from tfvae.checks.graph import SavedGraph
 from tfvae.exporting import versions
 from tfvae.pipelines import contract, trust
@@ -31,25 +30,12 @@ _RANDOM = re.compile(
     r"Stateful(StandardNormal|Uniform|TruncatedNormal|RandomBinomial).*|Rng.*Skip|NonDeterministicInts"
 )
 _WRITES = re.compile("(Resource(Scatter|Apply|Sparse)|Assign).*")
-_LONGEST_DETAIL = 400
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One rule's outcome: ``passed`` is None where it could not be judged, because another failed first."""
-
-    name: str
-    passed: bool | None
-    detail: str
-
-    @property
-    def result(self) -> str:
-        """The outcome in a word."""
-        return "not run" if self.passed is None else "ok" if self.passed else "FAILED"
 
 
 def check_export(directory: str | os.PathLike[str], trust_model: bool = False) -> list[Check]:
     """Every rule's outcome for a version's folder, or for the largest version of a model's folder.
+
+    A version for LiteRT has rules of its own, and is run in LiteRT: see ``litert``.
 
     Args:
         directory: Where it lies.
@@ -65,51 +51,34 @@ def check_export(directory: str | os.PathLike[str], trust_model: bool = False) -
         >>> {check.name: check.result for check in check_export("half")}["dtypes"]
         'FAILED'
     """
-    graph = graphs.read(_version(pathlib.Path(directory)))
-    checks = [_check(name, *rule(graph)) for name, rule in _RULES.items()]
+    folder = _version(pathlib.Path(directory))
+    if litert_session.holds(folder):
+        return litert.check(folder)
+    graph = graphs.read(folder)
+    checks = [outcome(name, *rule(graph)) for name, rule in _RULES.items()]
     failed = {check.name for check in checks if not check.passed}
     return [*checks, *_runs(graph, failed - {"self-contained"} if trust_model else failed)]
 
 
 def _version(directory: pathlib.Path) -> pathlib.Path:
-    if (directory / contract.SAVED_MODEL).exists():
+    if (directory / contract.SAVED_MODEL).exists() or litert_session.holds(directory):
         return directory
     numbers = versions.existing(directory)
     if not numbers:
         raise ValueError(
-            f"{directory} holds no SavedModel: expected {contract.SAVED_MODEL} or a numbered version below it."
+            f"{directory} holds no SavedModel: expected {contract.SAVED_MODEL}, {contract.LITERT} of LiteRT, or a "
+            "numbered version below it."
         )
     return directory / str(numbers[-1])
 
 
-def _check(name: str, problems: list[str], detail: str) -> Check:
-    """The outcome on one line; of many problems the first."""
-    text = "; ".join(" ".join(problem.split()) for problem in problems)
-    more = f"... ({len(problems)} in all)" if len(text) > _LONGEST_DETAIL else ""
-    return Check(name, not problems, text[:_LONGEST_DETAIL] + more if problems else detail)
-
-
 def _layout(graph: SavedGraph) -> tuple[list[str], str]:
-    """The server takes folders whose names are whole numbers, and a link may leave the folder."""
-    folder = graph.folder.resolve()
-    number = folder.name
-    problems = [f"{name} is missing" for name in _FILES if not (folder / name).is_file()]
-    if not (number.isascii() and number.isdecimal() and int(number) and number == str(int(number))):
-        problems.append(f"the folder is named {number!r}, expected a whole number above 0")
-    for path in _files(folder):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            problems.append(f"{path.relative_to(folder)} is no plain file")
+    """See ``check.layout``; and an asset lies where the loader looks for it."""
+    problems = layout(graph.folder, _FILES)
     for asset in graph.meta_graph.asset_file_def:
         if pathlib.PurePath(asset.filename).name != asset.filename:
             problems.append(f"the asset {asset.filename!r} lies outside of assets/")
-    return problems, f"version {number}, one meta graph with the tag serve"
-
-
-def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Everything below but real folders; links to folders too."""
-    for where, folders, names in os.walk(folder):
-        yield from (pathlib.Path(where, name) for name in names)
-        yield from (path for name in folders if (path := pathlib.Path(where, name)).is_symlink())
+    return problems, f"version {graph.folder.resolve().name}, one meta graph with the tag serve"
 
 
 def _tensors(graph: SavedGraph) -> Iterator[tuple[str, str, wire.TensorInfo]]:
@@ -228,7 +197,7 @@ def _size(graph: SavedGraph) -> tuple[list[str], str]:
 
 
 def _bytes(folder: pathlib.Path) -> int:
-    return sum(path.lstat().st_size for path in _files(folder))
+    return sum(path.lstat().st_size for path in files(folder))
 
 
 _RULES: dict[str, Callable[[SavedGraph], tuple[list[str], str]]] = {
@@ -248,38 +217,27 @@ def _runs(graph: SavedGraph, failed: set[str]) -> list[Check]:
     """The checks that run the model; none of them where that would reach outside, or has nothing to send."""
     blocking = sorted(failed & {"self-contained", "batch dimensions"})
     if blocking:
-        return [_unjudged(blocking, name) for name in ("warm-up", "C++ equals Python", "independent rows")]
-    replayed, problem = _attempt(lambda: replay.warmup_requests(graph.folder), [])
-    sent, unsent = _attempt(lambda: replay.requests(graph, warmup=replayed), [])
-    answers, unloaded = _attempt(lambda: replay.in_cpp(graph, [*replayed, *sent]), None)
+        return [unjudged(blocking, name) for name in ("warm-up", "C++ equals Python", "independent rows")]
+    replayed, problem = attempt(lambda: replay.warmup_requests(graph.folder), [])
+    sent, unsent = attempt(lambda: replay.requests(graph, warmup=replayed), [])
+    answers, unloaded = attempt(lambda: replay.answers(graph.folder, [*replayed, *sent]), None)
     if answers is None:
-        return [_check(name, unloaded, "") for name in ("warm-up", "C++ equals Python")] + [_unjudged(["no answers"])]
+        return [outcome(name, unloaded, "") for name in ("warm-up", "C++ equals Python")] + [unjudged(["no answers"])]
     cut = len(replayed)
     problem += replay.failures(replayed, answers[:cut])
     problem += [f"no record for {name}" for name in sorted(set(graph.signatures) - {name for name, _ in replayed})]
-    warmup = _check("warm-up", problem, f"{cut} records answered in C++")
+    warmup = outcome("warm-up", problem, f"{cut} records answered in C++")
     return [warmup, *_equal(graph, sent, answers[cut:], unsent)]
-
-
-def _attempt(work: Callable[[], Any], otherwise: Any) -> tuple[Any, list[str]]:
-    try:
-        return work(), []
-    except (ValueError, OSError) as error:
-        return otherwise, [str(error)]
-
-
-def _unjudged(failed: list[str], name: str = "independent rows") -> Check:
-    return Check(name, None, f"because of: {', '.join(failed)}")
 
 
 def _equal(graph: SavedGraph, sent: list[wire.Request], cpp: list[replay.Answer], unsent: list[str]) -> list[Check]:
     """Every signature beside Python's, and every row beside itself in another batch."""
-    python, problems = _attempt(lambda: replay.in_python(graph, sent), None)
+    python, problems = attempt(lambda: replay.in_python(graph, sent), None)
     problems = [*unsent, *problems, *(replay.compare(sent, cpp, python) if python else [])]
     detail = f"{len(graph.signatures)} signatures at batch {', '.join(map(str, replay.BATCHES))}, within 1e-6"
-    equal = _check("C++ equals Python", problems, detail)
+    equal = outcome("C++ equals Python", problems, detail)
     answered = [answer for answer in cpp if not isinstance(answer, wire.CSessionError)]
     if unsent or len(answered) < len(cpp):
-        return [equal, _unjudged([equal.name])]
+        return [equal, unjudged([equal.name])]
     rows = replay.mixed_rows(sent, answered)
-    return [equal, _check("independent rows", rows, "batches of other sizes give the same rows")]
+    return [equal, outcome("independent rows", rows, "batches of other sizes give the same rows")]

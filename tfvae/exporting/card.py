@@ -24,6 +24,12 @@ from tfvae.pipelines import contract
 
 SCHEMA_VERSION = 1
 
+_UNCHECKED = {
+    "LiteRT": [
+        "LiteRT checks no input: hold shape and scale to what stands below, and never ask for no rows, which can crash "
+        "the process. A row with a value that is not finite is answered by NaN."
+    ]
+}
 _SCALES = {
     contract.Z: "a point of the latent space, as q(z|x) and p(z) have it",
     contract.NOISE: "standard normal, drawn by the caller",
@@ -32,7 +38,12 @@ _SCALES = {
 
 
 def describe(
-    vae: VAE, signatures: Mapping[str, Any], name: str, version: int, provenance: Provenance
+    vae: VAE,
+    signatures: Mapping[str, Any],
+    name: str,
+    version: int,
+    provenance: Provenance,
+    runtime: str = "TensorFlow",
 ) -> dict[str, Any]:
     """What ``model.json`` holds.
 
@@ -42,11 +53,13 @@ def describe(
         name: The model's, under which it is served.
         version: Its version.
         provenance: What is known of data and measurements.
+        runtime: What runs it.
     """
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "version": version,
+        "runtime": runtime,
         "posterior": _family(vae.posterior),
         "likelihood": _family(vae.likelihood),
         "prior": _family(vae.prior),
@@ -112,7 +125,9 @@ def markdown(description: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             f"# {_text(description['name'])}, version {description['version']}",
-            "A variational autoencoder (arXiv 1312.6114), exported by tfvae; `model.json` says the same to programs.",
+            "A variational autoencoder (arXiv 1312.6114), exported by tfvae for "
+            f"{description['runtime']}; `model.json` says the same to programs.",
+            *_UNCHECKED.get(description["runtime"], ()),
             "## Model",
             _table(
                 ["part", "what it is"],

@@ -7,16 +7,19 @@ variable. A variable that no signature reads is not stored. Nothing is compiled 
 
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfvae.exporting import card, versions, warmup
+from tfvae.exporting import card, litert, versions, warmup
 from tfvae.exporting.provenance import Provenance
-from tfvae.exporting.signatures import signatures
+from tfvae.exporting.signatures import module
+from tfvae.exporting.signatures import signatures as all_signatures
 from tfvae.models.vae import VAE
 from tfvae.pipelines import contract
+
+LITERT = "litert"
+FORMATS = {"saved_model": contract.SAVED_MODEL, LITERT: contract.LITERT}
 
 
 def export(
@@ -25,8 +28,10 @@ def export(
     version: int | None = None,
     warmup_batch_sizes: Sequence[int] = (1, 8, 64),
     provenance: Provenance | None = None,
+    format: str = "saved_model",
+    signatures: Sequence[str] | None = None,
 ) -> str:
-    """Write ``directory/<version>/`` for TF Serving and ``pipelines.embed``; return its path.
+    """Write ``directory/<version>/`` for TF Serving and ``pipelines.embed``, or for LiteRT; return its path.
 
     Beside the model lies its card, ``assets.extra/model_card.md`` and ``model.json``: see ``card``.
 
@@ -40,9 +45,12 @@ def export(
         version: A positive integer; one above the largest there is by default.
         warmup_batch_sizes: Batch sizes that the server runs once for each signature when it loads the model.
         provenance: What is known of the model's data and measurements, for its card.
+        format: ``"saved_model"``, or ``"litert"`` for phones, browsers and small computers: see ``litert``.
+        signatures: For LiteRT, the names of those to convert; by default all but those of whole image files.
 
     Raises:
-        ValueError: If the version is no positive integer, exists already, or is being written by another export.
+        ValueError: If the version is no positive integer, exists already, or is being written by another export; if the
+            folder holds versions of the other format; if LiteRT lacks what a signature needs.
         OSError: If it cannot be written, for a full disk say; the folder is then as it was.
 
     Example:
@@ -52,10 +60,27 @@ def export(
         >>> os.path.basename(path), sorted(tf.saved_model.load(path).signatures)[:3]
         ('1', ['decode', 'embed', 'reconstruct'])
     """
-    base = pathlib.Path(directory)
+    base, known = pathlib.Path(directory), provenance or Provenance()
+    _check(base, format, signatures)
     with versions.writing(base, version) as (folder, number):
-        _write(vae, folder, base.name, number, warmup_batch_sizes, provenance or Provenance())
+        if format == LITERT:
+            litert.write(vae, folder, base.name, number, known, signatures)
+        else:
+            _write(vae, folder, base.name, number, warmup_batch_sizes, known)
     return str(base / str(number))
+
+
+def _check(base: pathlib.Path, format: str, chosen: Sequence[str] | None) -> None:
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}.")
+    if chosen is not None and format != LITERT:
+        raise ValueError("signatures are chosen for LiteRT alone: a SavedModel has all of them, so leave them out.")
+    for other, file in FORMATS.items():
+        if other != format and any((base / str(number) / file).exists() for number in versions.existing(base)):
+            raise ValueError(
+                f"{base} holds versions in the format {other}, and a server takes the largest of any: "
+                f"choose another folder for {format}."
+            )
 
 
 def _write(
@@ -66,21 +91,12 @@ def _write(
     warmup_batch_sizes: Sequence[int],
     provenance: Provenance,
 ) -> None:
-    functions = dict(signatures(vae))
-    module = tf.Module()
-    module.weights = list(_read(vae, functions.values()))
+    functions = dict(all_signatures(vae))
     named = {contract.SERVING_DEFAULT: functions[contract.EMBED], **functions}
     with warmup.full_disk_as_os_error(staging):
-        tf.saved_model.save(module, str(staging), signatures=named)
+        tf.saved_model.save(module(vae, functions.values()), str(staging), signatures=named)
     extra = staging / contract.EXTRA
     extra.mkdir()
     loaded = tf.saved_model.load(str(staging)).signatures
     warmup.write(vae, loaded, extra / contract.WARMUP, name, warmup_batch_sizes)
     card.write(extra, card.describe(vae, loaded, name, version, provenance))
-
-
-def _read(vae: VAE, functions: Iterable[Any]) -> Iterator[tf.Variable]:
-    """The variables that a signature reads. A layer may hold others, such as the state of a Dropout's seeds."""
-    captured = {id(tensor) for function in functions for tensor in function.captured_inputs}
-    for layer in (vae.encoder, vae.posterior, vae.decoder, vae.likelihood, vae.prior):
-        yield from (one.value for one in layer.variables if id(one.value.handle) in captured)

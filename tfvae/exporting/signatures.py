@@ -4,7 +4,7 @@ Nothing draws: where randomness is needed, standard normal noise is an input. An
 the condition as one more input. ``pipelines.contract`` has the names.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -52,7 +52,7 @@ def signatures(vae: VAE) -> Iterator[tuple[str, Any]]:
     for operation in operations(vae):
         for kind in operation.kinds:
             name = contract.signature(operation.name, kind.spec.dtype.name)
-            yield name, _traced(operation.answer, [kind, *operation.others])
+            yield name, traced(operation.answer, [kind, *operation.others])
 
 
 def operations(vae: VAE) -> Iterator[Operation]:
@@ -93,6 +93,18 @@ def operations(vae: VAE) -> Iterator[Operation]:
         yield Operation(contract.SCORE, score, kinds, [samples, *condition])
     if _takes_noise(vae.prior(**c)):
         yield Operation(contract.SAMPLE, sample, [noise], condition)
+
+
+def module(vae: VAE, functions: Iterable[Any]) -> tf.Module:
+    """What is saved with the functions: the variables that they read, and nothing else.
+
+    A layer may hold others, such as the state of a Dropout's seeds.
+    """
+    captured = {id(tensor) for function in functions for tensor in function.captured_inputs}
+    layers = (vae.encoder, vae.posterior, vae.decoder, vae.likelihood, vae.prior)
+    saved = tf.Module()
+    saved.weights = [one.value for layer in layers for one in layer.variables if id(one.value.handle) in captured]
+    return saved
 
 
 def conditions(vae: VAE) -> list[Input]:
@@ -141,7 +153,9 @@ def _takes_noise(distribution: Any) -> bool:
     return True
 
 
-def _traced(answer: Callable[..., Answer], inputs: Sequence[Input]) -> Any:
+def traced(answer: Callable[..., Answer], inputs: Sequence[Input]) -> Any:
+    """A concrete function of the inputs, in their order."""
+
     def function(*tensors: tf.Tensor) -> Answer:
         (first, x), *others = [(one.spec.name, one.value(given)) for one, given in zip(inputs, tensors, strict=True)]
         named = {name: _with_rows_of(first, x, name, value) for name, value in others}

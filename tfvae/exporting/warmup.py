@@ -14,7 +14,7 @@ from tfvae.models.vae import VAE
 from tfvae.pipelines import contract
 from tfvae.pipelines.messages import PredictionLog
 
-_DIFFERENT = 8  # rows of observations, repeated in larger batches
+DIFFERENT = 8  # rows of observations, repeated in larger batches
 
 
 def write(vae: VAE, signatures: Mapping[str, Any], path: pathlib.Path, name: str, batch_sizes: Sequence[int]) -> None:
@@ -26,33 +26,41 @@ def write(vae: VAE, signatures: Mapping[str, Any], path: pathlib.Path, name: str
         signatures[key](**inputs)
     with full_disk_as_os_error(path), tf.io.TFRecordWriter(str(path)) as writer:
         for key, inputs in requests:
-            writer.write(_prediction_log(name, key, inputs))
+            writer.write(prediction_log(name, key, inputs))
 
 
 def _request(vae: VAE, signature: Any, batch_size: int) -> dict[str, tf.Tensor]:
     def example(name: str, spec: tf.TensorSpec) -> tf.Tensor:
         if name in (contract.X, contract.IMAGE_BYTES):
-            return tf.gather(_rows(vae, spec.dtype), tf.range(batch_size) % _DIFFERENT)
+            return tf.gather(rows(vae, spec.dtype), tf.range(batch_size) % DIFFERENT)
         return tf.zeros([batch_size, *(size or 1 for size in spec.shape[1:])], spec.dtype)
 
     return {name: example(name, spec) for name, spec in signature.structured_input_signature[1].items()}
 
 
-def _rows(vae: VAE, dtype: tf.DType) -> tf.Tensor:
+def rows(vae: VAE, dtype: tf.DType) -> tf.Tensor:
     """Observations that the likelihood scores: its own support may hold no zeros."""
     if dtype != tf.string:
-        return tf.constant(observations.examples(vae.likelihood, _DIFFERENT, dtype))
-    return tf.stack([tf.io.encode_png(image) for image in _rows(vae, tf.uint8)])
+        return tf.constant(observations.examples(vae.likelihood, DIFFERENT, dtype))
+    return tf.stack([tf.io.encode_png(image) for image in rows(vae, tf.uint8)])
 
 
-def _prediction_log(model: str, signature: str, inputs: dict[str, tf.Tensor]) -> bytes:
-    """A serialised ``tensorflow.serving.PredictionLog`` that holds a PredictRequest."""
+def prediction_log(
+    model: str, signature: str, inputs: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor] | None = None
+) -> bytes:
+    """A serialised ``tensorflow.serving.PredictionLog`` that holds a PredictRequest, and its answer if there is one."""
     log = PredictionLog()
     request = log.predict_log.request
     request.model_spec.name, request.model_spec.signature_name = model, signature
-    for name, tensor in sorted(inputs.items()):
-        request.inputs.add(key=name, value=tf.make_tensor_proto(tensor).SerializeToString(deterministic=True))
+    _add(request.inputs, inputs)
+    if outputs is not None:
+        _add(log.predict_log.response.outputs, outputs)
     return log.SerializeToString(deterministic=True)
+
+
+def _add(entries: Any, tensors: Mapping[str, tf.Tensor]) -> None:
+    for name, tensor in sorted(tensors.items()):
+        entries.add(key=name, value=tf.make_tensor_proto(tensor).SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager
