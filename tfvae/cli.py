@@ -241,6 +241,11 @@ def _log_marginal_text(result: dict[str, Any]) -> str:
     return f"{value} ± {error} ({samples}, Monte Carlo error {result['monte_carlo_standard_error']:.3f})"
 
 
+def _shape_text(result: dict[str, Any]) -> str:
+    shape = result.get("median_pareto_shape")
+    return "" if shape is None else f", Pareto's k̂ {shape:.2f}"
+
+
 def evaluation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What ``tfvae evaluate`` prints, as (name, value)."""
     return [
@@ -249,7 +254,7 @@ def evaluation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("log p(x|z)", f"{result['log_likelihood']:.2f} nats"),
         ("KL(q‖p)", f"{result['kl']:.2f} nats"),
         ("log p(x)", _log_marginal_text(result)),
-        ("effective samples", f"{result['median_effective_sample_size']:.0f} (median)"),
+        ("effective samples", f"{result['median_effective_sample_size']:.0f} (median){_shape_text(result)}"),
         ("active units", f"{result['active_units']}"),
         ("time", f"{result['seconds']:.1f} s"),
     ]

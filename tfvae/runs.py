@@ -247,6 +247,7 @@ def evaluate(
         "log_marginal_standard_error": marginal.mean_standard_error,
         "monte_carlo_standard_error": _monte_carlo_error(marginal),
         "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
+        "median_pareto_shape": marginal.median_pareto_shape,
         "active_units": evaluation.active_units(vae, x),
         "seconds": round(time.perf_counter() - started, 2),
     }

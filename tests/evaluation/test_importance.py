@@ -151,3 +151,34 @@ def test_an_estimate_of_few_effective_samples_is_not_trusted():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         assert evaluation.log_marginal(near, rows, num_samples=100).is_trusted
+
+
+@pytest.mark.parametrize(("scale", "trusted"), [(0.8, True), (0.35, False)])
+def test_a_tail_too_heavy_is_not_trusted_however_many_samples_it_has(scale, trusted):
+    """q = N(0, s²) for p(z|x) = N(0, 1): weights have Pareto's tail of shape 1 - s², reached slowly."""
+    vae = VAE(
+        keras.layers.Identity(),
+        keras.layers.Lambda(lambda z: 0 * z),
+        DistributionLayer("Normal", [1], loc=0.0, scale=scale),
+        likelihoods.bernoulli([8]),
+        seed=0,
+    )
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        found = evaluation.log_marginal(vae, np.tile(np.eye(8, dtype=np.float32), [8, 1]), num_samples=3000)
+    assert np.median(found.effective_sample_size) > 10
+    z = np.random.default_rng(0).normal(0, scale, [1000, 64])
+    own = evaluation.pareto_shape(stats.norm.logpdf(z) - stats.norm.logpdf(z, 0, scale))
+    assert found.median_pareto_shape == pytest.approx(np.median(own), abs=0.06)
+    assert found.is_trusted == trusted and any("Pareto's k̂ 0.7" in str(one.message) for one in told) != trusted
+
+
+def test_the_tail_is_of_the_model_s_own_weights_and_not_known_of_few(x, monkeypatch):
+    vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.normal(x.shape[1:]))
+    monkeypatch.setattr(importance, "_FLOATS_AT_ONCE", 30 * x[:7].size)
+    found = evaluation.log_marginal(vae, x[:7], num_samples=100, batch_size=7)
+    seeds = [tf.random.experimental.stateless_fold_in(tf.constant([0, 0]), i) for i in range(3)]
+    weights = np.concatenate([vae.log_weights(x[:7], 30, seed) for seed in seeds])  # the last chunk is not whole
+    np.testing.assert_allclose(found.pareto_shape, evaluation.pareto_shape(weights), rtol=1e-3, atol=1e-3)
+    with pytest.warns(UserWarning, match=r"samples of 9: it is"):
+        assert evaluation.log_marginal(vae, x[:7], num_samples=9).median_pareto_shape is None

@@ -14,6 +14,7 @@ from tfvae.engine.map_rows import map_rows
 from tfvae.models.vae import VAE
 
 _TRUSTED_SAMPLES = 10  # effective ones; a few large weights say little of those that were not drawn
+_TRUSTED_SHAPE = 0.7  # of Pareto's tail (arXiv 1507.02646, section 3.3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +27,15 @@ class MarginalEstimate:
         standard_error: That of ``log_marginal``, by the delta method, nats. Trust it where the sample size is large.
         effective_sample_size: (Σw)² / Σw², between 1 and the number of samples.
         acceptance_rate: HMC's; None for importance sampling.
+        pareto_shape: k̂ of the weights, ``evaluation.pareto_shape``, for importance sampling by 25 samples or more, else
+            NaN or None; above 0.7 neither the estimate nor its standard error can be trusted.
     """
 
     log_marginal: np.ndarray
     standard_error: np.ndarray
     effective_sample_size: np.ndarray
     acceptance_rate: np.ndarray | None = None
+    pareto_shape: np.ndarray | None = None
 
     @classmethod
     def of_weights(cls, log_weight: np.ndarray, acceptance_rate: np.ndarray | None = None) -> "MarginalEstimate":
@@ -48,7 +52,13 @@ class MarginalEstimate:
 
     @classmethod
     def of_sums(
-        cls, peak: np.ndarray, total: np.ndarray, square: np.ndarray, count: int, acceptance_rate: Any = None
+        cls,
+        peak: np.ndarray,
+        total: np.ndarray,
+        square: np.ndarray,
+        count: int,
+        acceptance_rate: Any = None,
+        pareto_shape: np.ndarray | None = None,
     ) -> "MarginalEstimate":
         """The same from m, Σ w/eᵐ and Σ (w/eᵐ)² over ``count`` weights of each row, ``[N]``.
 
@@ -59,7 +69,7 @@ class MarginalEstimate:
         """
         effective = total**2 / square
         spread = np.sqrt(np.maximum(1 / effective - 1 / count, 0) * count / (count - 1))
-        return cls(peak + np.log(total / count), spread, effective, acceptance_rate)
+        return cls(peak + np.log(total / count), spread, effective, acceptance_rate, pareto_shape)
 
     def negated(self) -> "MarginalEstimate":
         """This estimate of -log p(x), made from reciprocal weights, as one of log p(x)."""
@@ -67,8 +77,18 @@ class MarginalEstimate:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether half of the rows rest on ten effective samples or more: below, errors are too small to be shown."""
-        return bool(np.median(self.effective_sample_size) >= _TRUSTED_SAMPLES)
+        """Whether half of the rows rest on ten effective samples or more, and half have a k̂ of at most 0.7, if known.
+
+        Else errors are too small to be shown.
+        """
+        enough = np.median(self.effective_sample_size) >= _TRUSTED_SAMPLES
+        return bool(enough and (self.median_pareto_shape or 0.0) <= _TRUSTED_SHAPE)
+
+    @property
+    def median_pareto_shape(self) -> float | None:
+        """k̂ of half of the rows is no more; None where it is known of none."""
+        known = [] if self.pareto_shape is None else self.pareto_shape[~np.isnan(self.pareto_shape)]
+        return float(np.median(known)) if len(known) else None
 
     @property
     def mean(self) -> float:

@@ -12,8 +12,10 @@ import tensorflow as tf
 from tfvae.arguments import check_at_least
 from tfvae.engine import xla
 from tfvae.evaluation.estimate import MarginalEstimate, over_rows
+from tfvae.evaluation.pareto import shape_if_told
 from tfvae.models.vae import VAE, check_vae
 
+_WATCHED = 1000  # samples of each row whose weights are kept until their tail has been looked at
 _FLOATS_AT_ONCE = 4_000_000  # pixels decoded in one step: tens of MB, and large enough for the matrix units
 
 
@@ -38,7 +40,7 @@ def log_marginal(
         progress: Called with the number of rows done after each batch.
 
     Warns:
-        UserWarning: If the estimate rests on too few effective samples: see ``MarginalEstimate.is_trusted``.
+        UserWarning: If too few effective samples or too heavy a tail make it up: see ``MarginalEstimate.is_trusted``.
 
     Raises:
         ValueError: For fewer than two samples or an empty x.
@@ -52,41 +54,53 @@ def log_marginal(
     check_vae(vae)
     check_at_least(2, num_samples=num_samples)
     check_at_least(1, batch_size=batch_size)
-    program = _weight_sums(vae, num_samples, max(1, _FLOATS_AT_ONCE // (batch_size * math.prod(vae.event_shape))))
-    peak, total, square = over_rows(program, vae, x, batch_size, seed, progress)
-    estimate = MarginalEstimate.of_sums(peak, total, square, num_samples)
+    sums = _weight_sums(vae, num_samples, max(1, _FLOATS_AT_ONCE // (batch_size * math.prod(vae.event_shape))))
+
+    def program(rows: Any, key: tf.Tensor) -> tuple[Any, ...]:
+        *parts, log_weights = sums(rows, key)
+        return *parts, tf.constant(shape_if_told(log_weights.numpy()))
+
+    peak, total, square, shape = over_rows(program, vae, x, batch_size, seed, progress)
+    estimate = MarginalEstimate.of_sums(peak, total, square, num_samples, pareto_shape=shape)
     if not estimate.is_trusted:
-        effective = np.median(estimate.effective_sample_size)
+        heavy = f", whose weights have Pareto's k̂ {median:.2f}" if (median := estimate.median_pareto_shape) else ""
         warnings.warn(
-            f"log p(x) rests on {effective:.1f} effective samples of {num_samples}: it is a lower bound that more "
-            "samples would raise, and its standard error is too small. Take more samples, or see where q(z|x) misses "
-            "p(z|x): annealed_log_marginal does not need it.",
+            f"log p(x) rests on {np.median(estimate.effective_sample_size):.1f} effective samples of {num_samples}"
+            f"{heavy}: it is a lower bound that more samples would raise, and its standard error is too small. Take "
+            "more samples, or see where q(z|x) misses p(z|x): annealed_log_marginal does not need it.",
             stacklevel=2,
         )
     return estimate
 
 
 def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """(m, Σ w/eᵐ, Σ (w/eᵐ)²) over the samples of each row, m = max log w: one XLA loop over chunks of samples."""
+    """(m, Σ w/eᵐ, Σ (w/eᵐ)²) over the samples of each row, m = max log w: one XLA loop over chunks of samples.
+
+    The last part are log w of some samples, ``[S, B]``.
+    """
     chunk = min(chunk, num_samples)
+    kept = min(-(-_WATCHED // chunk), num_samples // chunk)  # whole chunks
 
     @functools.partial(xla.compiled_where_it_pays, vae)
     def weight_sums(rows: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         batch = vae.batch(rows)
         posterior = vae.encode(batch)  # once for all the chunks
 
-        def body(i, peak, total, square):
+        def body(i, peak, total, square, watched):
             log_weight = vae.log_weights(batch, chunk, tf.random.experimental.stateless_fold_in(seed, i), posterior)
+            watched = tf.tensor_scatter_nd_update(watched, [[tf.minimum(i, kept)]], [log_weight])
             counts = i * chunk + tf.range(chunk) < num_samples  # the last chunk may overshoot
             log_weight = tf.where(counts[:, None], log_weight, -np.inf)
             higher = tf.maximum(peak, tf.reduce_max(log_weight, axis=0))
             weight, shrink = tf.exp(log_weight - higher), tf.exp(peak - higher)
             total = total * shrink + tf.reduce_sum(weight, axis=0)
             square = square * shrink**2 + tf.reduce_sum(weight**2, axis=0)
-            return i + 1, higher, total, square
+            return i + 1, higher, total, square, watched
 
         zeros = tf.zeros(tf.shape(batch.x)[:1])
-        start = (tf.constant(0), zeros + tf.float32.min, zeros, zeros)
-        return tf.while_loop(lambda i, *_: i * chunk < num_samples, body, start)[1:]
+        watched = tf.zeros([kept + 1, chunk, tf.shape(zeros)[0]])  # the last for all the chunks that are not kept
+        start = (tf.constant(0), zeros + tf.float32.min, zeros, zeros, watched)
+        *sums, watched = tf.while_loop(lambda i, *_: i * chunk < num_samples, body, start)[1:]
+        return *sums, tf.reshape(watched[:kept], [kept * chunk, -1])
 
     return weight_sums

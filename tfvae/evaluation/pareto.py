@@ -34,6 +34,20 @@ def pareto_shape(log_weights: np.ndarray) -> np.ndarray:
     return np.array([_shape(column) for column in (weights[1:] - weights[0]).T])
 
 
+def shape_if_told(log_weights: np.ndarray) -> np.ndarray:
+    """``pareto_shape``, float32; NaN of fewer weights than it takes, and of rows that have no finite weight.
+
+    Example:
+        >>> shape_if_told(np.zeros([3, 2])).tolist()
+        [nan, nan]
+    """
+    shape = np.full(log_weights.shape[1], np.nan, np.float32)
+    if len(log_weights) >= _FEWEST:
+        told = np.isfinite(log_weights.max(axis=0))
+        shape[told] = pareto_shape(log_weights[:, told])
+    return shape
+
+
 def _shape(x: np.ndarray) -> float:
     """Zhang and Stephens' estimate (doi:10.1198/tech.2009.08017) from sorted ``x`` above 0; -inf of equal ones."""
     n = len(x)
