@@ -124,7 +124,7 @@ def invoke(*arguments: str):
     [
         (["train", "--data", "{tmp}", "--output", "{tmp}/run"], "no prepared dataset"),
         (["train", "--data", "{out}/prepared", "--output", "{out}/run"], "holds a run already"),
-        (["train", "--data", "{out}/prepared", "--output", "{tmp}/run", "--experiment", "gan"], "no experiment 'gan'"),
+        (["train", "--data", "{out}/prepared", "--output", "{tmp}/run", "--model", "gan"], "no model 'gan', only mlp"),
         (
             ["train", "--data", "{out}/prepared", "--output", "{tmp}/run", "--epochs", "1", "--learning-rate", "1e30"],
             "At step 2 of the training the loss is ",

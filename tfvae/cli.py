@@ -17,6 +17,7 @@ from tfvae import registration, tables
 from tfvae.experiments import reproduce
 from tfvae.pipelines import command_line
 
+_OWN_PARTS = click.option("--model", metavar="FILE.py", help="Run this file: it defines classes of the model's own.")
 _SHOWN: dict[str, Any] = {"context_settings": {"show_default": True, "max_content_width": 100}}
 
 
@@ -86,19 +87,23 @@ main.add_command(command_line.pipeline("embed", first=_load_tensorflow_alone))
 @main.command(**_SHOWN)
 @click.option("--data", "data_directory", required=True, metavar="DIR", help="A prepared dataset.")
 @click.option("--output", required=True, metavar="DIR", help="The run to write, such as runs/NAME.")
-@click.option("--experiment", default="mlp", help="mlp, gaussian-mlp or conv: see tfvae/presets.py.")
-@click.option("--epochs", type=click.IntRange(1), show_default="the experiment's", help="Passes over the data.")
-@click.option("--batch-size", type=click.IntRange(1), show_default="the experiment's", help="Rows in a batch.")
-@click.option("--latent-dim", type=click.IntRange(1), show_default="the experiment's", help="Length of z.")
-@click.option("--learning-rate", type=float, show_default="the experiment's", help="Of Adam.")
+@click.option("--model", "--experiment", default="mlp", help="mlp, gaussian-mlp, conv, or yours: FILE.py:FUNCTION.")
+@click.option("--epochs", type=click.IntRange(1), show_default="the model's", help="Passes over the data.")
+@click.option("--batch-size", type=click.IntRange(1), show_default="the model's", help="Rows in a batch.")
+@click.option("--latent-dim", type=click.IntRange(1), show_default="the model's", help="Length of z.")
+@click.option("--learning-rate", type=float, show_default="the model's", help="Of Adam.")
 @click.option("--seed", type=int, default=0, help="Fixes weights, shuffles and noise.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there.")
 def train(**options: Any) -> None:
     """Train a VAE on a prepared dataset.
 
+    A model of your own is a function in a Python file, which is run. It takes what it names of event_shape,
+    condition_shape, rows, data, latent_dim and seed, and returns a tfvae.VAE, compiled or not.
+
     \b
     Example:
       tfvae train --data prepared/mnist --output runs/mnist --epochs 20
+      tfvae train --data prepared/mnist --output runs/mine --model model.py:build
     """
     with _clear_errors(), _stopped_by_hand(f"{options['output']} is as it was before this training began"):
         from tfvae import runs
@@ -113,7 +118,8 @@ def train(**options: Any) -> None:
 @click.option("--num-samples", type=click.IntRange(2), default=5000, help="Samples of z for each row in log p(x).")
 @click.option("--split", default="test", help="The split to measure on.")
 @click.option("--seed", type=int, default=0, help="Fixes the samples.")
-def evaluate(run: str, data_directory: str, num_samples: int, split: str, seed: int) -> None:
+@_OWN_PARTS
+def evaluate(run: str, data_directory: str, num_samples: int, split: str, seed: int, model: str | None) -> None:
     """Measure a run's ELBO and log p(x) in nats; the result also goes to RUN/evaluation.json.
 
     \b
@@ -123,7 +129,7 @@ def evaluate(run: str, data_directory: str, num_samples: int, split: str, seed: 
     with _clear_errors(), _progress("log p(x)") as progress:
         from tfvae import runs
 
-        result = runs.evaluate(run, data_directory, num_samples, split, seed, progress)
+        result = runs.evaluate(run, data_directory, num_samples, split, seed, progress, model)
     click.echo(tables.plain(evaluation_rows(result)))
 
 
@@ -133,7 +139,10 @@ def evaluate(run: str, data_directory: str, num_samples: int, split: str, seed: 
 @click.option("--version", type=click.IntRange(1), show_default="the next", help="The version to write.")
 @click.option("--format", default="saved_model", help="saved_model, or litert for phones, browsers, small computers.")
 @click.option("--signature", "signatures", multiple=True, show_default="all", help="For LiteRT: one to convert.")
-def export(run: str, directory: str, version: int | None, format: str, signatures: tuple[str, ...]) -> None:
+@_OWN_PARTS
+def export(
+    run: str, directory: str, version: int | None, format: str, signatures: tuple[str, ...], model: str | None
+) -> None:
     """Export a run's model to DIRECTORY/<version>/ for TF Serving and tfvae embed, or for LiteRT.
 
     Its card, assets.extra/model_card.md and model.json, holds what the run knows of its data and measurements.
@@ -146,9 +155,9 @@ def export(run: str, directory: str, version: int | None, format: str, signature
         from tfvae import runs
         from tfvae.exporting import saved_model
 
-        known = runs.provenance(run)
+        vae, known = runs.load(run, model), runs.provenance(run)
         path = saved_model.export(
-            runs.load(run), directory, version, provenance=known, format=format, signatures=signatures or None
+            vae, directory, version, provenance=known, format=format, signatures=signatures or None
         )
         click.echo(path)
 
@@ -184,7 +193,8 @@ def check_export(directory: str, trust_model: bool) -> None:
 @click.option("--data", "data_directory", metavar="DIR", show_default="the run's", help="A prepared dataset.")
 @click.option("--split", default="test", help="The split whose rows are drawn.")
 @click.option("--projector", is_flag=True, help="Write DIR/projector for TensorBoard too.")
-def plot(run: str, output: str, data_directory: str | None, split: str, projector: bool) -> None:
+@_OWN_PARTS
+def plot(run: str, output: str, data_directory: str | None, split: str, projector: bool, model: str | None) -> None:
     """Draw what a run's model has learned as PNG.
 
     The learning curve, the latent space and KL of its units; of pictures samples, reconstructions, traversals and
@@ -197,7 +207,7 @@ def plot(run: str, output: str, data_directory: str | None, split: str, projecto
     with _clear_errors():
         from tfvae import runs
 
-        for path in runs.plot(run, output, data_directory, split, projector):
+        for path in runs.plot(run, output, data_directory, split, projector, model):
             click.echo(path)
 
 

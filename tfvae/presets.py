@@ -1,7 +1,7 @@
 """What ``tfvae train`` offers: the networks of Auto-Encoding Variational Bayes, and a convolutional one beside them.
 
     tfvae prepare --source idx --input data/mnist --output prepared/mnist
-    tfvae train --data prepared/mnist --output runs/mnist --experiment mlp
+    tfvae train --data prepared/mnist --output runs/mnist --model mlp
 
 ``mlp`` is section 5's model for MNIST: 784-500-20, tanh, Bernoulli. Trained for 20 epochs on greyscale images with
 Adam at 1e-3 (not the paper's Adagrad), its test ELBO is -104.5 nats, within 0.7.
@@ -25,7 +25,7 @@ class Experiment:
     """
 
     about: str
-    build: Callable[[Sequence[int], int, int], VAE]
+    build: Callable[..., VAE]
     latent_dim: int = 20
     epochs: int = 20
     batch_size: int = 100

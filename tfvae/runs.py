@@ -2,7 +2,8 @@
 
 runs/NAME/model.keras      the trained model
 runs/NAME/history.csv      loss, ELBO, log p(x|z) and KL of each epoch, in nats
-runs/NAME/run.json         what was asked for: experiment, options, data, versions, time
+runs/NAME/run.json         what was asked for: model, options, data, versions, time
+runs/NAME/model.py         the file that a model of one's own was built by
 runs/NAME/logs/            for TensorBoard, where it is installed
 runs/NAME/evaluation.json  written by ``evaluate``
 runs/NAME/incomplete/      a training that goes on, or was killed: the run above is whole until that ends
@@ -15,8 +16,8 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import shutil
-import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,26 +26,27 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfvae import data, evaluation, families, observations
+from tfvae import data, evaluation, families, model_file, observations, records
 from tfvae.callbacks import ProgressBar, StopAtNaN
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
+from tfvae.model_file import ModelFile
 from tfvae.models.vae import VAE
 from tfvae.pipelines import storage
-from tfvae.presets import EXPERIMENTS
+from tfvae.presets import EXPERIMENTS, Experiment
 
 PathLike = str | os.PathLike[str]
 
 _IN_MEMORY_BYTES = 2 << 30  # a split beyond this is streamed from disk
 _PLOTTED_ROWS = 10_000
-_FILES = ("logs", "history.csv", "model.keras", "run.json")
-_LARGEST_RECORD = 1 << 20  # bytes
+_COPY = "model.py"
+_FILES = ("logs", "history.csv", _COPY, "model.keras", records.RUN)
 _MEASURED = [field.name for field in dataclasses.fields(Measured) if field.name != "dataset"]
 
 
 def train(
     data_directory: PathLike,
     output: PathLike,
-    experiment: str = "mlp",
+    model: str = "mlp",
     epochs: int | None = None,
     batch_size: int | None = None,
     latent_dim: int | None = None,
@@ -52,67 +54,125 @@ def train(
     seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Train an experiment's model on a prepared dataset and write the run; returns what ``run.json`` holds.
+    """Train a model on a prepared dataset and write the run; returns what ``run.json`` holds.
 
-    Options left at None take the experiment's defaults. The split ``validation``, or ``test`` where there is none, is
+    ``model`` is one of ``presets.EXPERIMENTS``, or FILE.py:FUNCTION. That file is run, and its function is called with
+    what it has parameters for of ``event_shape``, ``condition_shape``, ``rows``, ``data`` (the dataset's folder),
+    ``latent_dim`` and ``seed``. It returns a ``VAE``, compiled or not; the run keeps a copy of the file.
+
+    Options left at None take the model's defaults. The split ``validation``, or ``test`` where there is none, is
     evaluated after each epoch for the learning curve; nothing is chosen by it. A run that is being replaced is whole
     until the new one is; what an interrupted training leaves is removed.
 
     Raises:
-        ValueError: For an unknown experiment, or an output that holds a run already or is being written.
+        ValueError: For an unknown model, a file that fails, or an output that holds a run already, is being written, or
+            holds a file ``model.py`` that is of no run.
         FloatingPointError: If the loss or a weight turns NaN: see ``callbacks.StopAtNaN``. No model is written.
     """
-    if experiment not in EXPERIMENTS:
-        raise ValueError(f"There is no experiment {experiment!r}, only {', '.join(EXPERIMENTS)}.")
     output = pathlib.Path(output)
+    _check_output(output, overwrite)
+    keras.utils.set_random_seed(seed)
+    chosen, file = _chosen(model)
+    epochs, batch_size = epochs or chosen.epochs, batch_size or chosen.batch_size
+    info = data.open_dataset(data_directory).info
+    with keras.saving.custom_object_scope(file.names if file else {}):
+        vae = _built(chosen, file, info, data_directory, latent_dim, seed)
+        learning_rate = _compile(vae, learning_rate, chosen)
+        x, validation = (
+            _observations(vae, data_directory, info, split, batch_size)
+            for split in ("train", "validation" if "validation" in info.splits else "test")
+        )
+        rows = info.splits["train"].num_examples
+        record: dict[str, Any] = {
+            "model": f"{_COPY}:{file.function}" if file else model,
+            "model_file": {"name": file.path.name, "sha256": file.sha256} if file else None,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "latent_dim": vae.latent_dim,
+            "learning_rate": learning_rate,
+            "seed": seed,
+            "data": os.path.abspath(data_directory),
+            "dataset": data.identity(data_directory),
+            "likelihood": vae.likelihood.family.__name__,
+            "rows": rows,
+            "versions": {name: importlib.metadata.version(name) for name in ("tfvae", "tensorflow", "keras")},
+        }
+        with _replacing(output) as folder:
+            started = time.perf_counter()
+            vae.fit(
+                x,
+                batch_size=batch_size,
+                epochs=epochs,
+                validation_data=validation,
+                verbose=0,
+                callbacks=[
+                    ProgressBar(),
+                    keras.callbacks.CSVLogger(str(folder / "history.csv")),
+                    *_tensorboard(folder / "logs"),
+                    StopAtNaN(),
+                ],
+            )
+            seconds = time.perf_counter() - started
+            record |= {"seconds": round(seconds, 2), "rows_per_second": round(rows * epochs / seconds)}
+            vae.save(folder / "model.keras")
+            record["model_sha256"] = storage.sha256(str(folder / "model.keras"))
+            if file:
+                (folder / _COPY).write_bytes(file.source)
+            _write_json(folder / records.RUN, record)
+    return record
+
+
+def _check_output(output: pathlib.Path, overwrite: bool) -> None:
     if (output / "model.keras").exists() and not overwrite:
         raise ValueError(f"{output} holds a run already: choose another output or pass --overwrite.")
-    chosen = EXPERIMENTS[experiment]
-    epochs, batch_size = epochs or chosen.epochs, batch_size or chosen.batch_size
-    latent_dim, learning_rate = latent_dim or chosen.latent_dim, learning_rate or chosen.learning_rate
-    info = data.open_dataset(data_directory).info
-    keras.utils.set_random_seed(seed)
-    vae = chosen.build(info.features["x"].shape, latent_dim, seed)
-    vae.compile(optimizer=keras.optimizers.Adam(learning_rate))
-    x, validation = (
-        _observations(data_directory, info, split, batch_size)
-        for split in ("train", "validation" if "validation" in info.splits else "test")
-    )
-    rows = info.splits["train"].num_examples
-    record: dict[str, Any] = {
-        "experiment": experiment,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "latent_dim": latent_dim,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "data": os.path.abspath(data_directory),
-        "dataset": data.identity(data_directory),
-        "likelihood": vae.likelihood.family.__name__,
-        "rows": rows,
-        "versions": {name: importlib.metadata.version(name) for name in ("tfvae", "tensorflow", "keras")},
-    }
-    with _replacing(output) as folder:
-        started = time.perf_counter()
-        vae.fit(
-            x,
-            batch_size=batch_size,
-            epochs=epochs,
-            validation_data=validation,
-            verbose=0,
-            callbacks=[
-                ProgressBar(),
-                keras.callbacks.CSVLogger(str(folder / "history.csv")),
-                *_tensorboard(folder / "logs"),
-                StopAtNaN(),
-            ],
+    if (output / _COPY).exists() and not records.read(output / records.RUN).get("model_file"):
+        raise ValueError(f"{output} holds a file {_COPY} that is of no run: choose another output, where none is lost.")
+
+
+def _chosen(model: str) -> tuple[Experiment, ModelFile | None]:
+    """A preset, or the user's own file with the settings that an experiment has by default."""
+    if model in EXPERIMENTS:
+        return EXPERIMENTS[model], None
+    if not model_file.names_a_file(model):
+        raise ValueError(
+            f"There is no model {model!r}, only {', '.join(EXPERIMENTS)}, or one of your own, FILE.py:build."
         )
-        seconds = time.perf_counter() - started
-        record |= {"seconds": round(seconds, 2), "rows_per_second": round(rows * epochs / seconds)}
-        vae.save(folder / "model.keras")
-        record["model_sha256"] = storage.sha256(str(folder / "model.keras"))
-        _write_json(folder / "run.json", record)
-    return record
+    file = model_file.read(model)
+    return Experiment(model, file.build), file
+
+
+def _built(
+    chosen: Experiment, file: ModelFile | None, info: Any, directory: PathLike, latent_dim: int | None, seed: int
+) -> VAE:
+    event_shape = tuple(info.features["x"].shape)
+    if file is None:
+        return chosen.build(event_shape, latent_dim or chosen.latent_dim, seed)
+    if latent_dim is not None and "latent_dim" not in file.parameters:
+        raise ValueError(f"--latent-dim is {latent_dim}, but {file.function} of {file.path} has no such parameter.")
+    vae = file.build(
+        event_shape=event_shape,
+        condition_shape=tuple(info.features["condition"].shape) if "condition" in info.features else None,
+        rows=info.splits["train"].num_examples,
+        data=os.fspath(directory),
+        latent_dim=latent_dim,
+        seed=seed,
+    )
+    if tuple(vae.event_shape) != event_shape:
+        raise ValueError(
+            f"{file.function} of {file.path} returned a model of observations {tuple(vae.event_shape)}, but those of "
+            f"{directory} are {event_shape}: make its likelihood of event_shape."
+        )
+    return vae
+
+
+def _compile(vae: VAE, learning_rate: float | None, chosen: Experiment) -> float | None:
+    """Compiles a model that is not; returns the learning rate, None of a model that came with an optimiser."""
+    if not vae.compiled:
+        learning_rate = learning_rate or chosen.learning_rate
+        vae.compile(optimizer=keras.optimizers.Adam(learning_rate))
+    elif learning_rate is not None:
+        raise ValueError(f"--learning-rate is {learning_rate}, but the model was compiled by its file: say it there.")
+    return learning_rate
 
 
 @contextlib.contextmanager
@@ -130,7 +190,7 @@ def _replacing(output: pathlib.Path) -> Iterator[pathlib.Path]:
             _remove(folder / earlier)
         try:
             yield folder
-            (output / "evaluation.json").unlink(missing_ok=True)  # of the run that this one replaces
+            (output / records.EVALUATION).unlink(missing_ok=True)  # of the run that this one replaces
             for name in _FILES:
                 _remove(output / name)
                 if (folder / name).exists():
@@ -146,25 +206,59 @@ def _remove(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _observations(directory: PathLike, info: Any, split: str, batch_size: int) -> Any:
-    """x in memory where it fits, else as a stream; None where there is no such split."""
+def _parts(vae: VAE) -> str | list[str]:
+    """The features of a dataset that a model takes."""
+    return "x" if vae.condition_shape is None else ["x", "condition"]
+
+
+def _observations(vae: VAE, directory: PathLike, info: Any, split: str, batch_size: int) -> Any:
+    """The rows in memory where they fit, else as a stream; None where there is no such split."""
     if split not in info.splits:
         return None
     spec = info.features["x"]
     size = info.splits[split].num_examples * int(np.prod(spec.shape)) * np.dtype(spec.np_dtype).itemsize
     if size <= _IN_MEMORY_BYTES:
-        return data.load(directory, split)
-    return data.stream(directory, split, batch_size, shuffle=split == "train")
+        return data.load(directory, split, _parts(vae))
+    return data.stream(directory, split, batch_size, shuffle=split == "train", features=_parts(vae))
 
 
-def load(run: PathLike) -> VAE:
+def load(run: PathLike, model: str | None = None) -> VAE:
     """The trained model of a run; of a baseline that was saved by hand, the VAE that it trained.
 
+    ``model`` is the Python file that defines classes of the model's own; it is run. No code of the run's folder is run
+    unless it is named here: RUN/model.py is the file that the run was trained with.
+
     Raises:
-        ValueError: If the directory holds no finished run.
+        ValueError: If the directory holds no finished run, or its model has classes that nothing defines, or the file
+            is not as it was when the run was trained.
     """
-    model = keras.saving.load_model(_model_file(run))
-    return getattr(model, "vae", model)
+    path = _model_file(run)
+    names = _own_names(path.parent, model) if model else {}
+    try:
+        with keras.saving.custom_object_scope(names):
+            loaded = keras.saving.load_model(path)
+    except (TypeError, ValueError) as error:
+        if (unknown := re.search(r"Could not locate (?:class|function) '([^']*)'", str(error))) is None:
+            raise
+        raise ValueError(_what_defines(unknown[1], path.parent, model)) from error
+    return getattr(loaded, "vae", loaded)
+
+
+def _own_names(run: pathlib.Path, model: str) -> dict[str, Any]:
+    file = model_file.read(model)
+    trained_with = records.read(run / records.RUN).get("model_file")
+    if isinstance(trained_with, dict) and trained_with.get("sha256") != file.sha256:
+        raise ValueError(f"{file.path} is not as it was when {run} was trained: name {run / _COPY}, if it is yours.")
+    return file.names
+
+
+def _what_defines(name: str, run: pathlib.Path, model: str | None) -> str:
+    if model is not None:
+        return f"{run} has a part {name}, which {model} does not define: name the file that does with --model."
+    mine = run / _COPY
+    if mine.exists():
+        return f"{run} has a part {name} of its own: if you trust {mine} to be run as a program, add --model {mine}."
+    return f"{run} has a part {name}, which is not of Keras or tfvae: name the file that defines it, --model FILE.py."
 
 
 def _model_file(run: PathLike) -> pathlib.Path:
@@ -184,7 +278,9 @@ def provenance(run: PathLike) -> Provenance:
     """
     model = _model_file(run)
     model_sha256 = storage.sha256(str(model))
-    trained, measured = (_record(model.with_name(name), model_sha256) for name in ("run.json", "evaluation.json"))
+    trained, measured = (
+        records.of_model(model.with_name(name), model_sha256) for name in (records.RUN, records.EVALUATION)
+    )
     facts = {name: measured[name] for name in _MEASURED if name in measured}
     try:
         return Provenance(_dataset(trained), Measured(_dataset(measured), **facts))
@@ -196,22 +292,6 @@ def _dataset(record: dict[str, Any]) -> Dataset:
     return Dataset(**record.get("dataset", {}))
 
 
-def _record(path: pathlib.Path, model_sha256: str) -> dict[str, Any]:
-    """A JSON record of a run, if it is of that model; else an empty one."""
-    try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_RECORD:
-            raise ValueError(f"{path} is no plain file of at most {_LARGEST_RECORD} bytes: train or evaluate again.")
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} holds a JSON {type(record).__name__}, expected an object: train or evaluate again.")
-    return record if record.get("model_sha256") == model_sha256 else {}
-
-
 def evaluate(
     run: PathLike,
     data_directory: PathLike,
@@ -219,20 +299,22 @@ def evaluate(
     split: str = "test",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    model: str | None = None,
 ) -> dict[str, Any]:
     """Measure a run on a split, and write the result to ``evaluation.json``; all bounds in nats.
 
-    ``progress`` is called with the rows done and their total while log p(x) is estimated.
+    ``progress`` is called with the rows done and their total while log p(x) is estimated; ``model`` is as in ``load``.
     """
-    vae = load(run)
+    vae = load(run, model)
     model_sha256 = storage.sha256(str(_model_file(run)))
-    x = data.load(data_directory, split)
-    means = vae.evaluate(x, return_dict=True, verbose=0)
+    given = data.load(data_directory, split, _parts(vae))
+    x = given["x"] if isinstance(given, dict) else given
+    means = vae.evaluate(given, return_dict=True, verbose=0)
     started = time.perf_counter()
     report = (lambda done: progress(done, len(x))) if progress else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the result says it
-        marginal = evaluation.log_marginal(vae, x, num_samples, seed=seed, progress=report)
+        marginal = evaluation.log_marginal(vae, given, num_samples, seed=seed, progress=report)
     result = {
         "model_sha256": model_sha256,
         "dataset": data.identity(data_directory),
@@ -248,10 +330,10 @@ def evaluate(
         "monte_carlo_standard_error": _monte_carlo_error(marginal),
         "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
         "median_pareto_shape": marginal.median_pareto_shape,
-        "active_units": evaluation.active_units(vae, x),
+        "active_units": evaluation.active_units(vae, given),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    _write_json(pathlib.Path(run) / "evaluation.json", result)
+    _write_json(pathlib.Path(run) / records.EVALUATION, result)
     return result
 
 
@@ -284,12 +366,13 @@ def plot(
     data_directory: PathLike | None = None,
     split: str = "test",
     projector: bool = False,
+    model: str | None = None,
 ) -> list[str]:
     """Draw what a run's model has learned, and its learning curve, as PNG; returns the paths.
 
     The rows come from the dataset that the run was trained on, or from ``data_directory``. A run without a history,
     such as a model that was saved by hand, has no learning curve. With ``projector`` the folder ``projector`` is
-    written too, for ``tensorboard --logdir``.
+    written too, for ``tensorboard --logdir``. ``model`` is as in ``load``.
 
     Raises:
         ValueError: If the directory holds no finished run, or nothing says which data to draw.
@@ -297,7 +380,7 @@ def plot(
     from tfvae import plots  # here alone: training draws nothing
 
     run, output = pathlib.Path(run), pathlib.Path(output)
-    vae = load(run)
+    vae = load(run, model)
     rows, labels, names = _plotted(vae, data_directory or _trained_on(run), split)
     paths = []
     if (run / "history.csv").exists():
@@ -326,10 +409,10 @@ def _plotted(vae: VAE, source: PathLike, split: str) -> tuple[dict[str, np.ndarr
 
 def _trained_on(run: pathlib.Path) -> str:
     """The dataset that a run was trained on."""
-    record = run / "run.json"
-    if not record.exists():
+    source = records.read(run / records.RUN).get("data")
+    if not isinstance(source, str):
         raise ValueError(f"{run} has no run.json, which says what it was trained on: name a dataset with --data.")
-    return json.loads(record.read_text(encoding="utf-8"))["data"]
+    return source
 
 
 def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:

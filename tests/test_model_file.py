@@ -1,0 +1,202 @@
+"""A model of the user's own goes where the presets go, and its code runs where the user has named it alone."""
+
+import json
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tfvae import cli, data, model_file, runs
+
+MODEL = '''
+import dataclasses
+
+import keras
+import tfvae
+
+
+@keras.saving.register_keras_serializable("mine")
+class Registered(keras.layers.Layer):
+    def call(self, x):
+        return 2.0 * x - 1.0
+
+
+class Unregistered(keras.layers.Dense):
+    """Needs no decorator for the command line."""
+
+
+@dataclasses.dataclass
+class Sizes:
+    hidden: "int" = 16
+
+
+def build(event_shape, seed, rows, condition_shape, latent_dim=3):
+    assert rows > 1000 and condition_shape is None
+    return tfvae.VAE(
+        keras.Sequential([keras.layers.Flatten(), Registered(), Unregistered(Sizes().hidden, "tanh")]),
+        tfvae.networks.mlp([16]),
+        tfvae.posteriors.diagonal_normal(latent_dim),
+        tfvae.likelihoods.bernoulli(event_shape),
+        seed=seed,
+    )
+
+
+def compiled(event_shape):
+    vae = build(event_shape, 0, 1001, None, 2)
+    vae.compile(keras.optimizers.SGD(1e-3))
+    return vae
+
+
+def of_other_rows():
+    return build([3], 0, 1001, None)
+
+
+def nothing():
+    pass
+
+
+def hungry(event_shape, depth):
+    pass
+
+
+def broken():
+    return 1 / 0
+'''
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+
+
+def train(digits: str, output: pathlib.Path, model: object, *options: object):
+    return invoke("train", "--data", digits, "--output", output, "--model", model, "--epochs", 1, *options)
+
+
+def forget() -> None:
+    """As in a process that has never run the file."""
+    keras.saving.get_custom_objects().pop("mine>Registered", None)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory, digits) -> pathlib.Path:
+    """A folder with ``mine.py`` and ``run``, trained by it in one epoch of batches of 500."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "mine.py").write_text(MODEL)
+    result = train(digits, folder / "run", f"{folder / 'mine.py'}:build", "--batch-size", 500)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_the_run_is_what_fit_finds_and_remembers_the_file(own, digits):
+    keras.utils.set_random_seed(0)
+    file = model_file.read(own / "mine.py")
+    vae = file.build(event_shape=(8, 8, 1), condition_shape=None, rows=1437, data=digits, latent_dim=None, seed=0)
+    vae.compile(keras.optimizers.Adam(1e-3))
+    history = vae.fit(data.load(digits), batch_size=500, epochs=1, verbose=0).history
+    logged = (own / "run/history.csv").read_text().splitlines()
+    row = dict(zip(logged[0].split(","), map(float, logged[1].split(",")), strict=True))
+    assert row["elbo"] == pytest.approx(history["elbo"][0], rel=1e-6)
+    record = json.loads((own / "run/run.json").read_text())
+    assert record["model"] == "model.py:build" and record["latent_dim"] == 3 and record["learning_rate"] == 1e-3
+    assert record["model_file"] == {"name": "mine.py", "sha256": runs.storage.sha256(str(own / "mine.py"))}
+    assert (own / "run/model.py").read_text() == MODEL
+
+
+def test_no_code_of_a_run_is_run_that_the_user_has_not_named(own, digits, tmp_path):
+    run = shutil.copytree(own / "run", tmp_path / "run")
+    (run / "model.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\n" + MODEL)
+    forget()
+    for command in (
+        ("evaluate", run, "--data", digits),
+        ("export", run, tmp_path / "x"),
+        ("plot", run, "--output", "x"),
+    ):
+        result = invoke(*command)
+        assert result.exit_code == 1 and f"if you trust {run / 'model.py'} to be run as a program" in result.output
+        assert f"--model {run / 'model.py'}" in result.output
+    assert not (tmp_path / "pwned").exists()
+    result = invoke("evaluate", run, "--data", digits, "--model", own / "mine.py", "--num-samples", 2)
+    assert result.exit_code == 0, result.output
+    (run / "model.py").unlink()
+    with pytest.raises(ValueError, match=r"not of Keras or tfvae: name the file that defines it, --model FILE.py"):
+        forget()
+        runs.load(run)
+
+
+@pytest.mark.slow
+def test_the_own_model_is_exported_and_drawn(own, digits, tmp_path):
+    forget()
+    file = own / "run/model.py"
+    result = invoke("export", own / "run", tmp_path / "exported", "--model", f"{file}:build")
+    assert result.exit_code == 0, result.output
+    assert invoke("check-export", tmp_path / "exported").exit_code == 0
+    result = invoke("plot", own / "run", "--output", tmp_path / "plots", "--model", file)
+    assert result.exit_code == 0 and (tmp_path / "plots/samples.png").exists(), result.output
+
+
+def test_a_file_that_has_changed_is_not_taken_for_that_of_the_run(own, digits, tmp_path):
+    changed = tmp_path / "mine.py"
+    changed.write_text(MODEL.replace("2.0 * x", "3.0 * x"))
+    result = invoke("evaluate", own / "run", "--data", digits, "--model", changed)
+    assert result.exit_code == 1 and "is not as it was when" in result.output
+    assert f"name {own / 'run/model.py'}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "sentence"),
+    [
+        ("nothing", (), "nothing of {file} returned NoneType, expected a tfvae.VAE"),
+        ("hungry", (), "hungry of {file} asks for depth, but is given what it names of event_shape (the shape of one"),
+        ("broken", (), f"{{file}}, line {len(MODEL.splitlines())}: ZeroDivisionError: division by zero"),
+        ("of_other_rows", (), "returned a model of observations (3,), but those of {data} are (8, 8, 1)"),
+        (
+            "missing",
+            (),
+            "{file} has no function missing, only build, compiled, of_other_rows, nothing, hungry, broken.",
+        ),
+        ("compiled", ("--learning-rate", 0.1), "--learning-rate is 0.1, but the model was compiled by its file"),
+        ("compiled", ("--latent-dim", 4), "--latent-dim is 4, but compiled of {file} has no such parameter"),
+    ],
+)
+def test_a_function_that_does_not_fit_is_told_in_a_sentence(own, digits, tmp_path, function, options, sentence):
+    result = train(digits, tmp_path / "run", f"{own / 'mine.py'}:{function}", *options)
+    assert result.exit_code == 1 and not (tmp_path / "run").exists()
+    assert sentence.format(file=own / "mine.py", data=digits) in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "import a_package_of_nobody\n",
+            "line 1: ModuleNotFoundError: No module named 'a_package_of_nobody' (a model file",
+        ),
+        ("def build(:\n", "mine.py: SyntaxError: "),
+        ("x = 1\n", "has no function build, nor any other"),
+        (None, "There is no file "),
+    ],
+)
+def test_a_file_that_does_not_run_is_told_in_a_sentence(digits, tmp_path, text, sentence):
+    if text is not None:
+        (tmp_path / "mine.py").write_text(text)
+    result = train(digits, tmp_path / "run", tmp_path / "mine.py")
+    assert result.exit_code == 1 and sentence in result.output, result.output
+
+
+def test_a_file_of_the_users_is_not_replaced_by_the_copy(own, digits, tmp_path):
+    (tmp_path / "model.py").write_text("mine")
+    result = train(digits, tmp_path, own / "mine.py", "--overwrite")
+    assert result.exit_code == 1 and "holds a file model.py that is of no run" in result.output
+    assert (tmp_path / "model.py").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_model_that_comes_compiled_keeps_its_optimiser(own, digits, tmp_path):
+    record = runs.train(digits, tmp_path / "run", f"{own / 'mine.py'}:compiled", epochs=1, batch_size=1437)
+    assert record["learning_rate"] is None and record["latent_dim"] == 2
+    vae = runs.load(tmp_path / "run", str(tmp_path / "run/model.py"))
+    assert type(vae.optimizer).__name__ == "SGD"
+    assert np.isfinite(vae.elbo(data.load(digits, "test")[:5])).all()
