@@ -4,6 +4,7 @@ Heavy imports stay inside the commands, so that ``--help`` answers at once.
 """
 
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
@@ -138,10 +139,17 @@ def evaluate(run: str, data_directory: str, num_samples: int, split: str, seed: 
 @click.argument("directory")
 @click.option("--version", type=click.IntRange(1), show_default="the next", help="The version to write.")
 @click.option("--format", default="saved_model", help="saved_model, or litert for phones, browsers, small computers.")
+@click.option("--license", "license_", show_default="unknown", help="Of the weights, for the card: apache-2.0, say.")
 @click.option("--signature", "signatures", multiple=True, show_default="all", help="For LiteRT: one to convert.")
 @_OWN_PARTS
 def export(
-    run: str, directory: str, version: int | None, format: str, signatures: tuple[str, ...], model: str | None
+    run: str,
+    directory: str,
+    version: int | None,
+    format: str,
+    license_: str | None,
+    signatures: tuple[str, ...],
+    model: str | None,
 ) -> None:
     """Export a run's model to DIRECTORY/<version>/ for TF Serving and tfvae embed, or for LiteRT.
 
@@ -155,7 +163,7 @@ def export(
         from tfvae import runs
         from tfvae.exporting import saved_model
 
-        vae, known = runs.load(run, model), runs.provenance(run)
+        vae, known = runs.load(run, model), dataclasses.replace(runs.provenance(run), license=license_)
         path = saved_model.export(
             vae, directory, version, provenance=known, format=format, signatures=signatures or None
         )

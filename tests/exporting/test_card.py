@@ -8,12 +8,14 @@ import shutil
 
 import pytest
 import tensorflow as tf
+import yaml
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tfvae
 from pipelines import storage
 from tests.exporting.test_saved_model import image_model
 from tfvae import cli, networks, observations, runs
+from tfvae.exporting import card as make_card
 from tfvae.exporting import provenance
 
 SHA = "0123456789abcdef" * 4
@@ -97,6 +99,41 @@ def test_carries_what_it_is_told(tmp_path):
     assert cells == [4, 4], "a bar in a name must not open a cell"
 
 
+def head(text: str) -> dict:
+    """The card's head, by a reader of YAML."""
+    start, lines, _ = text.split("---\n", 2)
+    assert not start
+    return yaml.safe_load(lines)
+
+
+def test_the_head_is_hugging_faces(tmp_path):
+    told = provenance.Provenance(
+        measured=provenance.Measured(
+            provenance.Dataset('a: "b" # c', "été"), "test", "Bernoulli, binarised", elbo=-25.5, log_marginal=-24.0
+        ),
+        license="cc-by-4.0",
+    )
+    vae = image_model("mlp")
+    signatures = tf.saved_model.load(tfvae.export(vae, tmp_path / "m", warmup_batch_sizes=[1])).signatures
+    text = make_card.markdown(make_card.describe(vae, signatures, "m", 1, told))
+    found = head(text)
+    assert (found["license"], found["library_name"]) == ("cc-by-4.0", "tfvae")
+    assert found["tags"] == ["tfvae", "variational-autoencoder", "tensorflow"]
+    assert found["model-index"][0]["name"] == "m"
+    (result,) = found["model-index"][0]["results"]
+    assert result["dataset"] == {"name": "été", "type": 'a: "b" # c', "split": "test"}
+    assert {one["type"]: one["value"] for one in result["metrics"]} == {"elbo": -25.5, "log_marginal": -24.0}
+    assert {one["name"] for one in result["metrics"]} >= {"ELBO, nats (Bernoulli, binarised)"}
+    huggingface_hub = pytest.importorskip("huggingface_hub", reason="its reader of cards is not installed")
+    read = huggingface_hub.ModelCard(text)
+    assert [one.metric_value for one in read.data.eval_results] == [-25.5, -24.0]
+
+
+def test_without_numbers_the_head_claims_none(tmp_path):
+    found = head(card(tfvae.export(image_model("mlp"), tmp_path / "m", warmup_batch_sizes=[1]))[1])
+    assert found["license"] == "unknown" and not {"model-index", "metrics"} & found.keys()
+
+
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
@@ -106,6 +143,8 @@ def test_carries_what_it_is_told(tmp_path):
         (lambda: provenance.Dataset(manifest_sha256="beef"), "64 hexadecimal"),
         (lambda: provenance.Measured(elbo=float("nan")), "finite number"),
         (lambda: provenance.Measured(log_marginal="-3"), "finite number"),
+        (lambda: provenance.Provenance(license="My own: ask\n"), "characters that print"),
+        (lambda: provenance.Provenance(license="Apache 2.0"), "identifier in small letters"),
         (lambda: provenance.Measured(rows=0), "whole number above 0"),
         (lambda: provenance.Measured(num_samples=True), "whole number above 0"),
     ],

@@ -1,8 +1,9 @@
 """The model card: what an exported model is, what it takes, what it was trained on and how good it was found to be.
 
 It lies beside the warm-up file: ``assets.extra/model.json`` for programs and, written from it,
-``assets.extra/model_card.md`` for people. Neither holds a date or a path, so that the same model has the same card
-wherever it is exported. What nobody told the exporter is null in the one and "unknown" in the other.
+``assets.extra/model_card.md`` for people, with the head in YAML that Hugging Face's hub reads. Neither holds a date or
+a path, so that the same model has the same card wherever it is exported. What nobody told the exporter is null in the
+one and "unknown" in the other.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from tfvae.pipelines import contract
 
 SCHEMA_VERSION = 1
 
+_TAGS = {"TensorFlow": "tensorflow", "LiteRT": "litert"}
 _UNCHECKED = {
     "LiteRT": [
         "LiteRT checks no input: hold shape and scale to what stands below, and never ask for no rows, which can crash "
@@ -68,6 +70,7 @@ def describe(
         "signatures": {key: _contract(vae, signatures[key]) for key in sorted(signatures)},
         "trained_on": dataclasses.asdict(provenance.trained_on),
         "measured": dataclasses.asdict(provenance.measured),
+        "license": provenance.license,
         "versions": {
             "tfvae": __version__,
             "tensorflow": tf.__version__,
@@ -122,7 +125,7 @@ def write(folder: pathlib.Path, description: Mapping[str, Any]) -> None:
 def markdown(description: Mapping[str, Any]) -> str:
     """The card: what ``describe`` gave, for people."""
     data, measured = description["trained_on"], description["measured"]
-    return "\n\n".join(
+    return _head(description) + "\n\n".join(
         [
             f"# {_text(description['name'])}, version {description['version']}",
             "A variational autoencoder (arXiv 1312.6114), exported by tfvae for "
@@ -142,13 +145,42 @@ def markdown(description: Mapping[str, Any]) -> str:
             "## Signatures",
             _table(["signature", "input", "scale", "output"], _signature_rows(description["signatures"])),
             "## Data",
-            _table(["fact", "value"], _dataset_rows(data)),
+            _table(["fact", "value"], [*_dataset_rows(data), ["licence of the model", _text(description["license"])]]),
             "## Measured",
             _table(["measure", "value"], _measured_rows(measured)),
             "## Written with",
             _table(["package", "version"], [[key, value] for key, value in description["versions"].items()]),
         ]
     ) + "\n"  # fmt: skip
+
+
+def _head(description: Mapping[str, Any]) -> str:
+    """YAML between two lines of dashes; a JSON text is a YAML text too, whatever is in a name."""
+    facts: dict[str, Any] = {
+        "license": description["license"] or "unknown",
+        "library_name": "tfvae",
+        "tags": ["tfvae", "variational-autoencoder", _TAGS[description["runtime"]]],
+        "pipeline_tag": "feature-extraction",
+    }
+    metrics, dataset = _metrics(description["measured"]), description["measured"]["dataset"]
+    if metrics:
+        facts["metrics"] = [metric["type"] for metric in metrics]
+        name = dataset["name"] or "unknown"
+        data = {"name": dataset["folder"] or name, "type": name, "split": description["measured"]["split"] or "unknown"}
+        result = {"task": {"type": "feature-extraction"}, "dataset": data, "metrics": metrics}
+        facts["model-index"] = [{"name": description["name"], "results": [result]}]
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items()]
+    return "\n".join(["---", *lines, "---", "", ""])
+
+
+def _metrics(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    names = {"elbo": "ELBO, nats", "log_marginal": "log p(x), nats"}
+    scored = f" ({measured['observations']})" if measured["observations"] else ""
+    return [
+        {"type": key, "name": name + scored, "value": measured[key]}
+        for key, name in names.items()
+        if measured[key] is not None
+    ]
 
 
 def _signature_rows(signatures: Mapping[str, Any]) -> list[list[str]]:

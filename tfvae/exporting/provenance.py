@@ -90,6 +90,11 @@ class Measured:
 class Provenance:
     """What an exporter is told of a model beyond the model itself.
 
+    Attributes:
+        trained_on: The data.
+        measured: The measurements.
+        license: Under which its weights may be used, as Hugging Face writes it: ``apache-2.0``, ``cc-by-4.0``.
+
     Raises:
         ValueError: For a value of another kind: a text that is long or does not print, a number that is not finite.
 
@@ -100,3 +105,11 @@ class Provenance:
 
     trained_on: Dataset = Dataset()
     measured: Measured = Measured()
+    license: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_texts(self, "license")
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
+            raise ValueError(
+                f"license is {self.license!r}, expected an identifier in small letters such as apache-2.0."
+            )
