@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from tfvae import registration, tables
+from tfvae import configuration, registration, tables
 from tfvae.experiments import reproduce
 from tfvae.pipelines import command_line
 
@@ -95,6 +95,7 @@ main.add_command(command_line.pipeline("embed", first=_load_tensorflow_alone))
 @click.option("--learning-rate", type=float, show_default="the model's", help="Of Adam.")
 @click.option("--seed", type=int, default=0, help="Fixes weights, shuffles and noise.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there.")
+@configuration.option("Flags from a file, which may name a model file to run; the command line wins.")
 def train(**options: Any) -> None:
     """Train a VAE on a prepared dataset.
 
@@ -105,6 +106,7 @@ def train(**options: Any) -> None:
     Example:
       tfvae train --data prepared/mnist --output runs/mnist --epochs 20
       tfvae train --data prepared/mnist --output runs/mine --model model.py:build
+      tfvae train --config runs/mine/config.toml --output runs/again --epochs 40
     """
     with _clear_errors(), _stopped_by_hand(f"{options['output']} is as it was before this training began"):
         from tfvae import runs

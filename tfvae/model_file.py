@@ -14,9 +14,10 @@ import traceback
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tfvae.models.vae import VAE
+if TYPE_CHECKING:
+    from tfvae.models.vae import VAE
 
 _MODULE = "tfvae_model_file"
 _FACTS = {
@@ -71,7 +72,7 @@ class ModelFile:
             raise ValueError(f"{self.path} has no function {self.function}, {there}.")
         return dict(inspect.signature(found).parameters)
 
-    def build(self, **facts: Any) -> VAE:
+    def build(self, **facts: Any) -> "VAE":
         """The model: the function is called with those facts that it has parameters for.
 
         A ``latent_dim`` of None is not passed where the function has a default of its own.
@@ -89,6 +90,8 @@ class ModelFile:
             elif not optional:
                 known = ", ".join(f"{fact} ({meaning})" for fact, meaning in _FACTS.items())
                 raise ValueError(f"{self._place} asks for {name}, but is given what it names of {known}.")
+        from tfvae.models.vae import VAE  # here, so that the command line reads the name of a file without TensorFlow
+
         with _told(self.path):
             vae = getattr(self.module, self.function)(**arguments)
         if not isinstance(vae, VAE):

@@ -3,6 +3,7 @@
 runs/NAME/model.keras      the trained model
 runs/NAME/history.csv      loss, ELBO, log p(x|z) and KL of each epoch, in nats
 runs/NAME/run.json         what was asked for: model, options, data, versions, time
+runs/NAME/config.toml      the same as flags, for ``tfvae train --config``
 runs/NAME/model.py         the file that a model of one's own was built by
 runs/NAME/logs/            for TensorBoard, where it is installed
 runs/NAME/evaluation.json  written by ``evaluate``
@@ -26,7 +27,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfvae import data, evaluation, families, model_file, observations, records
+from tfvae import configuration, data, evaluation, families, model_file, observations, records
 from tfvae.callbacks import ProgressBar, StopAtNaN
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
 from tfvae.model_file import ModelFile
@@ -39,7 +40,7 @@ PathLike = str | os.PathLike[str]
 _IN_MEMORY_BYTES = 2 << 30  # a split beyond this is streamed from disk
 _PLOTTED_ROWS = 10_000
 _COPY = "model.py"
-_FILES = ("logs", "history.csv", _COPY, "model.keras", records.RUN)
+_FILES = ("logs", "history.csv", _COPY, configuration.NAME, "model.keras", records.RUN)
 _MEASURED = [field.name for field in dataclasses.fields(Measured) if field.name != "dataset"]
 
 
@@ -66,7 +67,7 @@ def train(
 
     Raises:
         ValueError: For an unknown model, a file that fails, or an output that holds a run already, is being written, or
-            holds a file ``model.py`` that is of no run.
+            holds a file ``model.py`` or ``config.toml`` that is of no run.
         FloatingPointError: If the loss or a weight turns NaN: see ``callbacks.StopAtNaN``. No model is written.
     """
     output = pathlib.Path(output)
@@ -118,6 +119,9 @@ def train(
             record["model_sha256"] = storage.sha256(str(folder / "model.keras"))
             if file:
                 (folder / _COPY).write_bytes(file.source)
+            given = latent_dim if file else vae.latent_dim
+            flags = _configuration(record, given).encode("utf-8", "surrogateescape")  # a path may be any bytes
+            (folder / configuration.NAME).write_bytes(flags)
             _write_json(folder / records.RUN, record)
     return record
 
@@ -125,8 +129,19 @@ def train(
 def _check_output(output: pathlib.Path, overwrite: bool) -> None:
     if (output / "model.keras").exists() and not overwrite:
         raise ValueError(f"{output} holds a run already: choose another output or pass --overwrite.")
-    if (output / _COPY).exists() and not records.read(output / records.RUN).get("model_file"):
-        raise ValueError(f"{output} holds a file {_COPY} that is of no run: choose another output, where none is lost.")
+    record = records.read(output / records.RUN)
+    for name, known_by in ((_COPY, "model_file"), (configuration.NAME, "model")):
+        if (output / name).exists() and not record.get(known_by):
+            raise ValueError(
+                f"{output} holds a file {name} that is of no run: choose another output; it would be lost."
+            )
+
+
+def _configuration(record: dict[str, Any], latent_dim: int | None) -> str:
+    """What was asked for as flags; the file lies in the run, whose folder is the output."""
+    flags = {"data": record["data"], "output": ".", "model": record["model"], "latent-dim": latent_dim}
+    flags |= {name.replace("_", "-"): record[name] for name in ("epochs", "batch_size", "learning_rate", "seed")}
+    return configuration.text(flags, "tfvae train --config THIS_FILE --output ANOTHER_RUN trains the same once more.")
 
 
 def _chosen(model: str) -> tuple[Experiment, ModelFile | None]:
