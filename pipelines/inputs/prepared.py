@@ -8,13 +8,15 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .. import contract, storage
+from .. import checksums, contract, storage
 from ..errors import PipelineError
 from ..formats import tfrecords
 from ..formats.standardization import Standardization
 from ..sources.base import Fields
 from .base import Block, BlockReference, Rows, block_rows, unknown_split
 from .examples import Features, parse
+
+_METADATA = (contract.DATASET_INFO, contract.FEATURES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,7 @@ def prepared_fields(path: str) -> Fields:
         (('height', None), ('colour', ('blue', 'red')))
     """
     manifest = os.path.join(path, contract.MANIFEST)
-    if not storage.exists(manifest) or (found := storage.read_json(manifest)).get("kind") != "prepared":
+    if not storage.exists(manifest) or (found := checksums.read_record(manifest)).get("kind") != "prepared":
         raise PipelineError(f"{path} is no complete prepared dataset (no {contract.MANIFEST} of one): prepare it first")
     try:
         given: dict[str, Any] = {field.name: found["options"].get(field.name) for field in dataclasses.fields(Fields)}
@@ -98,7 +100,7 @@ def prepared_standardization(path: str) -> Standardization | None:
     """
     manifest = os.path.join(path, contract.MANIFEST)
     try:
-        value = storage.read_json(manifest).get("standardized")
+        value = checksums.read_record(manifest).get("standardized")
         return None if value is None else Standardization.from_json(value)
     except (KeyError, TypeError, ValueError) as error:
         raise PipelineError(f"{manifest} does not say how the dataset was standardized: prepare it again") from error
@@ -119,6 +121,7 @@ def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
     """
     if not storage.exists(os.path.join(path, contract.DATASET_INFO)):
         raise PipelineError(f"{path} is not a prepared dataset (it has no {contract.DATASET_INFO}): run tfvae prepare")
+    _refuse_damaged_metadata(path)
     info = storage.read_json(os.path.join(path, contract.DATASET_INFO))
     try:
         shape, dtype, labels = _observation(storage.read_json(os.path.join(path, contract.FEATURES)))
@@ -136,6 +139,16 @@ def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
     dtypes = {contract.KEY: "string", contract.X: "string"} | dict.fromkeys(keep, "int64")
     features = Features(contract.KEY, contract.X, keep, dtypes)
     return Prepared(path, shape, dtype, signature, _checksums(path, shards), shards, features)
+
+
+def _refuse_damaged_metadata(path: str) -> None:
+    manifest = os.path.join(path, contract.MANIFEST)
+    if storage.exists(manifest):
+        listed = checksums.read_record(manifest).get("files", [])
+        if damaged := checksums.changed(path, [entry for entry in listed if entry["path"] in _METADATA]):
+            raise PipelineError(
+                f"{path}/{damaged[0]} is not as it was written: the command that prepared the dataset makes it again"
+            )
 
 
 def _observation(features: dict[str, Any]) -> tuple[tuple[int, ...], str, list[str]]:
@@ -174,7 +187,7 @@ def _checksums(path: str, shards: Sequence[tuple[str, str, int]]) -> dict[str, s
     manifest = os.path.join(path, contract.MANIFEST)
     files = [file for _, file, _ in shards]
     if storage.exists(manifest):
-        listed = {entry["path"]: entry for entry in storage.read_json(manifest).get("files", [])}
+        listed = {entry["path"]: entry for entry in checksums.read_record(manifest).get("files", [])}
         for file in files:
             found = storage.size(os.path.join(path, file))
             if file not in listed or found != listed[file]["bytes"]:

@@ -4,9 +4,9 @@ A job is planned as **units of work** whose names and contents do not depend on 
 its files under final names that depend on the unit alone, each by renaming a finished temporary file, and
 last of all its **commit record**: rows, rejected, the bytes and SHA-256 of each file, and the unit's
 **fingerprint**. So a unit that was killed left no record and is done again over its own files; one that
-runs twice writes the same thing twice; and a second run skips every unit whose record, sizes and
-fingerprint agree. At the end the driver holds what was written against what was planned, on any runner, and
-only then writes ``manifest.json``: without it the output is not complete.
+runs twice writes the same thing twice; and a second run skips every unit whose record, checksums and
+fingerprint agree, and does the others again. At the end the driver holds what was written against what
+was planned, on any runner, and only then writes ``manifest.json``: without it the output is not complete.
 
     OUTPUT/<files of the units>           what the job is for
     OUTPUT/rejected/UNIT.jsonl            only for a unit that rejected rows: key, source, position, reason
@@ -17,6 +17,7 @@ only then writes ``manifest.json``: without it the output is not complete.
     OUTPUT/_work/content/                 hashes of the rows, where equal ones are looked for
     OUTPUT/_work/temporary/               unfinished files
 
+``manifest.json``, ``job.json`` and the commit records have checksums of their own: see ``pipelines.checksums``.
 Counts come from commit records and never from the runner's counters: a retried bundle counts twice.
 """
 
@@ -24,15 +25,16 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .. import contract, storage
+from .. import checksums, contract, storage
+from ..checksums import DamagedError
 from ..errors import PipelineError, Rejection
 
-FORMAT_VERSION = 1
 MANIFEST = contract.MANIFEST
 REJECTED = "rejected"
+_JOB = f"{contract.WORK}/job.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,10 @@ class Unit:
     task: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
 
+def _record_of(unit: str) -> str:
+    return f"{contract.WORK}/commits/{unit}.json"
+
+
 @dataclasses.dataclass(frozen=True)
 class Output:
     """An output directory under the commit protocol. See the module's docstring.
@@ -62,6 +68,7 @@ class Output:
         >>> output = Output("out")
         >>> units = [Unit("part-0", rows=2, files=("part-0.txt",), fingerprint="of the unit")]
         >>> output.claim("embeddings", "of the job", units, overwrite=False)
+        []
         >>> for unit in output.pending(units):
         ...     with output.writing("part-0.txt") as file:
         ...         _ = file.write(b"two rows")
@@ -87,6 +94,15 @@ class Output:
         """Writes a JSON value, indented, whole or not at all."""
         with self.writing(name) as file:
             file.write(storage.to_json(value, indent=2))
+
+    def _write_record(self, name: str, value: dict[str, Any]) -> None:
+        with self.writing(name) as file:
+            file.write(checksums.record_bytes(value))
+
+    def _read_record(self, name: str) -> dict[str, Any] | None:
+        """A record, or None where there is none."""
+        path = self.file(*name.split("/"))
+        return checksums.read_record(path) if storage.exists(path) else None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -116,7 +132,7 @@ class Output:
                 f"({found[0]!r}, ...): choose a new or an empty folder"
             )
 
-    def claim(self, kind: str, fingerprint: str, units: Sequence[Unit], overwrite: bool) -> None:
+    def claim(self, kind: str, fingerprint: str, units: Sequence[Unit], overwrite: bool) -> list[str]:
         """Makes the directory this job's: resumes the same job, refuses another one unless ``overwrite``.
 
         Args:
@@ -125,44 +141,65 @@ class Output:
             units: The whole plan.
             overwrite: Remove what earlier jobs wrote here, this one's earlier runs included, and start afresh.
 
+        Returns:
+            The name of ``job.json`` where it was damaged and is made again.
+
         Raises:
             PipelineError: The directory belongs to another job.
         """
-        old = storage.read_json(self.file(contract.WORK, "job.json")) if self._has_job() else None
-        if old is not None and old.get("kind") != kind:
-            raise PipelineError(
-                f"the output {self.path} holds {old.get('kind')}, expected {kind}: choose another folder"
-            )
-        if old is not None and old.get("fingerprint") != fingerprint and not overwrite:
-            raise PipelineError(
-                f"the output {self.path} was made from other inputs or options (fingerprint "
-                f"{str(old.get('fingerprint'))[:12]}, now {fingerprint[:12]}): "
-                "use another folder, or --overwrite"
-            )
         planned = [name for unit in units for name in (*unit.files, f"{REJECTED}/{unit.name}.jsonl")]
-        planned.append(f"{REJECTED}/plan.jsonl")
-        if old is not None and old.get("files") != planned and not overwrite:
-            raise PipelineError(
-                f"the output {self.path} was begun by another release, which calls its files otherwise (expected "
-                f"{planned[0]}): use another folder, or --overwrite"
-            )
+        job = {"kind": kind, "fingerprint": fingerprint, "files": [*planned, f"{REJECTED}/plan.jsonl"]}
+        damaged = []
+        try:
+            old = self._read_record(_JOB)
+        except DamagedError as error:
+            damaged = [_JOB]
+            if overwrite:
+                old = job
+            elif self._is_known(fingerprint, units):
+                old = None
+            else:
+                raise PipelineError(f"{error}: use another folder, or --overwrite") from error
+        if old is not None:
+            self._refuse_other(old, job, overwrite)
         if old is not None and overwrite:
             self._clear(old)
         if old is None or overwrite:
-            job = {
-                "kind": kind,
-                "format_version": FORMAT_VERSION,
-                "fingerprint": fingerprint,
-                "files": planned,
-            }
-            self.write_json("_work/job.json", job)
+            self._write_record(_JOB, job)
+        return [] if overwrite else damaged
+
+    def _is_known(self, fingerprint: str, units: Sequence[Unit]) -> bool:
+        """Whether the manifest or a commit record is of this job, where job.json cannot say it."""
+        with contextlib.suppress(DamagedError):
+            if (self.manifest() or {}).get("fingerprint") == fingerprint:
+                return True
+        return any((self.record(unit.name) or {}).get("fingerprint") == unit.fingerprint for unit in units)
+
+    def _refuse_other(self, old: dict[str, Any], job: dict[str, Any], overwrite: bool) -> None:
+        if old.get("kind") != job["kind"]:
+            raise PipelineError(
+                f"the output {self.path} holds {old.get('kind')}, expected {job['kind']}: choose another folder"
+            )
+        if old.get("fingerprint") != job["fingerprint"] and not overwrite:
+            raise PipelineError(
+                f"the output {self.path} was made from other inputs or options (fingerprint "
+                f"{str(old.get('fingerprint'))[:12]}, now {job['fingerprint'][:12]}): "
+                "use another folder, or --overwrite"
+            )
+        if old.get("files") != job["files"] and not overwrite:
+            raise PipelineError(
+                f"the output {self.path} was begun by another release, which calls its files otherwise (expected "
+                f"{job['files'][0]}): use another folder, or --overwrite"
+            )
 
     def _has_job(self) -> bool:
         return storage.exists(self.file(contract.WORK, "job.json"))
 
     def _clear(self, job: dict[str, Any]) -> None:
         """Removes what the old job wrote or had planned to write, and no other file."""
-        listed = self.manifest() or {}
+        listed: dict[str, Any] = {}
+        with contextlib.suppress(DamagedError):
+            listed = self.manifest() or {}
         storage.remove(self.file(MANIFEST))
         named = {*job.get("files", []), *(entry["path"] for entry in listed.get("files", []))}
         ours = [name for name in named if not os.path.isabs(name) and ".." not in name.split("/")]
@@ -197,7 +234,7 @@ class Output:
             "files": [self.describe(name) for name in files],
             "facts": facts,
         }
-        self.write_json(f"_work/commits/{unit.name}.json", record)
+        self._write_record(_record_of(unit.name), record)
         storage.remove(self.file(contract.WORK, "failures", f"{unit.name}.txt"))  # of a try that the runner repeated
 
     def _reject(self, name: str, rejected: Sequence[Rejection]) -> list[str]:
@@ -222,8 +259,7 @@ class Output:
 
     def describe(self, name: str) -> dict[str, Any]:
         """Path, bytes and SHA-256 of a file of this directory."""
-        path = self.file(*name.split("/"))
-        return {"path": name, "bytes": storage.size(path), "sha256": storage.sha256(path)}
+        return checksums.describe(self.path, name)
 
     def fail(self, unit: Unit, error: Exception) -> None:
         """Leaves the reason where the driver finds it: a remote runner's own report is far away and long."""
@@ -235,35 +271,47 @@ class Output:
             file.write(reason.encode("utf-8", "backslashreplace"))
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """A commit record, or None where the unit has not been committed."""
-        path = self.file(contract.WORK, "commits", f"{name}.json")
-        return storage.read_json(path) if storage.exists(path) else None
+        """A commit record, or None where the unit has not been committed, or its record is damaged."""
+        with contextlib.suppress(DamagedError):
+            return self._read_record(_record_of(name))
+        return None
 
     def committed(self) -> set[str]:
         """The names of the units that have a commit record."""
         return {name.removesuffix(".json") for name in storage.names(self.file(contract.WORK, "commits"))}
 
-    def pending(self, units: Iterable[Unit]) -> list[Unit]:
+    def pending(self, units: Sequence[Unit]) -> list[Unit]:
         """The units still to do; a record that no longer agrees with its files is removed."""
-        left = []
-        for unit in units:
-            if not self.is_done(unit):
-                storage.remove(self.file(contract.WORK, "commits", f"{unit.name}.json"))
-                left.append(unit)
-        return left
+        return self.examine(units)[0]
+
+    def examine(self, units: Sequence[Unit]) -> tuple[list[Unit], list[str]]:
+        """``pending``, and the names of files that are not as they were written, every checksum included."""
+        by_name = {unit.name: unit for unit in units}
+        found = storage.map_files(lambda name: self._damage(by_name[name]), list(by_name))
+        left = [unit for unit, damage in zip(units, found, strict=True) if damage is not None]
+        for unit in left:
+            storage.remove(self.file(*_record_of(unit.name).split("/")))
+        return left, [name for damage in found for name in damage or []]
+
+    def _damage(self, unit: Unit) -> list[str] | None:
+        """None for a unit that is done; else which of its files are damaged: none of one that was not done."""
+        try:
+            record = self._read_record(_record_of(unit.name))
+            if record is None or record.get("fingerprint") != unit.fingerprint:
+                return []
+            return checksums.changed(self.path, record["files"]) or None
+        except (DamagedError, KeyError, TypeError):  # the last two of a record without a checksum
+            return [_record_of(unit.name)]
 
     def is_done(self, unit: Unit) -> bool:
-        """Whether the unit has a commit record that agrees with its files.
+        """Whether the unit has a commit record that agrees with the sizes of its files.
 
         A worker asks too: a runner that lost one worker repeats what all of them had done.
         """
         record = self.record(unit.name)
         if record is None or record.get("fingerprint") != unit.fingerprint:
             return False
-        return self._sizes_agree(record["files"])
-
-    def _sizes_agree(self, files: list[dict[str, Any]]) -> bool:
-        return all(storage.size(self.file(*entry["path"].split("/"))) == entry["bytes"] for entry in files)
+        return all(storage.size(self.file(*entry["path"].split("/"))) == entry["bytes"] for entry in record["files"])
 
     def failures(self) -> list[str]:
         """What the units that failed in this run had to say, but those of which another try was committed."""
@@ -298,33 +346,47 @@ class Output:
                 f"unit {unit.name} wrote {record['rows']} rows and rejected {record['rejected']}, "
                 f"expected {unit.rows} in all"
             )
-        for entry in record["files"]:
-            if self.describe(entry["path"]) != entry:
-                storage.remove(self.file(contract.WORK, "commits", f"{unit.name}.json"))
-                raise PipelineError(
-                    f"{self.file(entry['path'])} changed after it was written: run the same command again to redo it"
-                )
+        for name in checksums.changed(self.path, record["files"]):
+            storage.remove(self.file(*_record_of(unit.name).split("/")))
+            raise PipelineError(
+                f"{self.file(name)} changed after it was written: run the same command again to redo it"
+            )
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest, or None where the output is not complete."""
-        return storage.read_json(self.file(MANIFEST)) if storage.exists(self.file(MANIFEST)) else None
+        """The manifest, or None where the output is not complete.
 
-    def finished(self, fingerprint: str, units: Sequence[Unit]) -> dict[str, Any] | None:
-        """The manifest where this very job is complete and its files in place; else None, and it is removed."""
-        manifest = self.manifest()
-        if (
-            manifest is not None
-            and manifest.get("fingerprint") == fingerprint
-            and self._sizes_agree(manifest["files"])
-            and not self.pending(units)
-        ):
-            return manifest
-        storage.remove(self.file(MANIFEST))
-        return None
+        Raises:
+            DamagedError: It is not as it was written.
+        """
+        return self._read_record(MANIFEST)
+
+    def survey(self, fingerprint: str, units: Sequence[Unit]) -> tuple[list[Unit], bool, list[str]]:
+        """What is to do: the units, whether nothing is because this very job is complete, and which files are damaged.
+
+        Where the job is not complete there is no manifest afterwards.
+        """
+        pending, damaged = self.examine(units)
+        beside = None if pending else self._damage_beside(fingerprint, units)
+        is_finished = beside == []
+        if not is_finished:
+            storage.remove(self.file(MANIFEST))
+        return pending, is_finished, damaged + (beside or [])
+
+    def _damage_beside(self, fingerprint: str, units: Sequence[Unit]) -> list[str] | None:
+        """Which files that belong to no unit are damaged; None where this job was never complete."""
+        try:
+            manifest = self.manifest()
+            if manifest is None or manifest.get("fingerprint") != fingerprint:
+                return None
+            of_units = [entry for unit in units for entry in (self.record(unit.name) or {})["files"]]
+            listed, beside = manifest["files"][: len(of_units)], manifest["files"][len(of_units) :]
+            return [MANIFEST] if listed != of_units else checksums.changed(self.path, beside)
+        except (DamagedError, KeyError, TypeError):  # the last two of a manifest without a checksum
+            return [MANIFEST]
 
     def finish(self, manifest: dict[str, Any], extra_files: Sequence[str], records: Sequence[dict[str, Any]]) -> None:
         """Sweeps what no record names and writes the manifest: from here on the output is complete."""
         self.sweep("temporary", "failures", "plan")
         files = [entry for record in records for entry in record["files"]]
         files += [self.describe(name) for name in extra_files]
-        self.write_json(MANIFEST, {**manifest, "format_version": FORMAT_VERSION, "files": files})
+        self._write_record(MANIFEST, {**manifest, "files": files})

@@ -23,6 +23,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from .. import checksums
 from ..errors import PipelineError, Rejection
 from . import metrics, options
 from .commits import MANIFEST, REJECTED, Output, Unit
@@ -30,6 +31,7 @@ from .progress import Progress, State
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_REJECTED = 0, 1, 3
 _POLL_SECONDS = 0.5
+_UNVERIFIED = "the manifest is of an earlier release, without a checksum of its own"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Summary:
         manifest: Path of ``manifest.json``.
         latency: How long the model's calls took; None without a model, or where the runner keeps no metrics.
         hidden: Files of the input that were passed over because their names say that they are no data.
+        damaged: Files of an earlier run that were not as it had written them, and were made again.
+        is_verified: Whether the manifest has a checksum of its own; one of an earlier release has none.
     """
 
     output: str
@@ -61,6 +65,8 @@ class Summary:
     manifest: str
     latency: metrics.Latency | None = None
     hidden: int = 0
+    damaged: Sequence[str] = ()
+    is_verified: bool = True
 
     @property
     def rows_read(self) -> int:
@@ -86,6 +92,8 @@ class Summary:
                 f"{self.rejected:,}" + (f", see {self.output}/rejected" if self.rejected else ""),
             ),
             *([("hidden files", f"{self.hidden:,} passed over")] if self.hidden else []),
+            *([("made again", f"{', '.join(self.damaged)}: damaged since they were written")] if self.damaged else []),
+            *([] if self.is_verified else [("not verified", _UNVERIFIED)]),
             ("units done now", f"{self.units_done:,} of {self.units:,}"),
             (
                 "rows read now",
@@ -116,7 +124,8 @@ class Job:
         fingerprint: The job's own, from its inputs and options.
         units: The whole plan, each unit's ``task`` holding its ``split``.
         pending: The units that were still to do when the output was claimed.
-        is_finished: Whether an earlier run completed this very job.
+        is_finished: Whether an earlier run completed this very job, and every file is as it was written.
+        damaged: The files that are not, of whatever earlier runs did.
         started: When planning began, by the monotonic clock.
         latency: How long the model's calls took, where there is a model and the runner tells.
     """
@@ -127,6 +136,7 @@ class Job:
     units: Sequence[Unit]
     pending: Sequence[Unit]
     is_finished: bool
+    damaged: Sequence[str]
     started: float
     beam_options: PipelineOptions
     progress: Progress | None
@@ -203,6 +213,8 @@ class Job:
             seconds=time.monotonic() - self.started,
             manifest=self.output.file(MANIFEST),
             latency=self.latency,
+            damaged=self.damaged,
+            is_verified=checksums.is_sealed(manifest),
         )
 
     def _rows(self, records: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -254,10 +266,10 @@ def claimed(
     started = time.monotonic() if started is None else started
     beam_options = options.beam_options(beam_args)
     with output.lock():
-        output.claim(kind, fingerprint, units, overwrite)
-        is_finished = output.finished(fingerprint, units) is not None
-        pending = [] if is_finished else output.pending(units)
-        yield Job(output, kind, fingerprint, units, pending, is_finished, started, beam_options, progress)
+        damaged = output.claim(kind, fingerprint, units, overwrite)
+        pending, is_finished, lost = output.survey(fingerprint, units)
+        damaged += lost
+        yield Job(output, kind, fingerprint, units, pending, is_finished, damaged, started, beam_options, progress)
 
 
 def _run(output: Output, pending: Sequence[Unit], steps: beam.PTransform, pipeline_options: Any) -> Any:

@@ -331,6 +331,10 @@ class TestInput:
         shutil.copytree(prepared_digits, tmp_path / "in")
         info = tmp_path / "in" / "dataset_info.json"
         info.write_text(info.read_text().replace("{DATASET}-", "../{DATASET}-"))
+        with pytest.raises(PipelineError, match="json is not as it was written: the command that prepared"):
+            embed.run(linear_digits.path, str(tmp_path / "in"), str(tmp_path / "out"))
+        (tmp_path / "in" / "manifest.json").unlink()
+        shutil.rmtree(tmp_path / "in" / "_work")
         with pytest.raises(PipelineError, match="leaves the folder"):
             embed.run(linear_digits.path, str(tmp_path / "in"), str(tmp_path / "out"))
 

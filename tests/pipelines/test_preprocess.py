@@ -222,7 +222,18 @@ class TestAgain:
         content[100] ^= 1
         shard.write_bytes(content)
         (output / "manifest.json").unlink()
-        with pytest.raises(PipelineError, match="00001-of-00006 changed after it was written"):
+        assert preprocess.run("digits", None, str(output), rows_per_shard=300).units_done == 1
+        assert artifacts(output) == whole
+
+    def test_a_shard_changed_while_the_job_ran_fails_it(self, tmp_path, monkeypatch):
+        output = tmp_path / "out"
+        preprocess.run("digits", None, str(output), rows_per_shard=300)
+        whole = artifacts(output)
+        (output / "digits-train.tfrecord-00002-of-00006").unlink()
+        shard, write = output / "digits-train.tfrecord-00001-of-00006", shards.WriteShard._write
+        change = lambda self, unit: shard.write_bytes(b"other") and write(self, unit)  # noqa: E731
+        with monkeypatch.context() as patch, pytest.raises(PipelineError, match="00001-of-00006 changed after it was"):
+            patch.setattr(shards.WriteShard, "_write", change)
             preprocess.run("digits", None, str(output), rows_per_shard=300)
         assert not (output / "manifest.json").exists()
         preprocess.run("digits", None, str(output), rows_per_shard=300)
