@@ -148,7 +148,7 @@ HEAVY = ("tensorflow", "keras", "tensorflow_probability", "apache_beam", "numpy"
 HELPS = [
     ("tfvae", *path)
     for path in (
-        (), ("prepare",), ("train",), ("evaluate",), ("export",), ("check-export",), ("embed",), ("plot",),
+        (), ("prepare",), ("init",), ("train",), ("evaluate",), ("export",), ("check-export",), ("embed",), ("plot",),
         ("quickstart",), ("reproduce",), ("reproduce", "aevb-figure3"),
     )
 ] + [("pipelines.preprocess",), ("pipelines.embed",)]  # fmt: skip

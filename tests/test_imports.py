@@ -69,9 +69,11 @@ TFVAE: dict[str, set[str]] = {
     "registration": set(),
     "tables": set(),
     "quickstart": {"tables", "pipelines.extras"},
+    "project": {"configuration"},
     "cli": {
         "runs",
         "configuration",
+        "project",
         "exporting",
         "checks",
         "experiments",

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from tfvae import configuration, registration, tables
+from tfvae import configuration, project, registration, tables
 from tfvae.experiments import reproduce
 from tfvae.pipelines import command_line
 
@@ -63,8 +63,15 @@ def _load_tensorflow_alone() -> None:
 
 @contextlib.contextmanager
 def _clear_errors() -> Iterator[None]:
-    """Errors that tell the user what to mend end the command with their sentence and exit code 1."""
+    """Around a command that works with TensorFlow."""
     _load_tensorflow()
+    with _told():
+        yield
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Errors that tell the user what to mend end the command with their sentence and exit code 1."""
     try:
         yield
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
@@ -83,6 +90,23 @@ def _stopped_by_hand(state: str) -> Iterator[None]:
 
 main.add_command(command_line.pipeline("prepare"))
 main.add_command(command_line.pipeline("embed", first=_load_tensorflow_alone))
+
+
+@main.command(**_SHOWN)
+@click.argument("folder")
+@click.option("--data", metavar="DIR", show_default="FOLDER/prepared", help="A prepared dataset to train on.")
+def init(folder: str, data: str | None) -> None:
+    """Write a project: a model of your own, its configuration, and a test.
+
+    \b
+    Example:
+      tfvae init mine --data prepared/mnist
+      tfvae train --config mine/run.toml
+    """
+    with _told():
+        for path in project.write(folder, data):
+            click.echo(path)
+    click.echo(f"Next: tfvae train --config {os.path.join(folder, 'run.toml')}")
 
 
 @main.command(**_SHOWN)
