@@ -212,3 +212,32 @@ def test_a_dataset_of_unknown_rank_trains():
     model = vae()
     model.compile("sgd", jit_compile=False)
     assert len(model.fit(unknown, verbose=0).history["loss"]) == 1
+
+
+@pytest.mark.parametrize("group", [1, 2, None])
+@pytest.mark.parametrize(
+    ("count", "steps", "epochs", "ends"), [(3, 2, 3, 3), (2, 2, 3, 2), (3, None, 2, 3), (3, 2, 2, 0)]
+)
+def test_a_generator_that_ended_is_not_gone_through_again(group, count, steps, epochs, ends):
+    """Plain Keras goes on with the first batch alone, or reports an epoch without a batch as a loss of 0."""
+    model, batches = vae(), (X[:10] for _ in range(count))
+    model.compile(steps_per_execution=group)
+    if not ends:
+        assert min(model.fit(batches, steps_per_epoch=steps, epochs=epochs, verbose=0).history["loss"]) > 1
+        return
+    with pytest.raises(ValueError, match=f"x is a generator that ended after {ends} batches"):
+        model.fit(batches, steps_per_epoch=steps, epochs=epochs, verbose=0)
+    assert min(model.history.history["loss"]) > 1
+
+
+def test_a_dataset_of_unknown_length_begins_anew_as_one_of_known_length_does():
+    signature = tf.TensorSpec([None, 6], tf.float32)
+    histories = []
+    for known in (True, False):
+        whole = tf.data.Dataset.from_tensor_slices(X).batch(40)
+        unknown = tf.data.Dataset.from_generator(lambda: iter(whole), output_signature=signature)  # noqa: B023
+        model = vae()
+        model.compile()
+        history = model.fit(whole if known else unknown, steps_per_epoch=2, epochs=4, verbose=0).history
+        histories.append(history["loss"])
+    np.testing.assert_allclose(*histories, rtol=1e-5)

@@ -230,6 +230,7 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         self._group_size = int(steps_per_execution)
         self._steps = steps_per_epoch
         self._capacity = (0, 0)
+        self._once, self._ended_after = isinstance(source, types.GeneratorType), 0
 
     def get_tf_dataset(self) -> "StreamBatches":
         return self
@@ -247,21 +248,35 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         self._source.on_epoch_end()
 
     def __iter__(self) -> Iterator[Group]:
+        self._refuse_what_ended()
         with _in_one_sentence(self._given):
             # What ``prepare`` says of a batch would be buried in a traceback if autograph converted it.
             source = self._source.get_tf_dataset()
         batches = source.map(tf.autograph.experimental.do_not_convert(self._counted))
-        if self._steps is not None and self._source.num_batches:
+        if self._steps is not None and not self._once:
             batches = batches.repeat()  # as Keras, which begins a finite stream anew wherever it ends
-        given = False
+        given, steps, groups = False, 0, 0
         for data, counts, measured in _without_autotuner(self._grouped(batches).prefetch(1)):
             self._judge(measured.numpy().max(axis=0))
             given = given or counts.numpy().sum() > 0
             if not given:
                 raise ValueError("x has no rows: the first batches of the stream hold none.")
+            steps, groups = steps + len(counts), groups + 1
             yield self._group(data, counts.numpy())
         if not given:
             raise ValueError("x has no rows: the stream gives no batch.")
+        if self._once:
+            self._ended_after = steps
+            if self._steps is not None and groups % -(-self._steps // self._group_size) == 0:  # for another epoch
+                self._refuse_what_ended()
+
+    def _refuse_what_ended(self) -> None:
+        """Keras would go on with the first batch alone, or report an epoch without a batch as a loss of 0."""
+        if self._ended_after:
+            raise ValueError(
+                f"x is a generator that ended after {self._ended_after} batches and cannot be gone through again: pass "
+                "a tf.data.Dataset or a PyDataset, a generator without an end and steps_per_epoch, or train one epoch."
+            )
 
     def _counted(self, *element: Any) -> tuple[Data, tf.Tensor, tf.Tensor]:
         batch = self._prepare(element if len(element) > 1 else element[0])
