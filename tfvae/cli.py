@@ -222,6 +222,49 @@ def check_export(directory: str, trust_model: bool) -> None:
 
 
 @main.command(**_SHOWN)
+@click.argument("source", metavar="RUN_OR_EXPORT")
+@click.argument("repo", metavar="OWNER/NAME")
+@click.option("--public", is_flag=True, help="Let everybody see a repository that is new.")
+@click.option(
+    "--license", "license_", show_default="unknown", help="Of a run's weights, for the card: apache-2.0, say."
+)
+@_OWN_PARTS
+def push(source: str, repo: str, public: bool, license_: str | None, model: str | None) -> None:
+    """Put a run, or an export's largest version, on Hugging Face's hub, with its card and checksums.
+
+    \b
+    Example:
+      tfvae push saved_models/mnist me/mnist-vae
+    """
+    with _clear_errors():
+        from tfvae.sharing import hub
+
+        click.echo(hub.push(source, repo, public, license_, model))
+
+
+@main.command(**_SHOWN)
+@click.argument("repo", metavar="OWNER/NAME")
+@click.argument("folder")
+@click.option("--revision", default="main", help="A branch, a tag or a commit.")
+def pull(repo: str, folder: str, revision: str) -> None:
+    """Bring a run or an export from Hugging Face's hub to FOLDER; only files that tfvae writes, and none is run.
+
+    \b
+    Example:
+      tfvae pull me/mnist-vae saved_models/mnist
+    """
+    with _clear_errors():
+        from tfvae.sharing import hub
+
+        pulled = hub.pull(repo, folder, revision)
+    click.echo(pulled.folder)
+    if pulled.left_out:
+        click.echo(
+            f"left out: {', '.join(map(ascii, pulled.left_out[:10]))}{', ...' * (len(pulled.left_out) > 10)}", err=True
+        )
+
+
+@main.command(**_SHOWN)
 @click.argument("run")
 @click.option("--output", required=True, metavar="DIR", help="Where the PNG files go.")
 @click.option("--data", "data_directory", metavar="DIR", show_default="the run's", help="A prepared dataset.")

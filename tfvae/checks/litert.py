@@ -70,6 +70,8 @@ def read(folder: pathlib.Path) -> LiteRTFile:
         custom = [_text(one.customCode) for one, code in codes if one.customCode or names.get(code) == "CUSTOM"]
         known = [names.get(code, f"operation {code}") for _, code in codes]
         signatures = dict(_signature(model, one) for one in model.signatureDefs or [])
+        if not model.subgraphs or not codes:
+            raise ValueError("it has no graph")
     except Exception as error:  # whatever a FlatBuffer that was cut or forged makes of its own offsets
         raise ValueError(f"{path} is damaged: {type(error).__name__} {error}.") from error
     return LiteRTFile(folder, known, custom, dict(sorted(signatures.items())))
