@@ -148,8 +148,8 @@ HEAVY = ("tensorflow", "keras", "tensorflow_probability", "apache_beam", "numpy"
 HELPS = [
     ("tfvae", *path)
     for path in (
-        (), ("prepare",), ("init",), ("train",), ("evaluate",), ("export",), ("check-export",), ("embed",), ("plot",),
-        ("quickstart",), ("reproduce",), ("reproduce", "aevb-figure3"),
+        (), ("prepare",), ("init",), ("train",), ("runs",), ("evaluate",), ("export",), ("check-export",),
+        ("embed",), ("plot",), ("quickstart",), ("reproduce",), ("reproduce", "aevb-figure3"),
     )
 ] + [("pipelines.preprocess",), ("pipelines.embed",)]  # fmt: skip
 

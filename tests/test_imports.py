@@ -71,10 +71,12 @@ TFVAE: dict[str, set[str]] = {
     "tables": set(),
     "quickstart": {"tables", "pipelines.extras"},
     "project": {"configuration"},
+    "listing": {"records", "tables", "pipelines.storage"},
     "cli": {
         "runs",
         "configuration",
         "project",
+        "listing",
         "exporting",
         "checks",
         "experiments",

@@ -28,6 +28,7 @@ NOT_RUN = {
 }
 SLOW = {
     "docs/howto/pipelines.md",
+    "docs/howto/commands.md",
     "docs/explain/coming_from.md",
     "docs/explain/paper.md",
     "docs/howto/training.md",

@@ -21,7 +21,7 @@ def test_the_project_trains_at_once_and_its_test_passes(tmp_path, digits, monkey
     monkeypatch.chdir(tmp_path / "mine")
     readme = (tmp_path / "mine/README.md").read_text()
     commands = [line.split()[1:] for line in readme.splitlines() if line.startswith("    tfvae ")]
-    assert [words[0] for words in commands] == ["prepare", "train", "evaluate", "plot"]
+    assert [words[0] for words in commands] == ["prepare", "train", "evaluate", "plot", "runs"]
     for words in commands[1:]:
         assert invoke(*words).exit_code == 0, words
     record = json.loads((tmp_path / "mine/runs/first/run.json").read_text())

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tfvae import VAE, likelihoods, networks, posteriors, runs
+from tfvae import VAE, likelihoods, networks, observations, posteriors, runs
 
 MADE_BEFORE = pathlib.Path(__file__).with_name("made_by_0_1")
 
@@ -115,3 +115,12 @@ def test_a_bound_says_how_x_was_scored(x, kind):
 
 def test_other_families_say_their_name():
     assert runs._observation_kind(model(likelihoods.normal([3])), np.zeros([1, 3])) == "Normal, real values"
+
+
+def test_bits_per_dimension_are_measured_where_there_are_such():
+    levels = VAE(
+        networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.sigmoid_normal([3]),
+        noise=observations.Dequantized(),
+    )  # fmt: skip
+    assert [type(one).__name__ for one in runs._bits(levels)] == ["BitsPerDimension"]
+    assert not runs._bits(model()) and not runs._bits(model(likelihoods.normal([3])))

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from tfvae import configuration, project, registration, tables
+from tfvae import configuration, listing, project, registration, tables
 from tfvae.experiments import reproduce
 from tfvae.pipelines import command_line
 
@@ -286,6 +286,25 @@ def plot(run: str, output: str, data_directory: str | None, split: str, projecto
 
         for path in runs.plot(run, output, data_directory, split, projector, model):
             click.echo(path)
+
+
+@main.command("runs", **_SHOWN)
+@click.argument("folder", default="runs")
+@click.option("--sort", type=click.Choice(listing.SORTS), default="when", help="The best or newest come first.")
+def list_runs(folder: str, sort: str) -> None:
+    """List the runs below a folder with their numbers.
+
+    ELBO and log p(x) are in nats a row, and compare between runs on the same data.
+
+    \b
+    Example:
+      tfvae runs runs --sort elbo
+    """
+    with _told():
+        found, notes = listing.found(folder)
+    click.echo(listing.table(found, sort) if found else f"{folder} holds no run.")
+    for note in notes:
+        click.echo(note, err=True)
 
 
 main.add_command(reproduce.group(_clear_errors))

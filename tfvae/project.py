@@ -49,6 +49,7 @@ model.py builds the model, run.toml says how it is trained, test_model.py tries 
     tfvae train --config run.toml
     tfvae evaluate runs/first --data {data}
     tfvae plot runs/first --output runs/first/plots
+    tfvae runs runs
 
 Where model.py defines layers of its own, evaluate, plot and export are told so: --model model.py.
 """

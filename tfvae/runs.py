@@ -28,7 +28,7 @@ import keras
 import numpy as np
 
 from tfvae import configuration, data, evaluation, families, model_file, observations, records
-from tfvae.callbacks import ProgressBar, StopAtNaN
+from tfvae.callbacks import BitsPerDimension, ProgressBar, StopAtNaN
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
 from tfvae.model_file import ModelFile
 from tfvae.models.vae import VAE
@@ -108,12 +108,14 @@ def train(
                 verbose=0,
                 callbacks=[
                     ProgressBar(),
+                    *_bits(vae),
                     keras.callbacks.CSVLogger(str(folder / "history.csv")),
                     *_tensorboard(folder / "logs"),
                     StopAtNaN(),
                 ],
             )
             seconds = time.perf_counter() - started
+            record["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             record |= {"seconds": round(seconds, 2), "rows_per_second": round(rows * epochs / seconds)}
             vae.save(folder / "model.keras")
             record["model_sha256"] = storage.sha256(str(folder / "model.keras"))
@@ -369,6 +371,15 @@ def _observation_kind(vae: VAE, x: np.ndarray) -> str:
         return f"{family}, real values" if observations.is_picture(vae.likelihood) else family
     high = 255 if x.dtype == np.uint8 else 1
     return f"{family}, binarised" if np.isin(x, (0, high)).all() else f"{family}, greyscale (not binarised)"
+
+
+def _bits(vae: VAE) -> list[keras.callbacks.Callback]:
+    """Bits per dimension in the history, where the model's nats have some."""
+    try:
+        evaluation.bits.level_width(vae)
+    except ValueError:
+        return []
+    return [BitsPerDimension()]
 
 
 def _tensorboard(logs: pathlib.Path) -> list[keras.callbacks.Callback]:
