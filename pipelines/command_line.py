@@ -37,13 +37,13 @@ class _Pipeline(NamedTuple):
 PIPELINES = {
     "prepare": _Pipeline(
         "preprocess",
-        "Raw files to a prepared dataset (a TFDS directory), with Beam.",
+        "Raw files to a prepared dataset, a TFDS folder, by Beam.",
         "--source idx --input data/mnist --output prepared/mnist",
     ),
     "embed": _Pipeline(
         "embed",
-        "Rows of a prepared dataset, or of Parquet, TFRecord or image files, to Parquet embeddings with an exported "
-        "model, with Beam.",
+        "Rows to Parquet embeddings by an exported model, by Beam. They are of a prepared dataset, or of Parquet, "
+        "TFRecord or image files.",
         "--model saved_models/mnist --input prepared/mnist --output embeddings/mnist --split test",
     ),
 }

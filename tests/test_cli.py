@@ -170,6 +170,31 @@ except SystemExit as stop:
     assert "xample:" in done.stdout or len(command) == 1
 
 
+def test_the_list_of_commands_is_whole_and_in_the_order_of_the_work():
+    done = subprocess.run(
+        [sys.executable, "-m", "tfvae", "-h"], capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"}
+    )
+    listed = done.stdout[done.stdout.index("Commands:\n") :].splitlines()[1:]
+    assert not [line for line in listed if line.endswith("...") or not re.match(r"  [a-z]", line)]
+    names = [line.split()[0] for line in listed]
+    assert sorted(names) == sorted(cli.main.commands)
+    way = ["prepare", "train", "evaluate", "export", "check-export", "embed"]
+    assert [name for name in names if name in way] == way
+
+
+def test_the_log_level_says_how_much_is_told(tmp_path):
+    def told(*options: str) -> str:
+        command = [sys.executable, "-m", "tfvae", *options, "runs", str(tmp_path / "none")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.endswith(f"Error: There is no folder {tmp_path}/none: tfvae train --output writes runs.\n")
+        return done.stderr
+
+    assert "Traceback" not in told() + told("--log-level", "info")
+    assert told("--log-level", "debug").startswith("DEBUG tfvae.cli: the command failed\nTraceback")
+    assert invoke("--log-level", "loud", "runs").exit_code == 2
+
+
 def test_a_letter_that_the_terminal_lacks_is_replaced():
     code = """
 import click

@@ -22,13 +22,36 @@ _OWN_PARTS = click.option("--model", metavar="FILE.py", help="Run this file: it 
 _SHOWN: dict[str, Any] = {"context_settings": {"show_default": True, "max_content_width": 100}}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _InOrder(click.Group):
+    """A group whose help lists the commands in the order of the work."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """See ``click.Group``."""
+        return list(self.commands)
+
+
+def _log_from(context: click.Context, option: click.Parameter, level: str | None) -> None:
+    """Shows Python's messages from a level on; where none is named, all stays as the program has set it."""
+    if level:
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger().setLevel(level.upper())
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    show_default="warning",
+    expose_value=False,
+    callback=_log_from,
+    help="What is told beside results; info adds TensorFlow's notes, debug an error's traceback.",
+)
 @click.version_option(package_name="tfvae")
 def main() -> None:
     """Variational autoencoders on TensorFlow: from raw data to a served model.
 
     \b
-    The way of the data:
+    Workflow:
       tfvae prepare --source idx --input data/mnist --output prepared/mnist
       tfvae train --data prepared/mnist --output runs/mnist
       tfvae evaluate runs/mnist --data prepared/mnist
@@ -36,13 +59,20 @@ def main() -> None:
       tfvae check-export saved_models/mnist
       tfvae embed --model saved_models/mnist --input prepared/mnist --output embeddings/mnist
       tfvae plot runs/mnist --output runs/mnist/plots
-    All of it once, on a data set that needs no network: tfvae quickstart
+    Try all of it offline: tfvae quickstart
     """
     command_line.replace_unencodable()
 
 
 def _load_tensorflow() -> None:
-    """Import TensorFlow without its notes to developers, of which some escape every log level it has."""
+    """Import TensorFlow without its notes to developers, of which some escape every log level it has.
+
+    With a log level of info or below they are shown.
+    """
+    if logging.getLogger().isEnabledFor(logging.INFO):
+        import tensorflow as tf
+
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
     with tempfile.TemporaryFile() as notes, contextlib.ExitStack() as stack:
@@ -75,6 +105,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+        logging.getLogger(__name__).debug("the command failed", exc_info=True)
         raise click.ClickException(str(error)) from error
 
 
@@ -89,14 +120,13 @@ def _stopped_by_hand(state: str) -> Iterator[None]:
 
 
 main.add_command(command_line.pipeline("prepare"))
-main.add_command(command_line.pipeline("embed", first=_load_tensorflow_alone))
 
 
 @main.command(**_SHOWN)
 @click.argument("folder")
 @click.option("--data", metavar="DIR", show_default="FOLDER/prepared", help="A prepared dataset to train on.")
 def init(folder: str, data: str | None) -> None:
-    """Write a project: a model of your own, its configuration, and a test.
+    """Write a project: a model of your own, and how to train it.
 
     \b
     Example:
@@ -147,7 +177,7 @@ def train(**options: Any) -> None:
 @click.option("--seed", type=int, default=0, help="Fixes the samples.")
 @_OWN_PARTS
 def evaluate(run: str, data_directory: str, num_samples: int, split: str, seed: int, model: str | None) -> None:
-    """Measure a run's ELBO and log p(x) in nats; the result also goes to RUN/evaluation.json.
+    """Measure a run's ELBO and log p(x), in nats. The result also goes to RUN/evaluation.json.
 
     \b
     Example:
@@ -177,9 +207,10 @@ def export(
     signatures: tuple[str, ...],
     model: str | None,
 ) -> None:
-    """Export a run's model to DIRECTORY/<version>/ for TF Serving and tfvae embed, or for LiteRT.
+    """Export a run's model for TF Serving and embed, or LiteRT.
 
-    Its card, assets.extra/model_card.md and model.json, holds what the run knows of its data and measurements.
+    It goes to DIRECTORY/<version>/. Its card, assets.extra/model_card.md and model.json, holds what the run knows of
+    its data and measurements.
 
     \b
     Example:
@@ -200,7 +231,9 @@ def export(
 @click.argument("directory")
 @click.option("--trust-model", is_flag=True, help="Run it though it may read or write files, or run code.")
 def check_export(directory: str, trust_model: bool) -> None:
-    """Check that a SavedModel is what TF Serving and tfvae embed need, and run it in the C++ runtime.
+    """Check an export and run it, outside of Python too.
+
+    A SavedModel is held to what TF Serving and tfvae embed need, and is run in the C++ runtime.
 
     An export for LiteRT is run in LiteRT, beside what Python answered when it was written.
 
@@ -221,6 +254,9 @@ def check_export(directory: str, trust_model: bool) -> None:
         sys.exit(1)
 
 
+main.add_command(command_line.pipeline("embed", first=_load_tensorflow_alone))
+
+
 @main.command(**_SHOWN)
 @click.argument("source", metavar="RUN_OR_EXPORT")
 @click.argument("repo", metavar="OWNER/NAME")
@@ -230,7 +266,9 @@ def check_export(directory: str, trust_model: bool) -> None:
 )
 @_OWN_PARTS
 def push(source: str, repo: str, public: bool, license_: str | None, model: str | None) -> None:
-    """Put a run, or an export's largest version, on Hugging Face's hub, with its card and checksums.
+    """Put a run or an export on Hugging Face's hub. Of an export it is the largest version.
+
+    Its card and checksums go with it.
 
     \b
     Example:
@@ -247,7 +285,9 @@ def push(source: str, repo: str, public: bool, license_: str | None, model: str 
 @click.argument("folder")
 @click.option("--revision", default="main", help="A branch, a tag or a commit.")
 def pull(repo: str, folder: str, revision: str) -> None:
-    """Bring a run or an export from Hugging Face's hub to FOLDER; only files that tfvae writes, and none is run.
+    """Bring a run or an export from Hugging Face's hub.
+
+    To FOLDER come only files that tfvae writes, and none is run.
 
     \b
     Example:
@@ -313,7 +353,9 @@ main.add_command(reproduce.group(_clear_errors))
 @main.command(**_SHOWN)
 @click.option("--output", default="runs/quickstart", metavar="DIR", help="Where everything goes.")
 def quickstart(output: str) -> None:
-    """The whole way once, on scikit-learn's digits: prepare, train, evaluate, export, embed, plot.
+    """Try the whole workflow on scikit-learn's digits.
+
+    That is to prepare, train, evaluate, export, embed and plot.
 
     \b
     Example:

@@ -53,7 +53,7 @@ class _Figures(click.Group):
 
 def group(around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> click.Group:
     """The commands of all figures; each draws inside of ``around`` and prints a table of paper, ours and time."""
-    about = "Train what a figure of the paper shows, and draw it beside the paper's own curves."
+    about = "Draw a figure of the paper anew, beside its own curves. What it shows is trained."
     return _Figures("reproduce", {name: _command(name, around) for name in FIGURES}, help=about)
 
 
