@@ -66,7 +66,7 @@ TFVAE: dict[str, set[str]] = {
     "configuration": {"model_file"},
     "runs": _ALL | _DISK | {"presets", "records", "model_file", "configuration"},
     "sharing": {"checks", "exporting", "runs", "pipelines.errors", "pipelines.trust", *_DISK},
-    "experiments": _ALL | _DISK | {"tables", "pipelines.command_line"},
+    "experiments": _ALL | _DISK | {"sharing", "tables", "pipelines.command_line"},
     "registration": set(),
     "tables": set(),
     "quickstart": {"tables", "pipelines.extras"},

@@ -7,13 +7,14 @@ from click.testing import CliRunner
 
 from tfvae import cli
 from tfvae.experiments import curves, reproduce
-from tfvae.experiments.aevb import figure2, figure3, figure4_5, linear
+from tfvae.experiments.aevb import figure2, figure3, figure4_5, linear, release
 
 FUNCTIONS = {
     "aevb-figure2": figure2.figure2,
     "aevb-figure3": figure3.figure3,
     "aevb-figure4": figure4_5.figure4,
     "aevb-figure5": figure4_5.figure5,
+    "aevb-models": release.models,
     "linear-frey": linear.linear_frey,
 }
 

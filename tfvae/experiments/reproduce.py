@@ -34,6 +34,11 @@ FIGURES = {
         "draws from models of MNIST, by the size of z",
         "--latent-dims 2 20 --samples 1e7",
     ),
+    "aevb-models": (
+        "aevb.release.models",
+        "the models of Figure 2's table as files of a release: .keras, SavedModel, card, licence, checksums",
+        "--datasets mnist --latent-dims 20 --samples 1e7",
+    ),
     "linear-frey": (
         "aevb.linear.linear_frey",
         "a linear VAE on Frey Face beside probabilistic PCA in closed form",

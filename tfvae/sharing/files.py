@@ -56,7 +56,7 @@ def of(
     found = _of_run(path, known or Provenance(), model) if (path / MODEL).is_file() else _of_export(path)
     if (path / LICENSE).is_file():
         found[LICENSE] = path / LICENSE
-    return found | {SUMS: _sums(found)}
+    return found | {SUMS: checksums(found)}
 
 
 def _of_run(run: pathlib.Path, known: Provenance, model: str | None) -> dict[str, bytes | pathlib.Path]:
@@ -91,8 +91,13 @@ def _of_export(path: pathlib.Path) -> dict[str, bytes | pathlib.Path]:
     return found
 
 
-def _sums(found: Mapping[str, bytes | pathlib.Path]) -> bytes:
-    """As ``sha256sum`` writes and checks them."""
+def checksums(found: Mapping[str, bytes | pathlib.Path]) -> bytes:
+    """SHA-256 of files, by name, as ``sha256sum`` writes and checks them.
+
+    Example:
+        >>> checksums({"a": b"text"})[:16]
+        b'982d9e3eb996f559'
+    """
     lines = [
         f"{hashlib.sha256(one).hexdigest() if isinstance(one, bytes) else storage.sha256(str(one))}  {name}\n"
         for name, one in sorted(found.items())
