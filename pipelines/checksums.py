@@ -5,8 +5,9 @@ rest: whichever byte of it changes, it is noticed. Records list files, each by p
 format version 1 have no checksum of their own.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import storage
@@ -65,6 +66,21 @@ def read_record(path: str) -> dict[str, Any]:
     return found
 
 
+def entries(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The files that a record lists.
+
+    Raises:
+        DamagedError: It is no list of files; only a record without a checksum can be read and be none.
+    """
+    listed = record.get("files")
+    kinds = {"path": str, "bytes": int, "sha256": str}
+    if isinstance(listed, list) and all(
+        isinstance(entry, dict) and {name: type(value) for name, value in entry.items()} == kinds for entry in listed
+    ):
+        return listed
+    raise DamagedError("a record is damaged: it lists no files")
+
+
 def describe(folder: str, name: str) -> dict[str, Any]:
     """Path, bytes and SHA-256 of a file of a folder; no bytes where there is none."""
     path = os.path.join(folder, *name.split("/"))
@@ -72,7 +88,7 @@ def describe(folder: str, name: str) -> dict[str, Any]:
     return {"path": name, "bytes": found, "sha256": None if found is None else storage.sha256(path)}
 
 
-def changed(folder: str, entries: Iterable[dict[str, Any]]) -> list[str]:
+def changed(folder: str, listed: Iterable[dict[str, Any]]) -> list[str]:
     """Of the files that a record lists those that are not as it says.
 
     Example:
@@ -82,7 +98,38 @@ def changed(folder: str, entries: Iterable[dict[str, Any]]) -> list[str]:
         >>> changed("out", [entry, entry | {"bytes": 9}, entry | {"path": "gone"}])
         ['rows', 'gone']
     """
-    return [entry["path"] for entry in entries if _is_changed(folder, entry)]
+    return [entry["path"] for entry in listed if _is_changed(folder, entry)]
+
+
+def list_files(folder: str, listing: str, but: Sequence[str] = ()) -> None:
+    """Writes to ``listing``, a file of the folder, a record of every other one but those named.
+
+    Example:
+        >>> with storage.replacing("listed/rows", "temporary") as file:
+        ...     _ = file.write(b"two rows")
+        >>> list_files("listed", "extra/checksums.json")
+        >>> [entry["path"] for entry in read_record("listed/extra/checksums.json")["files"]]
+        ['rows']
+    """
+    found = [name.replace(os.sep, "/") for name in storage.files_below(folder)]
+    names = sorted(set(found) - {listing, *but})
+    _write_listing(folder, listing, [describe(folder, name) for name in names])
+
+
+def relist(folder: str, listing: str, name: str) -> None:
+    """Enters a file that was written anew into a listing, if there is one and it is as it was written."""
+    path = os.path.join(folder, *listing.split("/"))
+    if not storage.exists(path):
+        return
+    with contextlib.suppress(DamagedError):
+        others = [entry for entry in entries(read_record(path)) if entry["path"] != name]
+        _write_listing(folder, listing, sorted([*others, describe(folder, name)], key=lambda entry: entry["path"]))
+
+
+def _write_listing(folder: str, listing: str, files: list[dict[str, Any]]) -> None:
+    path = os.path.join(folder, *listing.split("/"))
+    with storage.replacing(path, os.path.dirname(path)) as file:
+        file.write(record_bytes({"files": files}))
 
 
 def _is_changed(folder: str, entry: dict[str, Any]) -> bool:

@@ -51,6 +51,9 @@ STATISTICS, REPORT, INPUTS = "statistics.json", "report.html", "inputs.jsonl"
 MANIFEST = "manifest.json"  # of a whole output, written last
 WORK = "_work"  # of one that is being made
 
+# A run, and in EXTRA an export: every file with its SHA-256.
+CHECKSUMS = "checksums.json"
+
 # Embeddings: Parquet files in PARTS, with KEY, EMBEDDING, EMBEDDING_STDDEV and
 PARTS = "parts"  # a folder of nothing else, so that any reader of Parquet opens it whole
 ROW_SCORE = "score"  # the ELBO of a row, float32, nats

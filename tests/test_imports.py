@@ -33,6 +33,7 @@ _PARTS = {
 _MODELS = _LAYERS | _PARTS | {"models"}
 _ALL = _MODELS | {"baselines", "evaluation", "plots", "callbacks", "data", "exporting"}
 _DISK = {
+    "pipelines.checksums",
     "pipelines.contract",
     "pipelines.extras",
     "pipelines.messages",
@@ -85,6 +86,8 @@ TFVAE: dict[str, set[str]] = {
         "sharing",
         "tables",
         "pipelines.command_line",
+        "pipelines.errors",
+        "pipelines.verify",
     },
     "__main__": {"cli"},
 }
@@ -94,6 +97,7 @@ PIPELINES: dict[str, set[str]] = {
     "errors": set(),
     "storage": {"errors"},
     "checksums": {"errors", "storage"},
+    "verify": {"checksums", "contract", "errors", "storage"},
     "formats": {"extras", "contract", "messages", "errors", "storage"},
     "jobs": {"checksums", "contract", "errors", "storage"},
     "sources": {"extras", "contract", "errors", "storage", "formats"},
@@ -101,7 +105,7 @@ PIPELINES: dict[str, set[str]] = {
     "dataset": {"extras", "contract", "errors", "storage", "formats", "jobs", "sources"},
     "operations": set(),
     "trust": {"contract", "errors", "storage", "operations"},
-    "embedding": {"contract", "errors", "storage", "formats", "jobs", "inputs", "trust"},
+    "embedding": {"checksums", "contract", "errors", "storage", "formats", "jobs", "inputs", "trust"},
     "command_line": {"contract", "errors", "jobs"},
     "checkout": set(),
     "extras": set(),

@@ -17,6 +17,7 @@ import click
 from tfvae import configuration, listing, project, registration, tables
 from tfvae.experiments import reproduce
 from tfvae.pipelines import command_line
+from tfvae.pipelines.errors import PipelineError
 
 _OWN_PARTS = click.option("--model", metavar="FILE.py", help="Run this file: it defines classes of the model's own.")
 _SHOWN: dict[str, Any] = {"context_settings": {"show_default": True, "max_content_width": 100}}
@@ -302,6 +303,30 @@ def pull(repo: str, folder: str, revision: str) -> None:
         click.echo(
             f"left out: {', '.join(map(ascii, pulled.left_out[:10]))}{', ...' * (len(pulled.left_out) > 10)}", err=True
         )
+
+
+@main.command(**_SHOWN)
+@click.argument("directory")
+def verify(directory: str) -> None:
+    """Hold every file of DIRECTORY against its checksum, and name those that are damaged or missing.
+
+    DIRECTORY is a prepared dataset, embeddings, an export (of a model's folder its largest version) or a run. Nothing
+    is changed: the prepare or embed that wrote DIRECTORY, given again, makes just those files again. The exit code is 1
+    if a file is damaged.
+
+    \b
+    Example:
+      tfvae verify prepared/mnist
+    """
+    from tfvae.pipelines import verify as verification
+
+    try:
+        found = verification.verify(directory)
+    except (PipelineError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(found.table())
+    if found.exit_code:
+        sys.exit(found.exit_code)
 
 
 @main.command(**_SHOWN)

@@ -6,6 +6,7 @@ runs/NAME/run.json         what was asked for: model, options, data, versions, t
 runs/NAME/config.toml      the same as flags, for ``tfvae train --config``
 runs/NAME/model.py         the file that a model of one's own was built by
 runs/NAME/logs/            for TensorBoard, where it is installed
+runs/NAME/checksums.json   every file with its SHA-256, for ``tfvae verify``
 runs/NAME/evaluation.json  written by ``evaluate``
 runs/NAME/incomplete/      a training that goes on, or was killed: the run above is whole until that ends
 """
@@ -32,7 +33,7 @@ from tfvae.callbacks import BitsPerDimension, ProgressBar, StopAtNaN
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
 from tfvae.model_file import ModelFile
 from tfvae.models.vae import VAE
-from tfvae.pipelines import storage
+from tfvae.pipelines import checksums, contract, storage
 from tfvae.presets import EXPERIMENTS, Experiment
 
 PathLike = str | os.PathLike[str]
@@ -40,7 +41,7 @@ PathLike = str | os.PathLike[str]
 _IN_MEMORY_BYTES = 2 << 30  # a split beyond this is streamed from disk
 _PLOTTED_ROWS = 10_000
 _COPY = "model.py"
-_FILES = ("logs", "history.csv", _COPY, configuration.NAME, "model.keras", records.RUN)
+_FILES = ("logs", "history.csv", _COPY, configuration.NAME, "model.keras", contract.CHECKSUMS, records.RUN)
 _MEASURED = [field.name for field in dataclasses.fields(Measured) if field.name != "dataset"]
 
 
@@ -125,6 +126,7 @@ def train(
             flags = _configuration(record, given).encode("utf-8", "surrogateescape")  # a path may be any bytes
             (folder / configuration.NAME).write_bytes(flags)
             _write_json(folder / records.RUN, record)
+            checksums.list_files(str(folder), contract.CHECKSUMS, but=["lock"])
     return record
 
 
@@ -351,6 +353,7 @@ def evaluate(
         "seconds": round(time.perf_counter() - started, 2),
     }
     _write_json(pathlib.Path(run) / records.EVALUATION, result)
+    checksums.relist(os.fspath(run), contract.CHECKSUMS, records.EVALUATION)
     return result
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from .. import contract, storage, trust
+from .. import checksums, contract, storage, trust
 from ..errors import PipelineError, first_line
 from ..inputs.base import Rows
 
@@ -63,7 +63,21 @@ def find_model(path: str, trusted: bool = False) -> ModelVersion:
 def _checksum(folder: str) -> str:
     """A hash of every file of the SavedModel and its name."""
     files = storage.files_below(folder)
-    return storage.fingerprint(sorted([file, storage.sha256(os.path.join(folder, file))] for file in files))
+    found = {file: storage.sha256(os.path.join(folder, file)) for file in files}
+    _refuse_damaged(folder, found)
+    return storage.fingerprint(sorted([file, sha256] for file, sha256 in found.items()))
+
+
+def _refuse_damaged(folder: str, found: dict[str, str]) -> None:
+    """An export says what each of its files is; those in assets.extra no job reads, so that a card may be edited."""
+    listing = os.path.join(contract.EXTRA, contract.CHECKSUMS)
+    if listing not in found:
+        return
+    listed = checksums.entries(checksums.read_record(os.path.join(folder, listing)))
+    for entry in listed:
+        is_read = not entry["path"].startswith(f"{contract.EXTRA}/")
+        if is_read and found.get(entry["path"].replace("/", os.sep)) != entry["sha256"]:
+            raise PipelineError(f"{folder}/{entry['path']} is missing or damaged: export the model again")
 
 
 _loaded: dict[tuple[str, str, bool], Any] = {}

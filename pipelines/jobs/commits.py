@@ -299,8 +299,8 @@ class Output:
             record = self._read_record(_record_of(unit.name))
             if record is None or record.get("fingerprint") != unit.fingerprint:
                 return []
-            return checksums.changed(self.path, record["files"]) or None
-        except (DamagedError, KeyError, TypeError):  # the last two of a record without a checksum
+            return checksums.changed(self.path, checksums.entries(record)) or None
+        except DamagedError:
             return [_record_of(unit.name)]
 
     def is_done(self, unit: Unit) -> bool:
@@ -378,10 +378,11 @@ class Output:
             manifest = self.manifest()
             if manifest is None or manifest.get("fingerprint") != fingerprint:
                 return None
-            of_units = [entry for unit in units for entry in (self.record(unit.name) or {})["files"]]
-            listed, beside = manifest["files"][: len(of_units)], manifest["files"][len(of_units) :]
-            return [MANIFEST] if listed != of_units else checksums.changed(self.path, beside)
-        except (DamagedError, KeyError, TypeError):  # the last two of a manifest without a checksum
+            files = checksums.entries(manifest)
+            of_units = [entry for unit in units for entry in checksums.entries(self.record(unit.name) or {})]
+            disagree = files[: len(of_units)] != of_units
+            return [MANIFEST] if disagree else checksums.changed(self.path, files[len(of_units) :])
+        except DamagedError:
             return [MANIFEST]
 
     def finish(self, manifest: dict[str, Any], extra_files: Sequence[str], records: Sequence[dict[str, Any]]) -> None:

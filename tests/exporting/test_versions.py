@@ -22,6 +22,7 @@ WORKER = pathlib.Path(__file__).with_name("export_worker.py")
 FILES = {
     "saved_model.pb", "fingerprint.pb", "variables/variables.index", "variables/variables.data-00000-of-00001",
     "assets.extra/tf_serving_warmup_requests", "assets.extra/model.json", "assets.extra/model_card.md",
+    "assets.extra/checksums.json",
 }  # fmt: skip
 
 

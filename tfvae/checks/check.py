@@ -7,6 +7,8 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tfvae.pipelines import checksums, contract
+
 _LONGEST_DETAIL = 400
 
 
@@ -54,7 +56,19 @@ def layout(folder: pathlib.Path, expected: tuple[str, ...]) -> list[str]:
     for path in files(folder):
         if not stat.S_ISREG(path.lstat().st_mode):
             problems.append(f"{path.relative_to(folder)} is no plain file")
-    return problems
+    return problems or _damage(folder)
+
+
+def _damage(folder: pathlib.Path) -> list[str]:
+    """Which files are not as the exporter wrote them, where it left their checksums."""
+    listing = folder / contract.EXTRA / contract.CHECKSUMS
+    if not listing.exists():
+        return []
+    try:
+        listed = checksums.entries(checksums.read_record(str(listing)))
+    except checksums.DamagedError as error:
+        return [str(error)]
+    return [f"{name} is missing or damaged" for name in checksums.changed(str(folder), listed)]
 
 
 def files(folder: pathlib.Path) -> Iterator[pathlib.Path]:

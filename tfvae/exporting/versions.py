@@ -3,9 +3,10 @@
 BASE/<version>/               a whole version; TF Serving polls BASE and serves the largest
 BASE/incomplete-<version>-*/  one that is being written, or what a killed export left
 
-A version is written under the second name and renamed. While it is written its folder is locked, and the lock dies with
-the process: the next export into BASE removes the incomplete folders that nobody holds, and passes over the numbers of
-the others. Where the file system has no locks nobody can tell, so nothing is removed.
+A version is written under the second name and renamed; the last of its files lists the others with their checksums.
+While it is written its folder is locked, and the lock dies with the process: the next export into BASE removes the
+incomplete folders that nobody holds, and passes over the numbers of the others. Where the file system has no locks
+nobody can tell, so nothing is removed.
 """
 
 import contextlib
@@ -19,7 +20,8 @@ import stat
 import tempfile
 from collections.abc import Iterator
 
-from tfvae.pipelines.contract import LARGEST_VERSION, version_number
+from tfvae.pipelines import checksums
+from tfvae.pipelines.contract import CHECKSUMS, EXTRA, LARGEST_VERSION, version_number
 
 _INCOMPLETE = re.compile(r"incomplete-([0-9]+)-[a-z0-9_]{8}")  # what mkdtemp makes of the prefix
 
@@ -62,6 +64,7 @@ def writing(base: pathlib.Path, version: int | None = None) -> Iterator[tuple[pa
         _lock(claim, wait=False)
     try:
         yield folder, number
+        checksums.list_files(str(folder), f"{EXTRA}/{CHECKSUMS}")
         folder.chmod(0o755)  # mkdtemp's folders are private, but the server runs as another user
         _sync(folder)
         with _locked(base):

@@ -21,7 +21,7 @@ CARD, LICENSE, SUMS = "README.md", "LICENSE", "SHA256SUMS"
 MODEL = "model.keras"
 
 _RECORDS = ("history.csv", "evaluation.json")  # of a run, beside run.json
-_EXTRA = "|".join((contract.WARMUP, contract.ANSWERS, contract.MODEL_JSON, contract.MODEL_CARD))
+_EXTRA = "|".join((contract.WARMUP, contract.ANSWERS, contract.MODEL_JSON, contract.MODEL_CARD, contract.CHECKSUMS))
 _TOP = "|".join(map(re.escape, (CARD, LICENSE, SUMS, MODEL, contract.MODEL_JSON, "run.json", *_RECORDS)))
 _VERSION = r"saved_model\.pb|fingerprint\.pb|model\.tflite|variables/variables\.(index|data-\d{5}-of-\d{5})"
 _OURS = re.compile(rf"{_TOP}|[1-9][0-9]{{0,18}}/({_VERSION}|{contract.EXTRA}/({_EXTRA}))", re.ASCII)

@@ -1,0 +1,146 @@
+"""What lies in a folder that a command wrote, held file by file against the checksums of when it was written.
+
+Nothing is changed and nothing but bytes is read: neither TensorFlow nor Beam is needed, and a stranger's folder is
+safe.
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+from . import checksums, contract, storage
+from .checksums import DamagedError
+from .errors import PipelineError
+
+_REMEDY = {
+    "prepared": "the tfvae prepare that wrote it, given again, makes these files and no others again",
+    "embeddings": "the tfvae embed that wrote it, given again, makes these files and no others again",
+    "export": "export the run again, which writes a new version: tfvae export",
+    "run": "bring these files back from a copy, or train the run again: tfvae train --overwrite",
+}
+_EXTRA = f"{contract.EXTRA}/{contract.CHECKSUMS}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """What was found in a folder.
+
+    Attributes:
+        path: The folder; of a model's folder that of its newest version.
+        kind: ``"prepared"``, ``"embeddings"``, ``"export"`` or ``"run"``.
+        files: How many files were held against their checksums.
+        bytes: How many bytes they have by their records.
+        damaged: Names of files that are missing or not as they were written.
+        is_sealed: Whether the list of files has a checksum of its own; of an earlier release it has none.
+    """
+
+    path: str
+    kind: str
+    files: int
+    bytes: int
+    damaged: tuple[str, ...]
+    is_sealed: bool = True
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every file is as it was written, else 1."""
+        return 1 if self.damaged else 0
+
+    def table(self) -> str:
+        """The result for a terminal, a line an entry."""
+        lines = [("folder", self.path), ("holds", self.kind), ("files", f"{self.files:,} ({self.bytes:,} bytes)")]
+        lines += [] if self.is_sealed else [("not verified", "the list itself: it is of an earlier release")]
+        lines += [("damaged", name) for name in self.damaged] or [("damaged", "none")]
+        lines += [("to mend it", _REMEDY[self.kind])] if self.damaged else []
+        return "\n".join(f"{name:<16} {value}" for name, value in lines)
+
+
+def verify(path: str | os.PathLike[str]) -> Verified:
+    """Holds a prepared dataset, embeddings, an export or a run against its checksums.
+
+    Args:
+        path: Its folder; of an export the version, or the model's folder, of which the newest version is taken.
+
+    Raises:
+        PipelineError: The folder holds none of these, is not complete, or was written without checksums.
+
+    Example:
+        >>> from tfvae.pipelines import preprocess
+        >>> _ = preprocess.run("digits", None, "prepared/digits")
+        >>> with storage.replacing("prepared/digits/report.html", "temporary") as file:
+        ...     _ = file.write(b"another report")
+        >>> verify("prepared/digits").damaged
+        ('report.html',)
+    """
+    folder = storage.absolute(storage.path_of(path))
+    if storage.exists(os.path.join(folder, contract.MANIFEST)):
+        return _output(folder)
+    if storage.exists(os.path.join(folder, contract.WORK)):
+        raise PipelineError(
+            f"{path} is not complete (it has no {contract.MANIFEST}): the command that began it ends it"
+        )
+    if storage.exists(os.path.join(folder, contract.CHECKSUMS)):
+        return _listed(folder, "run", contract.CHECKSUMS)
+    folder = _version(folder)
+    if storage.exists(os.path.join(folder, *_EXTRA.split("/"))):
+        return _listed(folder, "export", _EXTRA)
+    for file, remedy in ((contract.SAVED_MODEL, "export it again"), ("model.keras", "train it again")):
+        if storage.exists(os.path.join(folder, file)):
+            raise PipelineError(f"{folder} has no checksums, an earlier release or another program wrote it: {remedy}")
+    raise PipelineError(f"{path} holds no prepared dataset, embeddings, export or run: nothing in it has checksums")
+
+
+def _version(folder: str) -> str:
+    """The newest version in a model's folder; any other folder as it is."""
+    numbers = {name: contract.version_number(name) or 0 for name in storage.names(folder)}
+    versions = [name for name in numbers if contract.version_number(name) is not None]
+    return os.path.join(folder, max(versions, key=numbers.__getitem__)) if versions else folder
+
+
+def _output(folder: str) -> Verified:
+    """A prepared dataset or embeddings: what the manifest lists, and the records by which it is mended."""
+    damaged: list[str] = []
+
+    def read(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        try:
+            record = checksums.read_record(os.path.join(folder, *name.split("/")))
+            return record, checksums.entries(record) if name != job else []
+        except DamagedError:
+            damaged.append(name)
+            return {}, []
+
+    job, commits = f"{contract.WORK}/job.json", f"{contract.WORK}/commits"
+    manifest, listed = read(contract.MANIFEST)
+    names = [f"{commits}/{name}" for name in storage.names(os.path.join(folder, *commits.split("/")))]
+    names = [job, *names] if storage.exists(os.path.join(folder, *job.split("/"))) else names
+    records = [read(name) for name in names]
+    kind = next((record["kind"] for record, _ in [(manifest, []), *records] if "kind" in record), None)
+    if kind not in ("prepared", "embeddings"):
+        raise PipelineError(f"{folder}/{contract.MANIFEST} is not that of a prepared dataset or of embeddings")
+    entries = listed or [entry for _, files in records for entry in files]
+    damaged += checksums.changed(folder, entries)
+    sealed = not manifest or checksums.is_sealed(manifest)
+    return _verified(folder, kind, [contract.MANIFEST, *names], entries, damaged, sealed)
+
+
+def _listed(folder: str, kind: str, listing: str) -> Verified:
+    """A run or an export, every file of which is listed."""
+    try:
+        entries = checksums.entries(checksums.read_record(os.path.join(folder, *listing.split("/"))))
+    except DamagedError:
+        return _verified(folder, kind, [listing], [], [listing])
+    return _verified(folder, kind, [listing], entries, checksums.changed(folder, entries))
+
+
+def _verified(
+    folder: str,
+    kind: str,
+    records: list[str],
+    entries: list[dict[str, Any]],
+    damaged: list[str],
+    is_sealed: bool = True,
+) -> Verified:
+    sizes = [entry["bytes"] for entry in entries] + [
+        storage.size(os.path.join(folder, *name.split("/"))) or 0 for name in records
+    ]
+    return Verified(folder, kind, len(sizes), sum(sizes), tuple(damaged), is_sealed)
