@@ -7,6 +7,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 from tfvae import cli, data, model_file, runs
@@ -200,3 +201,57 @@ def test_a_model_that_comes_compiled_keeps_its_optimiser(own, digits, tmp_path):
     vae = runs.load(tmp_path / "run", str(tmp_path / "run/model.py"))
     assert type(vae.optimizer).__name__ == "SGD"
     assert np.isfinite(vae.elbo(data.load(digits, "test")[:5])).all()
+
+
+CONDITIONAL = """
+import keras
+import tfvae
+
+
+def network(*shapes):
+    inputs = [keras.Input(shape) for shape in shapes]
+    return keras.Model(inputs, keras.layers.Dense(8, "tanh")(keras.layers.concatenate(inputs)))
+
+
+def build(event_shape, condition_shape, latent_dim):
+    networks = network(event_shape, condition_shape), network([latent_dim], condition_shape)
+    normal = tfvae.likelihoods.normal(event_shape)
+    posterior = tfvae.posteriors.diagonal_normal(latent_dim)
+    return tfvae.VAE(*networks, posterior, normal, condition_shape=condition_shape, seed=0)
+"""
+
+
+@pytest.mark.slow
+def test_a_model_of_rows_with_a_condition_is_trained_measured_and_drawn(tmp_path):
+    import tensorflow_datasets as tfds
+
+    random = np.random.default_rng(0)
+    condition = random.standard_normal([300, 2]).astype("float32")
+    x = (condition @ random.standard_normal([2, 5]) + 0.1 * random.standard_normal([300, 5])).astype("float32")
+    rows = {"key": [f"{i}".encode() for i in range(300)], "x": x, "condition": condition}
+    splits = {"train": slice(0, 250), "test": slice(250, 300)}
+    shape = {"key": tfds.features.Text(), "x": (5,), "condition": (2,)}
+    features = {
+        name: one if name == "key" else tfds.features.Tensor(shape=one, dtype=np.float32) for name, one in shape.items()
+    }
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="rows",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={
+            name: tf.data.Dataset.from_tensor_slices({k: v[part] for k, v in rows.items()})
+            for name, part in splits.items()
+        },
+        data_dir=str(tmp_path),
+    )
+    (tmp_path / "mine.py").write_text(CONDITIONAL)
+    prepared, run = str(tmp_path / "rows/1.0.0"), tmp_path / "run"
+    runs.train(prepared, run, str(tmp_path / "mine.py"), epochs=20, batch_size=50, latent_dim=2, learning_rate=0.01)
+    result = runs.evaluate(run, prepared, num_samples=50)
+    scored = {"x": x[250:], "condition": condition[250:]}
+    vae = runs.load(run)  # made of Keras's and the package's parts: no file is needed
+    assert result["elbo"] == pytest.approx(np.mean(vae.elbo(scored, num_samples=200)), abs=0.5)
+    shuffled = {"x": x[250:], "condition": condition[250:][::-1]}
+    assert result["elbo"] > np.mean(vae.elbo(shuffled, num_samples=200)) + 2  # it has learned what the condition says
+    assert result["rows"] == 50 and result["elbo"] <= result["log_marginal"]
+    assert {pathlib.Path(path).name for path in runs.plot(run, tmp_path / "plots")} >= {"residuals.png"}
