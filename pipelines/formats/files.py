@@ -1,10 +1,13 @@
 """The files that an input names: a file, a folder of them, or a pattern; links are not followed."""
 
 import dataclasses
+import functools
 import os
 import re
+import types
 import urllib.parse
-from typing import BinaryIO
+from collections.abc import Collection, Mapping
+from typing import Any, BinaryIO
 
 from .. import storage
 from ..errors import PipelineError
@@ -36,19 +39,44 @@ class Found:
         return storage.open_to_read(self.path(file))
 
     def folder_values(self, file: str) -> dict[str, str | int]:
-        """The columns that the folders of a file say, as Hive writes them: ``label=3/part.parquet``.
-
-        Example:
-            >>> Found("data", ()).folder_values("label=3/note=a%20b/part.parquet")
-            {'label': 3, 'note': 'a b'}
-        """
-        pairs = [part.split("=", 1) for part in file.split("/")[:-1] if "=" in part.strip("=")]
-        return {name: int(value) if _WHOLE.fullmatch(value) else urllib.parse.unquote(value) for name, value in pairs}
+        """See the function ``folder_values``."""
+        return dict(folder_values(file))
 
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each file."""
         paths = [self.path(file) for file in self.files]
         return dict(zip(self.files, storage.map_files(storage.sha256, paths), strict=True))
+
+
+def folder_values(file: str) -> Mapping[str, str | int]:
+    """The columns that the folders of a file say, as Hive writes them: ``label=3/part.parquet``.
+
+    Example:
+        >>> dict(folder_values("label=3/note=a%20b/part.parquet"))
+        {'label': 3, 'note': 'a b'}
+    """
+    return _values(file.rpartition("/")[0])
+
+
+@functools.lru_cache  # of a million pictures few lie in other folders than the last one
+def _values(folder: str) -> Mapping[str, str | int]:
+    pairs = [part.split("=", 1) for part in folder.split("/") if "=" in part.strip("=")]
+    values = {name: int(value) if _WHOLE.fullmatch(value) else urllib.parse.unquote(value) for name, value in pairs}
+    return types.MappingProxyType(values)
+
+
+def with_folders(names: Collection[str], path: str, values: Mapping[str, Any]) -> list[str]:
+    """The columns of a file and those that its folders say.
+
+    Raises:
+        PipelineError: One is both.
+    """
+    for name, value in values.items():
+        if name in names:
+            raise PipelineError(
+                f"{path} has a column {name!r} and lies in a folder {name}={value}: leave one of them out"
+            )
+    return [*names, *values]
 
 
 def root_of(path: str) -> str:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from .. import contract
 from ..errors import PipelineError, first_line
 from .arrays import exact_rows, finite_rows
-from .files import Found
+from .files import Found, with_folders
 
 INTEGERS = "integers"  # a dtype that fits uint8 and float32, row by row
 _KEY_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_binary)
@@ -60,12 +60,9 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
     kinds: dict[tuple[tuple[str, pa.DataType], ...], str] = {}
     for file in found.files:
         schema, groups[file] = _look(found, file)
-        for name, value in found.folder_values(file).items():
-            if name in schema.names:
-                raise PipelineError(
-                    f"{found.path(file)} has a column {name!r} and lies in a folder {name}={value}: "
-                    "leave one of them out"
-                )
+        values = found.folder_values(file)
+        with_folders(schema.names, found.path(file), values)
+        for name, value in values.items():
             schema = schema.append(pa.field(name, pa.scalar(value).type))
         wanted = names(schema)
         missing = [name for name in wanted if name not in schema.names]

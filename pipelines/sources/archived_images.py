@@ -11,7 +11,7 @@ from ..formats import archives
 from ..formats.files import find_files, is_hidden, root_of
 from ..formats.images import SUFFIXES, foreign
 from .base import Opened, RowSource
-from .images import schema_of
+from .images import label_of, schema_of
 from .pictures import Pictures
 from .plan import Plan, Schema, describe
 from .table_rows import ClassIndex, TableRows
@@ -21,7 +21,8 @@ class ArchivedImages(RowSource):
     """PNG and JPEG images of a ``.tar``, ``.tar.gz``, ``.tar.bz2``, ``.tar.xz`` or ``.zip`` file, or of several.
 
     The key is the path in the archive; where a pattern names them, the archive's own path goes before it. The label is
-    the name of the parent folder in the archive, when the images lie in sub-folders. A member that is listed twice is
+    the name of the parent folder in the archive, when the images lie in sub-folders, or what a folder ``label=VALUE``
+    says. A member that is listed twice is
     a duplicate, of which the first counts. The position of a row is its place among the archive's members.
 
     Links, devices, absolute paths and ``..`` are rejected, whatever they would be. A ``.tar.gz`` is unpacked from the
@@ -65,7 +66,7 @@ class ArchivedImages(RowSource):
         index = ClassIndex(schema.labels)
 
         def row(position: int) -> tuple[np.ndarray, int | None]:
-            label = index.of(listing[position].name.split("/")[-2]) if schema.labels else None
+            label = index.of(label_of(listing[position].name)) if schema.labels else None
             return self._pictures.pixels(content(position), schema), label
 
         return row

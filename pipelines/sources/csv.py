@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from .. import contract
 from ..errors import PipelineError, RowError
 from ..formats.csv_blocks import LONGEST_LINE, line_starts, lines_at, read_block
-from ..formats.csv_text import SUFFIXES, open_csv, read_header, read_rows
-from ..formats.files import find_files, root_of
+from ..formats.csv_text import SUFFIXES, is_number, open_csv, read_header, read_rows
+from ..formats.files import find_files, folder_values, root_of
 from .base import Batch, Opened, RowSource, Source, good_rows
 from .csv_columns import Columns, text
 from .plan import MAX_CLASSES, Plan, Schema, class_names, describe
@@ -34,8 +34,9 @@ class Csv(RowSource):
     called ``pixel0``, ``pixel1`` ... that make a square are a grey picture of uint8; ``shape`` and ``dtype`` say
     otherwise. With ``no_header`` the first line is a row and the columns are called by their numbers, from 0.
 
-    Files must agree on their columns. A row with a cell that is empty or no number, or with more or fewer cells than
-    the header, is rejected. The position of a row is the byte where it begins, of the unpacked content.
+    Files must agree on their columns, of which those of folders ``NAME=VALUE`` are some. A row with a cell that is
+    empty or no number, or with more or fewer cells than the header, is rejected. The position of a row is the byte
+    where it begins, of the unpacked content.
     """
 
     takes = ("key", "label", "shape", "dtype", "no_header", "drop", "categories", "columns")
@@ -49,7 +50,7 @@ class Csv(RowSource):
         for file in found.files:
             path = found.path(file)
             with open_csv(path) as stream:
-                columns = self._columns(stream, path)
+                columns = self._columns(stream, path, file)
                 first = first or columns.names
                 if columns.names != first:
                     raise PipelineError(f"{path} and {found.files[0]} have different columns: take them apart")
@@ -59,12 +60,12 @@ class Csv(RowSource):
         schema = self._schema(columns, classes, words)
         return rows.plan(schema, [describe(found.path(file), found.root) for file in found.files], found.hidden)
 
-    def _columns(self, stream: BinaryIO, path: str) -> Columns:
+    def _columns(self, stream: BinaryIO, path: str, file: str) -> Columns:
         fields = self.fields
         named = [fields.key, fields.label, *(fields.drop or ()), *(fields.categories or ())]
         known = [contract.KEY, contract.LABEL, *(name for name in named if name), *(c[0] for c in fields.columns or ())]
         names = read_header(stream, path, known, no_header=bool(fields.no_header))
-        return Columns.of(path, names, fields)
+        return Columns.of(path, names, fields, folder_values(file))
 
     def _schema(self, columns: Columns, classes: Classes, words: Sequence[set[str]]) -> Schema:
         made = columns.schema([sorted(found) for found in words])
@@ -114,7 +115,7 @@ class Csv(RowSource):
         doubtful = np.ones(len(positions), bool)
         path = self._path(file)
         with open_csv(path) as header, open_csv(path, mapped=True) as stream:
-            columns = self._columns(header, path)
+            columns = self._columns(header, path, file)
             first, step = 0, len(positions)
             while first < len(positions):
                 some = slice(first, first + step)
@@ -142,15 +143,14 @@ class Csv(RowSource):
         """See ``RowSource.open``; the position is the offset of a row."""
         path = self._path(file)
         stream = open_csv(path)
-        columns, index = self._columns(stream, path), ClassIndex(schema.labels)
+        columns, index = self._columns(stream, path, file), ClassIndex(schema.labels)
 
         def row(position: int) -> tuple[np.ndarray, int | None]:
             stream.seek(position)
             _, cells = next(read_rows(stream, path), (0, []))
-            if len(cells) != len(columns.names):
-                raise PipelineError(
-                    f"{path} has no row of {len(columns.names)} cells at byte {position}: it has changed"
-                )
+            if len(cells) != columns.width:
+                raise PipelineError(f"{path} has no row of {columns.width} cells at byte {position}: it has changed")
+            cells = [*cells, *columns.folders]
             x = columns.encode(cells, schema.columns or (), schema.dtype).reshape(schema.shape)
             return x, None if columns.label is None else index.of(cells[columns.label])
 
@@ -191,7 +191,7 @@ def _blocks(stream: BinaryIO, path: str, start: int, columns: Columns) -> Iterat
 
 def _plain_texts(lines: bytes, start: int, columns: Columns) -> _Texts | None:
     starts = line_starts(lines)
-    table = None if starts is None else read_block(lines, len(columns.names), [], list(columns.texts))
+    table = None if starts is None else _table(lines, columns, [], list(columns.texts))
     if starts is None or table is None or len(table) != len(starts):
         return None
     cells = [table[str(column)].to_pylist() for column in columns.texts]
@@ -201,6 +201,17 @@ def _plain_texts(lines: bytes, start: int, columns: Columns) -> _Texts | None:
             for row in (row for row, cell in enumerate(column) if not cell):
                 reasons.setdefault(row, _why_no_text("", what))
     return _Texts(starts + start, cells, reasons)
+
+
+def _table(lines: bytes, columns: Columns, numbers: Sequence[int], texts: Sequence[int]) -> pa.Table | None:
+    """See ``read_block``; with the cells that the folders say."""
+    own = [[i for i in some if i < columns.width] for some in (numbers, texts)]
+    table = read_block(lines, columns.width, *own)
+    for i, cell in enumerate(columns.folders, columns.width):
+        number = float(cell) if is_number(cell) else None
+        value = pa.scalar(cell) if i in texts else pa.scalar(number, pa.float64())
+        table = table and table.append_column(str(i), pa.chunked_array([pa.repeat(value, len(table))]))
+    return table
 
 
 def _why_no_text(cell: str, what: str) -> str:
@@ -220,9 +231,10 @@ def _exact_texts(stream: BinaryIO, path: str, end: int, columns: Columns) -> tup
             return block._replace(positions=np.array(positions, np.int64)), position
         row = len(positions)
         positions.append(position)
-        whole = len(cells) == len(columns.names)
+        whole = len(cells) == columns.width
         if not whole:
-            block.reasons[row] = f"{len(cells)} cells, expected {len(columns.names)}"
+            block.reasons[row] = f"{len(cells)} cells, expected {columns.width}"
+        cells = [*cells, *columns.folders]
         for (column, what), found in zip(columns.texts.items(), block.cells, strict=True):
             cell = cells[column] if whole else ""
             found.append(cell)
@@ -242,7 +254,7 @@ def _plain_values(
     """Observations, labels and which rows must be read exactly, of lines that are plain; else None."""
     starts = line_starts(lines)
     texts = [i for i in columns.texts if i != columns.key]
-    table = None if starts is None else read_block(lines, len(columns.names), columns.numbers, texts)
+    table = None if starts is None else _table(lines, columns, columns.numbers, texts)
     if starts is None or table is None or not len(table) == len(starts) == rows:
         return None
     doubtful = np.zeros(rows, bool)

@@ -3,13 +3,14 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from .. import contract
 from ..errors import PipelineError, RowError
 from ..formats.csv_text import is_number, is_utf8
+from ..formats.files import with_folders
 from .base import Fields
 from .plan import Column
 
@@ -26,6 +27,7 @@ class Columns:
         label: The one with the label, or None.
         values: Those that make ``x``, in order.
         categories: Those of them that hold words.
+        folders: Cells of the last columns, which the folders of the file say: the same in every row.
 
     Example:
         >>> columns = Columns.of("rows.csv", ("id", "height", "colour"), Fields(key="id", categories=("colour",)))
@@ -38,14 +40,19 @@ class Columns:
     label: int | None
     values: tuple[int, ...]
     categories: tuple[int, ...]
+    folders: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, path: str, names: Sequence[str], fields: Fields) -> "Columns":
-        """The columns that are called so.
+    def of(
+        cls, path: str, names: Sequence[str], fields: Fields, folders: Mapping[str, str | int] | None = None
+    ) -> "Columns":
+        """The columns that are called so, and those of the file's folders.
 
         Raises:
             PipelineError: A column that the user named is not there, or none is left for ``x``.
         """
+        folders = folders or {}
+        names = with_folders(names, path, folders)
         beside = () if fields.columns else (fields.label, *(fields.drop or ()))  # later data may lack those
         for name in (fields.key, *beside, *(fields.categories or ())):
             if name is not None and name not in names:
@@ -63,7 +70,13 @@ class Columns:
             raise PipelineError(
                 f"column {name!r} cannot be of categories and the key, the label or dropped: choose one"
             )
-        return cls(tuple(names), key, label, values, tuple(sorted(words)))
+        cells = tuple(map(str, folders.values()))
+        return cls(tuple(names), key, label, values, tuple(sorted(words)), cells)
+
+    @property
+    def width(self) -> int:
+        """How many cells a row of the file has."""
+        return len(self.names) - len(self.folders)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -102,7 +115,7 @@ class Columns:
 
     def refuse_text(self, path: str, rows: Iterable[Sequence[str]]) -> None:
         """Raises PipelineError where a column that should hold numbers holds nothing but words in these rows."""
-        whole = [cells for cells in rows if len(cells) == len(self.names)]
+        whole = [(*cells, *self.folders) for cells in rows if len(cells) == self.width]
         for i in self.numbers:
             cells = [cells[i] for cells in whole if cells[i].strip()]
             if cells and not any(map(is_number, cells)):

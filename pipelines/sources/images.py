@@ -9,22 +9,22 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from .. import storage
+from .. import contract, storage
 from ..errors import PipelineError, Rejection, RowError
-from ..formats.files import is_hidden
+from ..formats.files import folder_values, is_hidden
 from ..formats.images import SUFFIXES, foreign
 from .base import Opened, RowSource
 from .pictures import Pictures, common_shape
-from .plan import Input, Plan, Schema, located
+from .plan import Input, Plan, Schema, class_names, located
 
 
 class Images(RowSource):
     """PNG and JPEG files in a folder, or those that match a pattern (``**`` is any number of folders), or one.
 
-    The key is the path relative to the folder (for a pattern: to its part without wildcards). The label is
-    the name of the parent folder, when the images lie in sub-folders. The shape of the rows is the commonest one, or
-    with ``resize`` that (see ``pipelines.formats.resizing``). Pixels are otherwise those that are stored, whatever
-    orientation the EXIF says; see ``pipelines.formats.images``.
+    The key is the path relative to the folder (for a pattern: to its part without wildcards). The label is the name of
+    the parent folder, when the images lie in sub-folders, or what a folder ``label=VALUE`` says. The shape of the rows
+    is the commonest one, or with ``resize`` that (see ``pipelines.formats.resizing``). Pixels are otherwise those that
+    are stored, whatever orientation the EXIF says; see ``pipelines.formats.images``.
     """
 
     takes = ("resize", "crop")
@@ -45,7 +45,7 @@ class Images(RowSource):
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is always 0."""
-        label = schema.labels.index(file.split("/")[-2]) if schema.labels else None
+        label = schema.labels.index(str(label_of(file))) if schema.labels else None
         return lambda _: (self._pictures.pixels(self._content(file), schema), label)
 
     @property
@@ -115,14 +115,35 @@ def schema_of(path: str, names: Sequence[str], shapes: Sequence[tuple[int, ...] 
     return Schema(common_shape(path, shapes), "uint8", _label_names(names))
 
 
+def label_of(file: str) -> str | int | None:
+    """The class of an image by its relative path: of a folder ``label=VALUE``, else of its own folder.
+
+    Example:
+        >>> label_of("pets/cat/1.png"), label_of("label=3/day=1/1.png"), label_of("1.png")
+        ('cat', 3, None)
+    """
+    _, *folders = reversed(file.split("/"))
+    return folder_values(file).get(contract.LABEL, folders[0] if folders else None)
+
+
 def _label_names(files: Sequence[str]) -> tuple[str, ...] | None:
+    said = [contract.LABEL in folder_values(file) for file in files]
+    if any(said) and not all(said):
+        raise PipelineError(
+            f"{said.count(False)} images lie in no folder {contract.LABEL}=VALUE ({files[said.index(False)]}, ...), "
+            f"the others do ({files[said.index(True)]}, ...): move all of them into such folders or none"
+        )
     loose = [file for file in files if "/" not in file]
     if loose and len(loose) < len(files):
         raise PipelineError(
             f"{len(loose)} images lie beside sub-folders ({loose[0]}, ...), the others in them: "
             "a label is the name of the parent folder, so move all of them into sub-folders or none"
         )
-    return None if loose else tuple(sorted({file.split("/")[-2] for file in files}))
+    labels = {label_of(file) for file in files}
+    numbers = [label for label in labels if isinstance(label, int)]
+    if len(numbers) == len(labels):  # of folders label=VALUE, as in a table
+        return class_names([np.array(numbers)])
+    return None if loose else tuple(sorted(map(str, labels)))
 
 
 def _walk(root: str) -> Iterator[tuple[str, storage.Entry]]:

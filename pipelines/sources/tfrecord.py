@@ -8,7 +8,7 @@ import numpy as np
 from .. import contract
 from ..errors import PipelineError, RowError
 from ..formats import tfrecords
-from ..formats.files import Found, find_files, root_of
+from ..formats.files import Found, find_files, folder_values, root_of, with_folders
 from ..formats.images import encoded_limit, image_shape, pixels
 from .base import Opened, RowSource
 from .plan import Input, Plan, Schema, describe
@@ -20,9 +20,9 @@ class TfRecord(RowSource):
 
     The feature ``column`` (by default ``x``) is one string of raw bytes (with ``shape``) or an encoded PNG or JPEG
     image (without), or a list of floats. ``key`` is a string or an integer; without it the feature ``key``, and where
-    no record has one, ``FILE:NUMBER`` by the number of the record. ``label`` is an integer from 0 up or a string;
-    without it the feature ``label``, where a record has one. The position of a row is the byte of its record, within
-    the unpacked content where the file is gzip.
+    no record has one, ``FILE:NUMBER`` by the number of the record. ``label`` is an integer from 0 up, also as a float,
+    or a string; without it the feature ``label``, where a record has one, or the folders ``label=VALUE``. The position
+    of a row is the byte of its record, within the unpacked content where the file is gzip.
     """
 
     takes = ("key", "column", "label", "shape", "dtype")
@@ -47,13 +47,13 @@ class TfRecord(RowSource):
 
         def row(position: int) -> tuple[np.ndarray, int | None]:
             data = tfrecords.read_record(stream, found.path(file), position, limit)
-            features = self.features(data)
+            features = self.features(data, file)
             x = self._observation(features)
             if isinstance(x, bytes) and encoded:
                 x = pixels(x, self.max_pixels)
             else:
                 x = _shaped(_raw(x, self.fields.dtype or "uint8") if isinstance(x, bytes) else x, schema)
-            return x, index.of(_scalar(features.get(self.label_name))) if schema.labels else None
+            return x, index.of(self.label(features)) if schema.labels else None
 
         return row
 
@@ -73,9 +73,28 @@ class TfRecord(RowSource):
         """The feature that is the label, if there is one."""
         return self.fields.label or contract.LABEL
 
-    def features(self, data: bytes) -> dict[str, tfrecords.Feature]:
-        """The features of a record that mean something here."""
-        return tfrecords.parse_example(data, (self.key_name, self._column, self.label_name))
+    def features(self, data: bytes, file: str) -> dict[str, tfrecords.Feature]:
+        """The features of a record that mean something here, and the label that the folders of its file say."""
+        found = tfrecords.parse_example(data, (self.key_name, self._column, self.label_name))
+        if (said := folder_values(file).get(self.label_name)) is not None:
+            with_folders(found, file, {self.label_name: said})
+            found[self.label_name] = [said] if isinstance(said, int) else [said.encode()]
+        return found
+
+    def label(self, features: dict[str, tfrecords.Feature]) -> int | str | None:
+        """The label of a record, also of a whole number that is a float.
+
+        Raises:
+            PipelineError: It is a number that is no class.
+        """
+        feature = features.get(self.label_name)
+        if not isinstance(feature, np.ndarray) or feature.size != 1 or math.isnan(feature[0]):
+            return _scalar(feature)
+        if not float(feature[0]).is_integer():
+            raise PipelineError(
+                f"feature {self.label_name!r} holds {feature[0]:g}, a number that is no class: name another --label"
+            )
+        return int(feature[0])
 
     def layout(self, features: dict[str, tfrecords.Feature]) -> tuple[tuple[int, ...], str]:
         """Shape and dtype that the observation of a record will have.
@@ -124,7 +143,7 @@ class _Survey:
             reasons[row] = f"a record of {length} bytes, which is too many for an image (--max-pixels)"
             return
         try:
-            features = self._source.features(data)
+            features = self._source.features(data, file)
             keys[row] = _key(features.get(self._source.key_name))
         except RowError as error:
             reasons[row] = str(error)
@@ -133,7 +152,7 @@ class _Survey:
         self._look(features)
 
     def _look(self, features: dict[str, tfrecords.Feature]) -> None:
-        label = _scalar(features.get(self._source.label_name))
+        label = self._source.label(features)
         self._classes.add([label])
         self._labels += label is not None
         try:
