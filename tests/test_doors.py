@@ -4,17 +4,24 @@ Which kind a family takes is said here without the package's table: by a predica
 SciPy or TFP of the same numbers.
 """
 
+import contextlib
+import json
+import re
 import types
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 from scipy import special, stats
 
 import tfvae
+from pipelines import embed, preprocess
 from tests.families.test_every_name import BUILT, NEEDED
-from tfvae import DistributionLayer, evaluation, families, likelihoods, networks, observations, posteriors
+from tfvae import DistributionLayer, cli, evaluation, families, likelihoods, networks, observations, posteriors
 
 pytestmark = pytest.mark.slow  # a large table, each row quick
 
@@ -359,3 +366,78 @@ def test_sample_weights_are_judged_at_the_doors(vae, weights, message):
     for door in doors.values():
         with pytest.raises(ValueError, match=message):
             door()
+
+
+@pytest.mark.parametrize("how", ["over replicas", "eagerly"])
+@pytest.mark.parametrize("source", ["dataset", "generator", "PyDataset"])
+def test_predict_judges_every_batch_where_keras_steps_itself(how, source):
+    class Batches(keras.utils.PyDataset):
+        def __init__(self, x):
+            super().__init__()
+            self.parts = np.array_split(x, 2)
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, i):
+            return (self.parts[i],)
+
+    streams = {
+        "dataset": lambda x: tf.data.Dataset.from_tensor_slices(x).batch(2),
+        "generator": lambda x: (part for part in np.array_split(x, 2)),
+        "PyDataset": Batches,
+    }
+    over_replicas = tf.distribute.MirroredStrategy(["CPU:0"]).scope()
+    with over_replicas if how == "over replicas" else contextlib.nullcontext():
+        model = a_vae(likelihoods.bernoulli([3]))
+        model.compile(run_eagerly=how == "eagerly")
+    x = EYE.astype(np.float32)
+    np.testing.assert_allclose(model.predict(streams[source](x), verbose=0), model.reconstruct(x), rtol=1e-5)
+    x[-1] *= 255
+    with pytest.raises(ValueError, match="x ranges from 0 to 255") as raised:
+        model.predict(streams[source](x), verbose=0)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+# The command line and the jobs
+
+
+def table(path, x) -> str:
+    column = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), x.shape[1])
+    pq.write_table(pa.table({"id": [f"row {i}" for i in range(len(x))], "x": column}), path)
+    return str(path)
+
+
+UNIT = RNG.uniform(0, 1, [40, 3]).astype(np.float32)
+TABLES = {
+    "floats to 255": (255 * UNIT, "x ranges from .* to .*, but a Bernoulli likelihood scores"),
+    "negative": (UNIT - 0.5, "x ranges from -"),
+    "whole numbers": ((255 * UNIT).astype(np.int64), "x ranges from .* to .*, but a Bernoulli likelihood scores"),
+    "bytes of 0 and 1": ((UNIT > 0.5).astype(np.uint8), "x is uint8 and holds nothing but 0 and 1"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_the_command_line_refuses_to_train_on_what_fit_refuses(kind, tmp_path):
+    x, message = TABLES[kind]
+    preprocess.run("parquet", table(tmp_path / "x.parquet", x), str(tmp_path / "prepared"))
+    command = ["train", "--data", str(tmp_path / "prepared"), "--output", str(tmp_path / "run"), "--epochs", "1"]
+    done = CliRunner().invoke(cli.main, command)
+    assert done.exit_code == 1 and re.search(message, done.output), done.output
+    assert not (tmp_path / "run").exists() and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("kind", ["floats to 255", "negative", "whole numbers"])
+def test_the_job_rejects_by_name_the_row_that_fit_refuses(kind, tmp_path, vae):
+    wrong, message = TABLES[kind]
+    x = UNIT.copy()
+    x[17] = wrong[np.argmin(wrong.min(axis=1))]
+    model = tfvae.export(vae, str(tmp_path / "model"))
+    embed.run(model, table(tmp_path / "x.parquet", x), str(tmp_path / "out"))
+    lines = [line for path in (tmp_path / "out" / "rejected").iterdir() for line in path.read_text().splitlines()]
+    (rejected,) = map(json.loads, lines)
+    assert rejected["position"] == 17 and re.search(message.split()[0] + " ranges from", rejected["reason"])
+    kept = pq.read_table(tmp_path / "out" / "parts").sort_by("key")
+    numbers = [int(key.partition(":")[2]) for key in kept["key"].to_pylist()]
+    assert sorted(numbers) == [i for i in range(40) if i != 17]
+    np.testing.assert_allclose(np.stack(kept["embedding"].to_pylist()), vae.embed(x[numbers].clip(0, 1)), atol=1e-5)

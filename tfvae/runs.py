@@ -200,7 +200,7 @@ def _replacing(output: pathlib.Path) -> Iterator[pathlib.Path]:
 
     The last file says by the model's checksum whether the others belong to it, should the machine die in between.
     """
-    folder = output / "incomplete"
+    folder, is_new = output / "incomplete", not output.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with storage.locked(str(folder / "lock")) as mine:
         if not mine:
@@ -216,6 +216,9 @@ def _replacing(output: pathlib.Path) -> Iterator[pathlib.Path]:
                     os.replace(folder / name, output / name)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            if is_new:
+                with contextlib.suppress(OSError):  # it holds a run, or what somebody else has put there
+                    output.rmdir()
 
 
 def _remove(path: pathlib.Path) -> None:

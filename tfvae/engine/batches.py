@@ -354,6 +354,27 @@ def of_tuples(source: Any) -> Any:
     return (element if isinstance(element, tuple) else (element,) for element in source)
 
 
+@contextlib.contextmanager
+def judged(source: Any, judge: Callable[[Any], Any]) -> Iterator[Any]:
+    """A stream as a generator of what ``judge`` makes of its batches; within, what that raises is raised as it is."""
+    raised: list[ValueError] = []
+
+    def batches() -> Iterator[tuple[Any]]:
+        try:
+            for batch in keras_private.adapter(of_tuples(source), None, False).get_tf_dataset():
+                yield (judge(batch),)
+        except ValueError as error:
+            raised.append(error)
+            raise
+
+    try:
+        yield batches()
+    except Exception:
+        if raised:
+            raise raised[0] from None
+        raise
+
+
 def _without_autotuner(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The dataset, tuned only if it was told to be: AUTOTUNE is then as many calls as there are threads.
 

@@ -466,10 +466,18 @@ class VAE(engine.UnsupervisedModel):
             x = self.prepare(x) if keras_private.strategy(self) is None else self.checked(x)
             if batches.num_rows(x) == 0:
                 return np.zeros([0, *self.event_shape], np.float32)
+        elif self._keras_predicts:
+            with batches.judged(x, lambda batch: self.checked_element(batch).inputs) as x:
+                return super().predict(x, *args, **kwargs)
         return super().predict(batches.of_tuples(x), *args, **kwargs)
 
+    @property
+    def _keras_predicts(self) -> bool:
+        """Whether batches go through Keras's own step, over replicas or as plain Python."""
+        return keras_private.strategy(self) is not None or self.run_eagerly
+
     def make_predict_function(self, force: bool = False) -> None:
-        if keras_private.strategy(self) is not None or self.run_eagerly:
+        if self._keras_predicts:
             super().make_predict_function(force)
         elif self.predict_function is None or force:
             self.predict_function = self._predict
