@@ -1,6 +1,7 @@
 """Flags from a file: what a run wrote repeats it, the command line wins, and nothing is taken for what it is not."""
 
 import json
+import os
 import tomllib
 
 import pytest
@@ -65,6 +66,10 @@ def test_paths_are_relative_to_the_file(tmp_path, asked):
     [options] = asked
     assert options["data_directory"] == str(tmp_path.parent / "data") and options["output"] == "/runs/x"
     assert options["model"] == str(tmp_path / "own/model.py:make")
+    for data, there in (("~/data", os.path.expanduser("~/data")), ("gs://bucket/data", "gs://bucket/data")):
+        (tmp_path / "run.toml").write_text(f'data = "{data}"\noutput = "o"')
+        train("--config", tmp_path / "run.toml")
+        assert asked[-1]["data_directory"] == there
     assert options["overwrite"] is True and options["latent_dim"] == 7 and options["epochs"] is None
 
 

@@ -63,7 +63,7 @@ TFVAE: dict[str, set[str]] = {
     "serving": _DISK,
     "presets": _MODELS,
     "records": set(),
-    "model_file": {"models"},
+    "model_file": {"models", "pipelines.errors"},
     "configuration": {"model_file"},
     "runs": _ALL | _DISK | {"presets", "records", "model_file", "configuration"},
     "sharing": {"checks", "exporting", "runs", "pipelines.errors", "pipelines.trust", *_DISK},

@@ -55,6 +55,29 @@ def of_other_rows():
     return build([3], 0, 1001, None)
 
 
+class Scale(keras.layers.Layer):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, x):
+        return self.factor * x
+
+
+def after(first, event_shape):
+    encoder = keras.Sequential([keras.layers.Flatten(), first, keras.layers.Dense(4)])
+    parts = tfvae.posteriors.diagonal_normal(2), tfvae.likelihoods.bernoulli(event_shape)
+    return tfvae.VAE(encoder, tfvae.networks.mlp([4]), *parts)
+
+
+def forgetful(event_shape):
+    return after(Scale(2.0), event_shape)
+
+
+def unsafe(event_shape):
+    return after(keras.layers.Lambda(lambda x: 2 * x), event_shape)
+
+
 def nothing():
     pass
 
@@ -93,8 +116,8 @@ def own(tmp_path_factory, digits) -> pathlib.Path:
 
 def test_the_run_is_what_fit_finds_and_remembers_the_file(own, digits):
     keras.utils.set_random_seed(0)
-    file = model_file.read(own / "mine.py")
-    vae = file.build(event_shape=(8, 8, 1), condition_shape=None, rows=1437, data=digits, latent_dim=None, seed=0)
+    mine = model_file.read(own / "mine.py").module
+    vae = mine.build((8, 8, 1), condition_shape=None, rows=1437, seed=0)
     vae.compile(keras.optimizers.Adam(1e-3))
     history = vae.fit(data.load(digits), batch_size=500, epochs=1, verbose=0).history
     logged = (own / "run/history.csv").read_text().splitlines()
@@ -153,10 +176,12 @@ def test_a_file_that_has_changed_is_not_taken_for_that_of_the_run(own, digits, t
         ("hungry", (), "hungry of {file} asks for depth, but is given what it names of event_shape (the shape of one"),
         ("broken", (), f"{{file}}, line {len(MODEL.splitlines())}: ZeroDivisionError: division by zero"),
         ("of_other_rows", (), "returned a model of observations (3,), but those of {data} are (8, 8, 1)"),
+        ("forgetful", (), "cannot load once it is saved: Scale.__init__() got an unexpected keyword argument"),
+        ("unsafe", (), "cannot load once it is saved: Requested the deserialization of a `Lambda` layer"),
         (
             "missing",
             (),
-            "{file} has no function missing, only build, compiled, of_other_rows, nothing, hungry, broken.",
+            "{file} has no function missing, only build, compiled, of_other_rows, after, forgetful,",
         ),
         ("compiled", ("--learning-rate", 0.1), "--learning-rate is 0.1, but the model was compiled by its file"),
         ("compiled", ("--latent-dim", 4), "--latent-dim is 4, but compiled of {file} has no such parameter"),

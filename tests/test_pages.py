@@ -117,7 +117,18 @@ def test_what_a_page_shows_runs(page, workplace):
 def test_the_pages_show_the_whole_workflow():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     named = set(re.findall(r"^tfvae ([\w-]+) ", text, re.MULTILINE))
-    assert {"prepare", "train", "evaluate", "export", "check-export", "embed", "plot", "reproduce"} <= named
+    assert {
+        "prepare",
+        "train",
+        "evaluate",
+        "export",
+        "check-export",
+        "embed",
+        "plot",
+        "reproduce",
+        "init",
+        "runs",
+    } <= named
 
 
 def test_make_does_what_the_readme_says():

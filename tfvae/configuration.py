@@ -101,7 +101,7 @@ def _checked(path: pathlib.Path, key: str, value: Any, flag: click.Option) -> An
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise ValueError(f"{path}: {key} is {_shown(value)}, expected {expected}.")
     if isinstance(value, str) and (flag.metavar == "DIR" or model_file.names_a_file(value)):
-        return os.path.normpath(path.parent / value)
+        return value if "://" in value else os.path.normpath(path.parent / os.path.expanduser(value))
     return value
 
 

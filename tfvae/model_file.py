@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tfvae.pipelines import errors
+
 if TYPE_CHECKING:
     from tfvae.models.vae import VAE
 
@@ -96,7 +98,22 @@ class ModelFile:
             vae = getattr(self.module, self.function)(**arguments)
         if not isinstance(vae, VAE):
             raise ValueError(f"{self._place} returned {type(vae).__name__}, expected a tfvae.VAE.")
+        self._check_loads(vae)
         return vae
+
+    def _check_loads(self, vae: "VAE") -> None:
+        """Raise ValueError where the model, once saved, could not be loaded: that is told before it is trained."""
+        import keras
+
+        try:
+            with keras.saving.custom_object_scope(self.names):
+                keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(vae))
+        except Exception as error:
+            reason = str(error).split("Exception encountered: ")[-1]  # Keras tells the whole configuration before it
+            said = errors.first_line(ValueError(reason))
+            raise ValueError(
+                f"{self._place} returned a model that Keras cannot load once it is saved: {said}"
+            ) from error
 
     @property
     def _place(self) -> str:

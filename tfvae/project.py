@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shlex
 
 from tfvae import configuration
 
@@ -72,7 +73,7 @@ def write(folder: str | os.PathLike[str], data: str | os.PathLike[str] | None = 
         "model.py": _MODEL,
         "run.toml": configuration.text(flags, "Flags by their names; paths from this folder. See tfvae train --help."),
         "test_model.py": _TEST,
-        "README.md": _README.format(data=prepared),
+        "README.md": _README.format(data=shlex.quote(prepared)),
     }
     if there := [name for name in texts if os.path.lexists(folder / name)]:
         raise ValueError(f"{folder} holds {', '.join(there)} already: choose another folder, nothing is overwritten.")
