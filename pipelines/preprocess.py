@@ -135,7 +135,7 @@ def run(
 
     with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
         if job.is_finished:
-            return dataclasses.replace(job.summary(), hidden=plan.hidden)
+            return dataclasses.replace(job.summary(), hidden=plan.hidden, hint=_hint(target, plan))
         reasons: dict[int, str] = {}
         if deduplicate and (job.pending or standardize):
             reasons = equal_rows.find_duplicates(job, reader, plan, rows_per_shard)
@@ -151,7 +151,21 @@ def run(
         entries = {"options": settings, "inputs": _inputs(plan), "columns": plan.schema.columns}
         entries |= {"standardized": dataclasses.asdict(by)} if by else {}
         summary = job.finish(entries, files, records, plan.rejected)
-        return dataclasses.replace(summary, hidden=plan.hidden)
+        return dataclasses.replace(summary, hidden=plan.hidden, hint=_hint(target, plan))
+
+
+def _hint(output: Output, plan: Plan) -> str:
+    """What to say of integers that became float32 and all fit a byte: pictures, most likely."""
+    if not plan.were_integers:
+        return ""
+    splits = storage.read_json(output.file(contract.STATISTICS))["splits"].values()
+    low, high = min(split["x"]["min"] for split in splits), max(split["x"]["max"] for split in splits)
+    if low < 0 or not 1 < high <= 255:
+        return ""
+    return (
+        f"x are whole numbers from {low:g} to {high:g} and are stored as float32: where they are pictures, give "
+        "--dtype uint8 (and --shape), as bytes they take a quarter of the space and models scale them"
+    )
 
 
 def _check_options(test_fraction: float, validation_fraction: float, rows_per_shard: int, max_pixels: int) -> None:

@@ -51,6 +51,7 @@ class Summary:
         latency: How long the model's calls took; None without a model, or where the runner keeps no metrics.
         hidden: Files of the input that were passed over because their names say that they are no data.
         damaged: Files of an earlier run that were not as it had written them, and were made again.
+        hint: What the person might have meant otherwise.
         is_verified: Whether the manifest has a checksum of its own; one of an earlier release has none.
     """
 
@@ -66,6 +67,7 @@ class Summary:
     latency: metrics.Latency | None = None
     hidden: int = 0
     damaged: Sequence[str] = ()
+    hint: str = ""
     is_verified: bool = True
 
     @property
@@ -101,6 +103,7 @@ class Summary:
             ),
             ("seconds", f"{self.seconds:.1f} ({self.rows_per_second:,.0f} rows/s)"),
             *([("model calls", str(self.latency))] if self.latency else []),
+            *([("hint", self.hint)] if self.hint else []),
             ("manifest", self.manifest),
         ]
         return "\n".join(f"{name:<16} {value}" for name, value in lines)

@@ -1,6 +1,7 @@
 """Parquet files: a key, an observation and a label, each a column."""
 
 import collections
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ class _Layout(NamedTuple):
     shape: tuple[int, ...] | None
     dtype: str
     encoded: bool = False
+    integers: bool = False  # that become float32
 
 
 class Parquet(Source):
@@ -87,7 +89,9 @@ class Parquet(Source):
             raise PipelineError(f"no row of column {self._column!r} of {self.input_path} can be read")
         shape = layout.shape or shapes.most_common(1)[0][0]
         schema = Schema(shape, layout.dtype, classes.names(self.input_path) if label else None)
-        return rows.plan(schema, [describe(found.path(file), found.root) for file in found.files], found.hidden)
+        inputs = [describe(found.path(file), found.root) for file in found.files]
+        plan = rows.plan(schema, inputs, found.hidden)
+        return dataclasses.replace(plan, were_integers=layout.integers)
 
     def read(self, file: str, positions: np.ndarray, schema: Schema) -> Batch:
         """See ``Source.read``: each row group that holds one of the rows is decoded once, piece by piece."""
@@ -145,9 +149,10 @@ class Parquet(Source):
             )
         length = values.list_size if pa.types.is_fixed_size_list(values) else None
         shape = self.fields.shape or own or (None if length is None else (length,))
+        layout = _Layout(None, dtype, integers=integers and dtype == "float32")
         if shape is None:
-            return _Layout(None, dtype)
-        return _fitting(_Layout(grey(shape, dtype), dtype), 1, length, self._column)
+            return layout
+        return _fitting(layout._replace(shape=grey(shape, dtype)), 1, length, self._column)
 
     def _shapes(self, array: pa.Array, layout: _Layout) -> Iterator[tuple[int, ...]]:
         """The shapes of the rows that can be read."""

@@ -63,6 +63,7 @@ class Plan:
         inputs: Every file that can change the result.
         rejected: What was found bad already.
         hidden: How many files or members of archives were passed over: see ``formats.files.is_hidden``.
+        were_integers: Whether the float32 of ``x`` are stored as integers, which might be bytes.
 
     Example:
         >>> rows = pa.concat_tables([located(["a", "b"], "x.csv", [0, 9]), located(["a"], "y.csv", [4])])
@@ -76,6 +77,7 @@ class Plan:
     inputs: list[Input]
     rejected: list[Rejection] = dataclasses.field(default_factory=list)
     hidden: int = 0
+    were_integers: bool = False
 
     def __len__(self) -> int:
         return self.rows.num_rows

@@ -1,5 +1,7 @@
 """Parquet as a source: every form of column gives the rows that were written, every bad row is named."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -286,3 +288,30 @@ def test_the_command(x, tmp_path, capsys):
     assert all((rows[key][0] == x[i]).all() and rows[key][1] == i % 2 for i, key in enumerate(KEYS))
     assert preprocess.main(["--source", "npy", "--input", path, "--output", str(tmp_path / "no"), "--key", "k"]) == 1
     assert "has no use for --key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "dtype", "hinted"),
+    [
+        (pa.int64(), 1, None, True),
+        (pa.uint16(), 1, None, True),
+        (pa.int64(), 1, "uint8", False),
+        (pa.uint8(), 1, None, False),
+        (pa.int64(), 2, None, False),
+        (pa.int64(), -1, None, False),
+        (pa.float32(), 1, None, False),
+    ],
+)
+def test_integers_that_might_be_bytes_are_hinted_at(kind, scale, dtype, hinted, tmp_path):
+    """The hint stands in the summary, again in that of a rerun; following it gives the bytes."""
+    values = (scale * np.arange(256).reshape(32, 8)).tolist()
+    pq.write_table(pa.table({"x": pa.array(values, pa.list_(kind))}), tmp_path / "rows.parquet")
+    for _ in range(2):
+        summary = preprocess.run("parquet", str(tmp_path / "rows.parquet"), str(tmp_path / "out"), dtype=dtype)
+        assert bool(summary.hint) == hinted
+        assert (
+            "hint             x are whole numbers from 0 to 255 and are stored as float32" in summary.table()
+        ) == hinted
+    features = json.loads((tmp_path / "out" / "features.json").read_text())
+    stored = "float32" if dtype is None and kind != pa.uint8() else "uint8"
+    assert features["featuresDict"]["features"]["x"]["tensor"]["dtype"] == stored
