@@ -11,12 +11,18 @@ COMMIT = "a" * 40
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """Repositories by name, each a dict of files; ``asked`` is a list of what was asked for."""
+    """Repositories by name, each a dict of files; ``asked`` is a list of what was asked for.
+
+    Files whose names end in one of ``large`` go to a store beside, as Git LFS has it; the hub's newer store, Xet, has a
+    server of its own, for which there is no stand-in.
+    """
 
     protocol_version = "HTTP/1.1"
     repositories: dict[str, dict[str, bytes]]
     private: dict[str, bool]
     asked: list[str]
+    large: list[str]
+    store: dict[str, bytes]
 
     def log_message(self, *arguments: Any) -> None:
         pass
@@ -64,10 +70,29 @@ class Hub(http.server.BaseHTTPRequestHandler):
         repo = "/".join(path.split("/")[3:5])
         if path.endswith("/preupload/main"):
             found = json.loads(body)["files"]
-            told = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in found]
+            told = [{"path": one["path"], "uploadMode": self.mode(one["path"]), "shouldIgnore": False} for one in found]
             return self.answer({"files": told})
+        if path.endswith("/info/lfs/objects/batch"):
+            return self.answer(
+                {"transfer": "basic", "objects": [self.place(one) for one in json.loads(body)["objects"]]}
+            )
         for line in map(json.loads, body.splitlines()):
+            value = line["value"]
             if line["key"] == "file":
-                self.repositories[repo][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                self.repositories[repo][value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                self.repositories[repo][value["path"]] = self.store[value["oid"]]
         url = f"http://{self.headers['Host']}/{repo}/commit/{COMMIT}"
         return self.answer({"success": True, "commitOid": COMMIT, "commitUrl": url, "hookOutput": ""})
+
+    def mode(self, name: str) -> str:
+        return "lfs" if name.endswith(tuple(self.large)) else "regular"
+
+    def place(self, one: dict[str, Any]) -> dict[str, Any]:
+        upload = {"upload": {"href": f"http://{self.headers['Host']}/store/{one['oid']}"}}
+        return {"oid": one["oid"], "size": one["size"], "authenticated": True, "actions": upload}
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.store[self.path.rpartition("/")[2]] = body
+        self.answer({})

@@ -22,7 +22,9 @@ from tests.sharing.stand_in import Hub
 from tfvae import cli, runs
 from tfvae.sharing import files, hub
 
-pytest.importorskip("huggingface_hub", reason="the hub's client is not installed: pip install 'tfvae[hub]'")
+huggingface_hub = pytest.importorskip(
+    "huggingface_hub", reason="the hub's client is not installed: pip install 'tfvae[hub]'"
+)
 
 REPO = "me/digits"
 
@@ -30,11 +32,11 @@ REPO = "me/digits"
 @pytest.fixture
 def server(monkeypatch):
     """The stand-in, which the client is told of as any other hub."""
-    repositories, private, asked = {}, {}, []
-    with serve_http(Hub, repositories=repositories, private=private, asked=asked) as port:
+    held = {"repositories": {}, "private": {}, "asked": [], "large": [], "store": {}}
+    with serve_http(Hub, **held) as port:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("HF_TOKEN", "hf_token")
-        yield type("Server", (), {"repositories": repositories, "private": private, "asked": asked})
+        yield type("Server", (), held)
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +90,14 @@ def test_a_run_goes_and_comes_back(server, run, tmp_path):
     assert runs.provenance(tmp_path / "mine").measured.elbo == -2.5
 
 
-def test_an_export_goes_and_comes_back(server, export, tmp_path):
+@pytest.mark.parametrize("large", [[], [".pb", "00001"]])
+def test_an_export_goes_and_comes_back(server, export, tmp_path, large, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    server.large.extend(large)
     hub.push(export.parent, REPO, public=True)
     assert server.private[REPO] is False
+    assert len(server.store) == (3 if large else 0)  # graph, fingerprint and weights
+    server.repositories[REPO][".gitattributes"] = b"*.pb filter=lfs"  # which the hub itself puts there
     pulled = hub.pull(REPO, tmp_path / "m")
     assert not pulled.left_out and (tmp_path / "m/3").is_dir()
     assert everything(tmp_path / "m/3") == everything(export)

@@ -114,7 +114,7 @@ def pull(repo: str, folder: str | os.PathLike[str], revision: str = "main") -> P
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    return Pulled(str(target), ours, sorted(set(names) - set(ours)))
+    return Pulled(str(target), ours, sorted(set(names) - {*ours, ".gitattributes"}))  # which the hub itself puts there
 
 
 def _is_model(name: str) -> bool:
