@@ -60,6 +60,14 @@ def test_the_best_and_the_newest_come_first_and_what_is_unknown_last(tmp_path, s
     assert "".join(line[0] for line in lines(invoke(tmp_path, "--sort", sort).stdout)[1:]) == order
 
 
+def test_a_model_of_ones_own_is_named_by_its_file(tmp_path):
+    write_run(tmp_path / "a", model="model.py:make", model_file={"name": "mine.py", "sha256": "0"})
+    write_run(tmp_path / "b", model=None, experiment="conv")
+    write_run(tmp_path / "c", model="mlp", model_file=["x"])
+    shown = lines(invoke(tmp_path, "--sort", "run").stdout)[1:]
+    assert [line[1] for line in shown] == ["mine.py:make", "conv", "mlp"]
+
+
 def test_numbers_of_another_model_are_not_shown(tmp_path):
     write_run(tmp_path / "run")
     (tmp_path / "run/model.keras").write_bytes(b"trained again, by hand")

@@ -308,11 +308,11 @@ def pull(repo: str, folder: str, revision: str) -> None:
 @main.command(**_SHOWN)
 @click.argument("directory")
 def verify(directory: str) -> None:
-    """Hold every file of DIRECTORY against its checksum, and name those that are damaged or missing.
+    """Hold every file of a folder against its checksum.
 
-    DIRECTORY is a prepared dataset, embeddings, an export (of a model's folder its largest version) or a run. Nothing
-    is changed: the prepare or embed that wrote DIRECTORY, given again, makes just those files again. The exit code is 1
-    if a file is damaged.
+    Those that are damaged or missing are named. DIRECTORY is a prepared dataset, embeddings, an export (of a model's
+    folder its largest version) or a run. Nothing is changed: the prepare or embed that wrote DIRECTORY, given again,
+    makes just those files again. The exit code is 1 if a file is damaged.
 
     \b
     Example:

@@ -155,7 +155,7 @@ def _run(folder: pathlib.Path, top: pathlib.Path, notes: list[str]) -> Run | Non
     return Run(
         _printable(os.path.relpath(folder, top)),
         _time(trained.get("finished")) or when,
-        _known_text(trained.get("model") or trained.get("experiment")),
+        _model_name(trained),
         _known_text(dataset.get("folder")) if isinstance(dataset, dict) else None,
         _number(trained.get("epochs")),
         _number(history.get("val_elbo")),
@@ -195,6 +195,14 @@ def _time(value: Any) -> datetime.datetime | None:
         return datetime.datetime.fromisoformat(value).astimezone(datetime.UTC)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _model_name(trained: dict[str, Any]) -> str | None:
+    """The preset, or FILE.py:FUNCTION as the user's file was called; ``experiment`` is of runs by tfvae 0.1."""
+    name, file = _known_text(trained.get("model") or trained.get("experiment")), trained.get("model_file")
+    if name and isinstance(file, dict) and (known_as := _known_text(file.get("name"))):
+        return f"{known_as}:{name.rpartition(':')[2]}"
+    return name
 
 
 def _known_text(value: Any) -> str | None:
