@@ -1,12 +1,14 @@
 """What was written, checked later: checksums of files, and records of them that are checked themselves.
 
-A **record** is a JSON object that lies on the disk in one spelling and carries under ``checksum`` the SHA-256 of the
-rest: whichever byte of it changes, it is noticed. Records list files, each by path, bytes and SHA-256. Those of
+A **record** is a JSON object that carries as ``checksum`` the SHA-256 of its own bytes, taken with zeros in that place:
+whichever byte of it changes, it is noticed. Records list files, each by path, bytes and SHA-256. Those of
 format version 1 have no checksum of their own.
 """
 
 import contextlib
+import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +17,8 @@ from .errors import PipelineError
 
 CHECKSUM = "checksum"
 FORMAT_VERSION = 2
+_NO_CHECKSUM = "0" * 64
+_OWN = re.compile(rb'^  "checksum": "([0-9a-f]{64})"', re.MULTILINE)  # no text holds a line break or a bare quote
 
 
 class DamagedError(PipelineError):
@@ -27,13 +31,17 @@ def record_bytes(value: dict[str, Any]) -> bytes:
     Example:
         >>> print(record_bytes({"rows": 2}).decode(), end="")
         {
-          "checksum": "e85dd99b9bea09388d8ae3f9ed48b040219ce63e8c396cf905732d7aecb999c3",
+          "checksum": "df1f2f4a70af9d2adb30573066eb34021e490877fea9244b7c50edbee73ee494",
           "format_version": 2,
           "rows": 2
         }
     """
-    value = {**value, "format_version": FORMAT_VERSION}
-    return storage.to_json({**value, CHECKSUM: storage.fingerprint(value)}, indent=2)
+    content = storage.to_json({**value, "format_version": FORMAT_VERSION, CHECKSUM: _NO_CHECKSUM}, indent=2)
+    return _with_checksum(content, hashlib.sha256(content).hexdigest().encode())
+
+
+def _with_checksum(content: bytes, checksum: bytes) -> bytes:
+    return _OWN.sub(b'  "checksum": "%s"' % checksum, content, count=1)
 
 
 def is_sealed(record: dict[str, Any]) -> bool:
@@ -59,11 +67,17 @@ def read_record(path: str) -> dict[str, Any]:
         found = storage.read_json(path)
     except PipelineError as error:
         raise DamagedError(f"{path} is damaged: {error}") from error
-    was_sealed = is_sealed(found) or found.get("format_version", 1) != 1
-    rest = {name: value for name, value in found.items() if name not in (CHECKSUM, "format_version")}
-    if was_sealed and storage.read(path) != record_bytes(rest):
+    if (is_sealed(found) or found.get("format_version", 1) != 1) and not _is_sound(storage.read(path)):
         raise DamagedError(f"{path} is damaged: it is not as it was written")
     return found
+
+
+def _is_sound(content: bytes) -> bool:
+    own = _OWN.search(content)
+    return (
+        own is not None
+        and hashlib.sha256(_with_checksum(content, _NO_CHECKSUM.encode())).hexdigest() == own[1].decode()
+    )
 
 
 def entries(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -258,12 +258,13 @@ def map_files(function: Callable[[str], _Result], files: Sequence[str]) -> list[
 
 
 @contextlib.contextmanager
-def replacing(path: str, temporary: str) -> Iterator[BinaryIO]:
+def replacing(path: str, temporary: str, lasting: bool = True) -> Iterator[BinaryIO]:
     """A file to write that takes its final name only when the block ends well.
 
     Args:
         path: The final name.
         temporary: A folder on the same file system; what a killed process leaves there is not a result.
+        lasting: Bring it to the disk before it has its name; a file that is never needed again need not be there.
 
     Example:
         >>> with replacing("out/part.parquet", "out/_work/temporary") as file:
@@ -278,7 +279,8 @@ def replacing(path: str, temporary: str) -> Iterator[BinaryIO]:
         with open(draft, "xb", _BLOCK) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.replace(draft, path)
     finally:
         remove(draft)

@@ -55,7 +55,7 @@ class Verified:
         return "\n".join(f"{name:<16} {value}" for name, value in lines)
 
 
-def verify(path: str | os.PathLike[str]) -> Verified:
+def verify(path: str) -> Verified:
     """Holds a prepared dataset, embeddings, an export or a run against its checksums.
 
     Args:
@@ -72,7 +72,7 @@ def verify(path: str | os.PathLike[str]) -> Verified:
         >>> verify("prepared/digits").damaged
         ('report.html',)
     """
-    folder = storage.absolute(storage.path_of(path))
+    folder = storage.absolute(path)
     if storage.exists(os.path.join(folder, contract.MANIFEST)):
         return _output(folder)
     if storage.exists(os.path.join(folder, contract.WORK)):

@@ -35,6 +35,7 @@ from ..errors import PipelineError, Rejection
 MANIFEST = contract.MANIFEST
 REJECTED = "rejected"
 _JOB = f"{contract.WORK}/job.json"
+_LISTS = f"{contract.WORK}/plan/"  # of the rows of units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,8 @@ class Output:
 
     def writing(self, name: str) -> Any:
         """A context manager that writes the file ``name`` of this directory, whole or not at all."""
-        return storage.replacing(self.file(*name.split("/")), self.file(contract.WORK, "temporary"))
+        lasting = not name.startswith(_LISTS)  # which every run writes anew
+        return storage.replacing(self.file(*name.split("/")), self.file(contract.WORK, "temporary"), lasting)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON value, indented, whole or not at all."""

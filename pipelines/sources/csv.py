@@ -1,6 +1,7 @@
 """CSV files: numbers in columns, a key and a label among them."""
 
 import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
@@ -258,27 +259,30 @@ def _plain_values(
     if starts is None or table is None or not len(table) == len(starts) == rows:
         return None
     doubtful = np.zeros(rows, bool)
-    values = []
+    x = np.empty([rows, math.prod(schema.shape)], schema.dtype)
+    at = 0
     for i, (_, categories) in zip(columns.values, schema.columns or (), strict=True):
+        column = table[str(i)]
         if categories is None:
-            values.append(table[str(i)].to_numpy()[None])
-            continue
-        index = _indices(table[str(i)], categories)
-        doubtful |= index < 0
-        values.append(index == np.arange(len(categories))[:, None])
-    x = np.concatenate(values).T
-    if schema.dtype == "uint8":
-        with np.errstate(invalid="ignore"):
-            doubtful |= ~((x >= 0) & (x <= 255) & (x == np.floor(x))).all(axis=1)
-        x = np.where(doubtful[:, None], 0, x)
-    with np.errstate(over="ignore"):
-        x = np.ascontiguousarray(x, schema.dtype)
-    doubtful |= ~np.isfinite(x).all(axis=1)
+            x[:, at], wrong = _as(schema.dtype, column.to_numpy())
+            doubtful |= wrong
+        else:
+            index = _indices(column, categories)
+            x[:, at : at + len(categories)] = index[:, None] == np.arange(len(categories))
+            doubtful |= index < 0
+        at += 1 if categories is None else len(categories)
     labels = np.zeros(rows, np.int64)
     if schema.labels and columns.label is not None:
         labels = _indices(table[str(columns.label)], schema.labels)
         doubtful |= labels < 0
     return x.reshape(rows, *schema.shape), labels, doubtful
+
+
+def _as(dtype: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers as they are stored, and which of them cannot be."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = values.astype(dtype)
+        return stored, (stored != values) if dtype == "uint8" else ~np.isfinite(stored)
 
 
 def _indices(column: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:

@@ -89,8 +89,8 @@ class Plan:
     @functools.cached_property
     def digests(self) -> np.ndarray:
         """The first 128 bits of the SHA-256 of each key, as two numbers, uint64 `[N, 2]`."""
-        blocks = (hashlib.sha256(key.encode()).digest()[:16] for key in self._keys())
-        return np.frombuffer(b"".join(blocks), ">u8").reshape(-1, 2).astype(np.uint64)
+        blocks = (b"".join([hashlib.sha256(key).digest() for key in keys]) for keys in self._keys())
+        return np.frombuffer(b"".join(blocks), ">u8").reshape(-1, 4)[:, :2].astype(np.uint64)
 
     @property
     def splits(self) -> np.ndarray:
@@ -98,9 +98,9 @@ class Plan:
         names, numbers = texts(self.rows["split"])
         return np.array([*names, ""])[numbers]
 
-    def _keys(self) -> Iterator[str]:
+    def _keys(self) -> Iterator[list[bytes]]:
         for block in self.rows.select(["key"]).to_batches(_BLOCK):
-            yield from block.column(0).to_pylist()
+            yield block.column(0).cast(pa.large_binary()).to_pylist()
 
     def without_repeated_keys(self) -> "Plan":
         """The first row of each key; the later ones are rejected."""
