@@ -59,6 +59,7 @@ def test_a_model_that_was_trained_is_written_again_and_others_stay(tmp_path):
     assert (folder / "aevb-mnist-2.tar.gz").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_stop_leaves_no_part_and_no_checksums(tmp_path, monkeypatch):
     def stopped(folder: pathlib.Path, archive: pathlib.Path) -> None:
         raise KeyboardInterrupt

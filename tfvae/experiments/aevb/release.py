@@ -111,7 +111,8 @@ def _pack(folder: pathlib.Path, archive: pathlib.Path) -> None:
 
 
 def _finish(folder: pathlib.Path) -> None:
-    text = importlib.metadata.distribution("tfvae").read_text("licenses/LICENSE")
+    installed = importlib.metadata.distribution("tfvae")
+    text = installed.read_text("licenses/LICENSE") or installed.read_text("LICENSE")  # by the age of setuptools
     root = pathlib.Path(__file__).parents[3] / "LICENSE"  # of a checkout
     text = text or (root.read_text(encoding="utf-8") if root.exists() else None)
     if text is None:
