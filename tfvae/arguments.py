@@ -3,7 +3,7 @@
 import numbers
 import os
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -21,6 +21,36 @@ def check_at_least(least: int, **given: Any) -> None:
             raise ValueError(f"{name} must be a whole number of {least} or more, received {value!r}.")
         if value < least:
             raise ValueError(f"{name} must be at least {least}, received {value}.")
+
+
+def check_whole(**given: Any) -> None:
+    """Raise ValueError unless each is a whole number of 32 bits, as seeds are.
+
+    Example:
+        >>> check_whole(seed=-5)
+        >>> check_whole(seed="a")
+        Traceback (most recent call last):
+        ValueError: seed is 'a', expected a whole number between -2^31 and 2^31.
+    """
+    for name, value in given.items():
+        is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not (is_whole and -(2**31) <= value < 2**31):
+            raise ValueError(f"{name} is {reprlib.repr(value)}, expected a whole number between -2^31 and 2^31.")
+
+
+def check_words(**given: Any) -> None:
+    """Raise ValueError unless each is a list of strings.
+
+    Example:
+        >>> check_words(names=["cat", "dog"])
+        >>> check_words(names="cat")
+        Traceback (most recent call last):
+        ValueError: names is 'cat', expected a list of strings.
+    """
+    for name, words in given.items():
+        some = hasattr(words, "__iter__") and not isinstance(words, (str, bytes, Mapping))
+        if not some or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{name} is {reprlib.repr(words)}, expected a list of strings.")
 
 
 def checked_shape(name: str, given: Any) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import check_at_least, check_path
+from tfvae.arguments import check_at_least, check_path, check_whole
 from tfvae.callbacks import summaries
 
 _SHOWN = 100  # rows and samples
@@ -54,7 +54,8 @@ class Pictures(keras.callbacks.Callback):
         if folder is None and log_dir is None:
             raise ValueError("Pictures have no place: name a folder for PNG files, TensorBoard's log_dir, or both.")
         check_at_least(1, every=every)
-        check_path(folder=folder or "")
+        check_path(folder="" if folder is None else folder, log_dir="" if log_dir is None else log_dir)
+        check_whole(seed=seed)
         self._folder, self._every, self._seed, self._image_shape = folder, every, seed, image_shape
         self._x = x
         self._writer = None if log_dir is None else summaries.writer(log_dir)

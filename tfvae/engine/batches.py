@@ -356,7 +356,13 @@ def of_tuples(source: Any) -> Any:
 
 @contextlib.contextmanager
 def judged(source: Any, judge: Callable[[Any], Any]) -> Iterator[Any]:
-    """A stream as a generator of what ``judge`` makes of its batches; within, what that raises is raised as it is."""
+    """A stream as a generator of what ``judge`` makes of its batches; within, what that raises is raised as it is.
+
+    Example:
+        >>> with judged(tf.data.Dataset.range(4).batch(2), lambda batch: 2 * batch) as stream:
+        ...     [batch.numpy().tolist() for batch, in stream]
+        [[0, 2], [4, 6]]
+    """
     raised: list[ValueError] = []
 
     def batches() -> Iterator[tuple[Any]]:

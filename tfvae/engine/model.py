@@ -60,6 +60,14 @@ def gradients_of(loss: tf.Tensor, variables: Sequence[keras.Variable], tape: tf.
     TensorFlow's graph optimiser drops the order «read, then assign» of a weight where another path implies it, and
     may then shorten that path: a weight that is read outside of its own gradient (by wake-sleep's encoder, awake)
     could be read after its update, in one step of some thousand. XLA keeps the order by itself.
+
+    Example:
+        >>> x, idle = tf.Variable(3.0), tf.Variable(1.0)
+        >>> with tf.GradientTape() as tape:
+        ...     loss = x**2
+        >>> first, second = gradients_of(loss, [x, idle], tape)
+        >>> float(first), second
+        (6.0, None)
     """
     gradients = tape.gradient(loss, variables)
     some = [gradient for gradient in gradients if gradient is not None]

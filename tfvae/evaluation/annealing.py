@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import check_at_least
+from tfvae.arguments import check_at_least, check_whole
 from tfvae.engine import xla
 from tfvae.evaluation import hmc
 from tfvae.evaluation.estimate import MarginalEstimate, over_prepared, over_rows
+from tfvae.models.rows import RowShape
 from tfvae.models.vae import VAE, check_vae
 
 _RADIUS = 4.0  # of the logistic schedule of β, as Wu et al. have it
@@ -122,6 +123,7 @@ def bidirectional(
     check_vae(vae)
     _check(num_temperatures, num_chains, num_leapfrog_steps)
     check_at_least(1, num_rows=num_rows)
+    check_whole(seed=seed)
     made = _made_rows(vae, num_rows, condition, seed)
     both = []
     for back in (False, True):
@@ -151,7 +153,8 @@ def _check(num_temperatures: int, num_chains: int, num_leapfrog_steps: int) -> N
 def _made_rows(vae: VAE, num_rows: int, condition: Any, seed: int) -> dict[str, tf.Tensor]:
     """z ~ p(z), x ~ p(x|z), and the condition, by name."""
     first, second = tf.unstack(tf.random.experimental.stateless_split(tf.constant([seed, 3], tf.int32), 2))
-    given = {} if condition is None else {"condition": tf.cast(tf.convert_to_tensor(condition), tf.float32)}
+    condition = RowShape(vae.event_shape, vae.condition_shape).condition(condition, num_rows)
+    given = {} if condition is None else {"condition": condition}
     prior = vae.prior(given.get("condition"))
     z = prior.sample([num_rows] if prior.batch_shape.rank == 0 else [], seed=first)
     x = vae.decode(z, given.get("condition")).sample(seed=second)

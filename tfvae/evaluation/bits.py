@@ -4,7 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tfvae import observations
+from tfvae.arguments import check_number, checked_shape, found_by
 from tfvae.families import facts
 from tfvae.models.vae import VAE, check_vae
 
@@ -24,7 +27,11 @@ def bits_per_dimension(nats: Any, event_shape: Sequence[int], bin_width: float =
         >>> bits_per_dimension(0.0, [28, 28, 1], bin_width=1 / 256)  # uniform on [0, 1)
         8.0
     """
-    size = math.prod(event_shape)
+    check_number(0, is_open=True, bin_width=bin_width)
+    nats = found_by(
+        lambda given: np.asarray(given, np.float64)[()], "nats", nats, "a number of nats, or an array of them"
+    )
+    size = math.prod(checked_shape("event_shape", event_shape))
     return -(nats + size * math.log(bin_width)) / (size * math.log(2.0))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import check_at_least
+from tfvae.arguments import check_at_least, check_kind, check_whole
 from tfvae.engine import batches
 from tfvae.engine.map_rows import map_rows
 from tfvae.models.vae import VAE
@@ -126,6 +126,9 @@ def over_prepared(
 ) -> Any:
     """``over_rows`` for a nest of tensors that needs neither a look nor noise."""
     check_at_least(1, batch_size=batch_size)
+    check_whole(seed=seed)
+    if progress is not None:
+        check_kind("progress", progress, Callable, "a function of the number of rows that are done")
     done, count = 0, batches.num_rows(rows)
 
     def one_batch(rows: Any) -> tuple[tf.Tensor, ...]:

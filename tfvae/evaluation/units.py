@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfvae.arguments import check_number
 from tfvae.divergences import kl_by_unit as kl_of_units
 from tfvae.evaluation.estimate import over_rows
 from tfvae.models.vae import VAE, check_vae
@@ -21,6 +22,7 @@ def active_units(vae: VAE, x: Any, threshold: float = 0.01) -> int:
         0
     """
     check_vae(vae)
+    check_number(0, threshold=threshold)
     return int(np.sum(np.var(vae.embed(x), axis=0) > threshold))
 
 

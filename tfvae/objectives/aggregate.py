@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import divergences
+from tfvae.arguments import check_at_least
 from tfvae.engine import replicas
 from tfvae.objectives.configured import Configured, check_schedule
 from tfvae.objectives.elbo import elbo
@@ -48,8 +49,7 @@ class TotalCorrelation(Configured):
     def __init__(
         self, num_rows: int, beta: float = 6.0, alpha: float = 1.0, gamma: float = 1.0, stratified: bool = True
     ):
-        if not num_rows >= 1:
-            raise ValueError(f"num_rows is {num_rows}, expected the number of rows of the training data.")
+        check_at_least(1, num_rows=num_rows)
         for name, weight in {"beta": beta, "alpha": alpha, "gamma": gamma}.items():
             check_schedule(name, weight)
         self.num_rows, self.stratified = int(num_rows), bool(stratified)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfvae.arguments import check_number
+from tfvae.arguments import check_at_least, check_number
 
 Schedule = Callable[[tf.Tensor], tf.Tensor] | float  # Keras's schedules are such functions
 
@@ -64,6 +64,8 @@ class Cyclic(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, num_steps: int, num_cycles: int = 4, ratio: float = 0.5):
+        check_at_least(1, num_steps=num_steps, num_cycles=num_cycles)
+        check_number(0, is_open=True, ratio=ratio)
         if not (num_steps >= num_cycles >= 1 and 0.0 < ratio <= 1.0):
             raise ValueError(
                 f"num_steps, num_cycles and ratio are {num_steps}, {num_cycles}, {ratio}: expected a cycle or more, of "

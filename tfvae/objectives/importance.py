@@ -5,6 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
+from tfvae.arguments import check_at_least, check_number
 from tfvae.objectives.configured import Configured
 from tfvae.objectives.elbo import elbo
 from tfvae.objectives.terms import Estimate, Terms
@@ -112,7 +113,8 @@ class Renyi(Configured):
     _arguments = ("alpha",)
 
     def __init__(self, alpha: float = 0.5):
-        if not float(alpha) < math.inf:
+        check_number(-math.inf, alpha=alpha)
+        if float(alpha) == math.inf:
             raise ValueError(f"alpha is {alpha}, expected a finite number, or -inf for VR-max.")
         self.alpha = float(alpha)
 
@@ -145,8 +147,7 @@ class MultiplyImportanceWeighted(Configured):
     _arguments = ("num_bounds",)
 
     def __init__(self, num_bounds: int = 8):
-        if not num_bounds >= 1:
-            raise ValueError(f"num_bounds is {num_bounds}, expected 1 or more: M, the bounds that are averaged.")
+        check_at_least(1, num_bounds=num_bounds)
         self.num_bounds = int(num_bounds)
 
     def __call__(self, terms: Terms) -> Estimate:
@@ -201,7 +202,8 @@ class CombinationImportanceWeighted(Configured):
     _arguments = ("beta",)
 
     def __init__(self, beta: float = 0.05):
-        if not 0.0 <= beta <= 1.0:
+        check_number(0, beta=beta)
+        if beta > 1:
             raise ValueError(
                 f"beta is {beta}, expected a number from 0, the importance-weighted bound, to 1, the ELBO."
             )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfvae.arguments import check_at_least, check_kind, check_number, check_path
 from tfvae.pipelines import extras
 from tfvae.plots import style
 from tfvae.plots.style import PathLike
@@ -31,9 +32,13 @@ def animation(
         >>> animation([np.full([8, 8, 1], i / 4) for i in range(5)], "grey.gif")
         'grey.gif'
     """
+    check_kind("pictures", pictures, (Sequence, np.ndarray), "a list of arrays, [H, W, 1] or [H, W, 3] each")
+    check_path(path=path)
+    check_number(0, seconds=seconds, rest=rest)
+    check_at_least(2, greys=greys)
     shapes = {np.shape(picture) for picture in pictures}
     if len(shapes) != 1 or not (len(shape := next(iter(shapes))) == 3 and shape[-1] in (1, 3)):
-        raise ValueError(f"The pictures have the shapes {sorted(shapes)}, expected one, [H, W, 1] or [H, W, 3].")
+        raise ValueError(f"pictures have the shapes {sorted(shapes)}, expected one, [H, W, 1] or [H, W, 3].")
     frames = [_frame(np.asarray(picture), greys) for picture in pictures]
     times = [int(1000 * seconds)] * (len(frames) - 1) + [int(1000 * rest)]
     with style.replacing(path) as file:

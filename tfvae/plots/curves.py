@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfvae import evaluation
-from tfvae.arguments import check_kind
+from tfvae.arguments import check_kind, check_words
 from tfvae.models.vae import VAE, check_vae
 from tfvae.plots import pictures, style
 from tfvae.plots.style import PathLike
@@ -26,7 +26,7 @@ def learning_curve(history: PathLike | dict[str, Sequence[float]], path: PathLik
     expected = "Keras's history, which fit(...).history is, or the path of its CSV file"
     check_kind("history", history, (dict, str, os.PathLike), expected)
     values: dict[str, Any] = history if isinstance(history, dict) else _read_history(history)
-    if not len(values.get("elbo", ())):
+    if np.ndim(elbo := values.get("elbo", ())) != 1 or not len(elbo):
         raise ValueError(
             f"The history holds no elbo, only {', '.join(values) or 'nothing'}: train for an epoch at least."
         )
@@ -43,6 +43,8 @@ def learning_curve(history: PathLike | dict[str, Sequence[float]], path: PathLik
 
 
 def _read_history(path: PathLike) -> dict[str, list[float]]:
+    if not os.path.isfile(path):
+        raise ValueError(f"history is {os.fspath(path)!r}, but there is no such file.")
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {key: [float(row[key]) for row in rows] for key in (rows[0] if rows else {})}
@@ -82,11 +84,13 @@ def residuals(vae: VAE, x: Any, path: PathLike, names: Sequence[str] = ()) -> st
         ValueError: If an observation is no vector.
     """
     check_vae(vae)
+    check_words(names=names)
     if len(vae.event_shape) != 1:
         raise ValueError(f"An observation has shape {vae.event_shape}, expected (D,): residuals are of a table.")
     rows = pictures.first_rows(x, None)
+    means = vae.reconstruct(rows)
     values = np.asarray(rows["x"] if isinstance(rows, Mapping) else rows, np.float64)
-    left = (values - vae.reconstruct(rows)) / np.maximum(values.std(axis=0), 1e-12)
+    left = (values - means) / np.maximum(values.std(axis=0), 1e-12)
     worst = np.argsort(-np.sqrt(np.mean(left**2, axis=0)))[:_MOST_COLUMNS]
     shown = np.sort(worst)[::-1]
     with style.axes(path, 0.8 + 0.22 * len(shown)) as axes:

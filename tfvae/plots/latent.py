@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import evaluation
-from tfvae.arguments import check_at_least
+from tfvae.arguments import check_at_least, check_words
 from tfvae.families import draws
 from tfvae.models.vae import VAE, check_vae
 from tfvae.pipelines import extras
@@ -37,9 +37,11 @@ def latent_space(vae: VAE, x: Any, path: PathLike, labels: Any = None, names: Se
         names: What the classes are called that are numbers, from 0 on.
     """
     check_vae(vae)
+    check_words(names=names)
     if vae.latent_dim == 2 and len(vae.event_shape) >= 2 and vae.condition_shape is None:
         return manifold(vae, path)
-    return _scatter(vae.embed(x), labels, names, path)
+    means = vae.embed(x)
+    return _scatter(means, style.checked_labels(labels, len(means)), names, path)
 
 
 def manifold(
@@ -136,6 +138,8 @@ def interpolations(
     check_at_least(1, pairs=pairs, columns=columns)
     rows = pictures.first_rows(x, 2 * pairs)
     means = vae.embed(rows)
+    if len(means) < 2:
+        raise ValueError(f"x has {len(means)} rows, expected two at least: a line goes from one to the next.")
     means = means[: len(means) // 2 * 2]
     z = np.concatenate([between(*pair, columns, spherical) for pair in zip(means[::2], means[1::2], strict=True)])
     c = rows.get("condition") if isinstance(rows, Mapping) else None
@@ -172,15 +176,14 @@ def _decoded(vae: VAE, z: np.ndarray, condition: Any, image_shape: Sequence[int]
     return pictures.as_images(vae, draws.mean(vae.decode(z.astype(np.float32), c)).numpy(), image_shape)
 
 
-def _scatter(means: np.ndarray, labels: Any, names: Sequence[str], path: PathLike) -> str:
+def _scatter(means: np.ndarray, labels: np.ndarray | None, names: Sequence[str], path: PathLike) -> str:
     centred = means - means.mean(axis=0)
     _, spread, directions = np.linalg.svd(centred, full_matrices=False)
     points = centred @ directions[:2].T
     if points.shape[1] == 1:
         points = np.pad(points, [[0, 0], [0, 1]])
     share = (spread**2 / max(np.sum(spread**2), 1e-12))[:2]
-    found = None if labels is None else np.asarray(labels)
-    groups = [(None, np.ones(len(points), bool))] if found is None else [(k, found == k) for k in np.unique(found)]
+    groups = [(None, np.ones(len(points), bool))] if labels is None else [(k, labels == k) for k in np.unique(labels)]
     with style.axes(path, 5.0) as axes:
         for k, (label, chosen) in enumerate(groups):
             name = None if label is None else style.label_name(label, names)
@@ -189,6 +192,6 @@ def _scatter(means: np.ndarray, labels: Any, names: Sequence[str], path: PathLik
         axes.set_xlabel(f"first principal component of E[z|x] ({share[0]:.0%} of the variance)")
         axes.set_ylabel("second" + (f" ({share[1]:.0%})" if len(share) > 1 else ""))
         axes.set_title(f"Posterior means, {means.shape[1]}-D latent space")
-        if found is not None and len(groups) <= 20:
+        if labels is not None and len(groups) <= 20:
             axes.legend(markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
     return str(path)

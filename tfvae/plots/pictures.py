@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.arguments import check_at_least, checked_shape
+from tfvae.arguments import check_at_least, check_path, check_whole, check_words, checked_shape
 from tfvae.engine.batches import in_memory
 from tfvae.models.vae import VAE, check_vae
 from tfvae.plots import style
@@ -30,11 +30,11 @@ def as_images(vae: VAE, x: Any, image_shape: Sequence[int] | None = None) -> np.
     Raises:
         ValueError: If an observation is no picture.
     """
-    shape = checked_shape("image_shape", image_shape or vae.event_shape)
+    shape = checked_shape("image_shape", vae.event_shape if image_shape is None else image_shape)
     if len(shape) == 2:
         shape = (*shape, 1)
     if len(shape) != 3 or shape[-1] not in (1, 3) or math.prod(shape) != math.prod(vae.event_shape):
-        given = f", nor by image_shape={tuple(image_shape)}" if image_shape else ": pass their image_shape"
+        given = f", nor by image_shape={tuple(image_shape)}" if image_shape is not None else ": pass their image_shape"
         raise ValueError(f"Observations of shape {vae.event_shape} are no pictures [H, W, 1] or [H, W, 3]{given}.")
     x = np.asarray(x)
     scaled = x / 255.0 if x.dtype == np.uint8 else x
@@ -72,7 +72,9 @@ def samples(
     given ``condition`` ``[rows · columns, *condition_shape]``.
     """
     check_vae(vae)
+    check_path(path=path)
     check_at_least(1, rows=rows, columns=columns)
+    check_whole(seed=seed)
     images = as_images(vae, vae.sample(rows * columns, seed=seed, condition=condition), image_shape)
     return save_picture(grid(images, columns), f"Samples, {vae.latent_dim}-D latent space", path)
 
@@ -98,7 +100,10 @@ def samples_by_class(
         image_shape: See ``samples``.
     """
     check_vae(vae)
+    check_path(path=path)
+    check_words(names=names)
     check_at_least(1, columns=columns)
+    check_whole(seed=seed)
     conditions = np.asarray(conditions)
     drawn = [vae.sample(columns, seed=seed, condition=np.repeat(c[None], columns, axis=0)) for c in conditions]
     lines = [style.label_name(k, names) for k in range(len(conditions))]
@@ -126,8 +131,8 @@ def reconstruction_grid(
     check_vae(vae)
     check_at_least(1, columns=columns, pairs=pairs)
     rows = first_rows(x, columns * pairs)
-    inputs = as_images(vae, rows["x"] if isinstance(rows, Mapping) else rows, image_shape)
     outputs = as_images(vae, vae.reconstruct(rows), image_shape)
+    inputs = as_images(vae, rows["x"] if isinstance(rows, Mapping) else rows, image_shape)
     columns = min(columns, len(inputs))
     lines = [images[i : i + columns] for i in range(0, len(inputs), columns) for images in (inputs, outputs)]
     full = [np.pad(line, [[0, columns - len(line)], [0, 0], [0, 0], [0, 0]], constant_values=1.0) for line in lines]
@@ -141,4 +146,6 @@ def first_rows(x: Any, count: int | None) -> Any:
             f"x is a {type(x).__name__}, expected rows in memory, an array or a mapping of arrays: take some of them, "
             "such as next(iter(dataset))."
         )
+    if not all(np.ndim(part) for part in (x.values() if isinstance(x, Mapping) else [x])):
+        raise ValueError(f"x is {x!r}, expected rows, an array or a mapping of arrays.")
     return {k: np.asarray(v)[:count] for k, v in x.items()} if isinstance(x, Mapping) else np.asarray(x)[:count]

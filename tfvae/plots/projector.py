@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfvae.arguments import check_path, check_words
 from tfvae.models.vae import VAE, check_vae
 from tfvae.pipelines import extras
 from tfvae.plots import pictures, style
@@ -40,12 +41,15 @@ def projector(
         image_shape: See ``samples``.
     """
     check_vae(vae)
+    check_path(folder=folder)
+    check_words(names=names)
     from google.protobuf import text_format
 
     with extras.needed("tensorboard"):
         from tensorboard.plugins import projector as plugin
 
     means = vae.embed(x)
+    labels = style.checked_labels(labels, len(means))
     config = plugin.ProjectorConfig()
     embedding = config.embeddings.add(tensor_name="posterior means", tensor_path="tensors.tsv")
     embedding.tensor_shape.extend(means.shape)
@@ -54,7 +58,7 @@ def projector(
         embedding.metadata_path = "metadata.tsv"
         words = (_cell(style.label_name(label, names)) for label in labels)
         _write(folder, "metadata.tsv", "".join(f"{word}\n" for word in words))
-    if image_shape or len(vae.event_shape) >= 2:
+    if image_shape is not None or len(vae.event_shape) >= 2:
         rows = x["x"] if isinstance(x, Mapping) else x
         sprite, size = _sprite(pictures.as_images(vae, rows, image_shape))
         embedding.sprite.image_path = "sprite.png"

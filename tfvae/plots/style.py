@@ -65,6 +65,21 @@ def replacing(path: PathLike) -> contextlib.AbstractContextManager[Any]:
     return storage.replacing(full, os.path.dirname(full))
 
 
+def checked_labels(labels: Any, count: int) -> np.ndarray | None:
+    """Labels as an array, one for each row, or None.
+
+    Example:
+        >>> checked_labels(["cat", "dog"], 2).tolist()
+        ['cat', 'dog']
+    """
+    if labels is None:
+        return None
+    found = np.asarray(labels)
+    if found.shape != (count,) or found.dtype.kind not in "biufUSO":
+        raise ValueError(f"labels have shape {found.shape}, expected one for each of {count} rows: ({count},).")
+    return found
+
+
 def label_name(label: Any, names: Sequence[str]) -> str:
     """What a legend calls a label: a class's name, where labels are numbers and it has one, else the label itself.
 

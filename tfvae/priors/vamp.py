@@ -63,7 +63,9 @@ class VampPrior(Prior):
 
     def _start_from(self, inputs: np.ndarray) -> None:
         if inputs.shape != self.raw_inputs.shape:
-            raise ValueError(f"The pseudo-inputs have shape {inputs.shape}, expected {tuple(self.raw_inputs.shape)}.")
+            raise ValueError(
+                f"The initial pseudo-inputs have shape {inputs.shape}, expected {tuple(self.raw_inputs.shape)}."
+            )
         if self.constraint == "sigmoid":  # black and white pixels are what only an infinite number gives
             inputs = np.clip(inputs, 1e-3, 1 - 1e-3)
         elif self.constraint != "identity":

@@ -1,0 +1,112 @@
+"""Every argument of the public functions, given the wrong thing of each kind: our sentence, and no other library's."""
+
+import inspect
+import pathlib
+import traceback
+
+import numpy as np
+import pytest
+
+import tfvae
+from tests.test_arguments import a_vae
+from tfvae import callbacks, evaluation, objectives, plots, priors
+
+pytestmark = pytest.mark.slow  # a large table, each row quick
+
+X = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]]
+HISTORY = {"elbo": [-2.0, -1.5], "val_elbo": [-2.5, -2.0]}
+OURS = str(pathlib.Path(tfvae.__file__).parent)
+SQUARE = {"image_shape": [3, 1]}
+SMALL = {"num_temperatures": 2, "num_chains": 2, "num_leapfrog_steps": 1, "batch_size": 5, "seed": 0}
+RIGHT = {
+    plots.animation: {"pictures": [np.zeros([4, 4, 1])] * 2, "path": "a.gif", "seconds": 0.1, "rest": 0.1},
+    plots.interpolations: {"vae": 0, "x": X, "path": "a.png", "pairs": 2, "columns": 3, **SQUARE},
+    plots.kl_by_unit: {"vae": 0, "x": X, "path": "a.png"},
+    plots.latent_space: {"vae": 0, "x": X, "path": "a.png", "labels": [0, 1, 0, 1, 0], "names": ["a", "b"]},
+    plots.learning_curve: {"history": HISTORY, "path": "a.png"},
+    plots.manifold: {"vae": 0, "path": "a.png", "rows": 2, "columns": 2, **SQUARE},
+    plots.manifold_grid: {"vae": 0, "rows": 2, "columns": 2, **SQUARE},
+    plots.projector: {"vae": 0, "x": X, "folder": "p", "labels": [0, 1, 0, 1, 0], "names": ["a", "b"], **SQUARE},
+    plots.reconstructions: {"vae": 0, "x": X, "path": "a.png", "columns": 2, "pairs": 1, **SQUARE},
+    plots.residuals: {"vae": 0, "x": X, "path": "a.png", "names": ["a", "b", "c"]},
+    plots.samples: {"vae": 0, "path": "a.png", "rows": 2, "columns": 2, "seed": 0, "condition": None, **SQUARE},
+    plots.traversals: {"vae": 0, "x": X, "path": "a.png", "units": 2, "columns": 2, **SQUARE},
+    callbacks.Pictures: {"x": X, "folder": "f", "log_dir": "l", "every": 1, "seed": 0, **SQUARE},
+    callbacks.Units: {"x": X, "log_dir": "l", "warm_up": 5},
+    callbacks.ProgressBar: {"label": "training"},
+    evaluation.active_units: {"vae": 0, "x": X, "threshold": 0.01},
+    evaluation.annealed_log_marginal: {"vae": 0, "x": X, **SMALL},
+    evaluation.bidirectional: {"vae": 0, "num_rows": 2, "condition": None, **SMALL},
+    evaluation.bits_per_dimension: {"nats": [1.0], "event_shape": [3], "bin_width": 1.0},
+    evaluation.kl_by_unit: {"vae": 0, "x": X, "seed": 0, "batch_size": 2},
+    evaluation.level_width: {"vae": 0},
+    evaluation.log_marginal: {"vae": 0, "x": X, "num_samples": 30, "batch_size": 5, "seed": 0, "progress": None},
+    evaluation.pareto_shape: {"log_weights": np.zeros([30, 2])},
+    objectives.Capacity: {"capacity": 3.0, "gamma": 1.0},
+    objectives.CombinationImportanceWeighted: {"beta": 0.1},
+    objectives.Cyclic: {"num_steps": 3, "num_cycles": 2, "ratio": 0.5},
+    objectives.DisentangledInferredPrior: {"off_diagonal": 1.0, "diagonal": 1.0},
+    objectives.FreeBits: {"nats": 0.1, "group_size": 1},
+    objectives.MaximumMeanDiscrepancy: {"mmd_weight": 1.0, "kl_weight": 1.0},
+    objectives.MultiplyImportanceWeighted: {"num_bounds": 2},
+    objectives.PartiallyImportanceWeighted: {"num_bounds": 2},
+    objectives.Renyi: {"alpha": 0.5},
+    objectives.TotalCorrelation: {"num_rows": 5, "beta": 1.0, "alpha": 1.0, "gamma": 1.0},
+    objectives.Weighted: {"beta": 1.0},
+    priors.Family: {"distribution": "Normal", "event_shape": [2], "shared": (), "loc": 0.0, "scale": 1.0},
+    priors.Mixture: {"latent_dim": 2, "num_components": 2},
+    priors.StandardNormal: {"latent_dim": 2},
+    priors.VampPrior: {"latent_dim": 2, "x_shape": [3], "num_components": 2, "constraint": "sigmoid", "initial": None},
+    priors.WeightPrior: {"num_rows": 5, "scale": 1.0},
+}
+JUNK = {
+    "a word": "rubbish",
+    "below zero": -1,
+    "a fraction": 2.5,
+    "NaN": float("nan"),
+    "an object": object(),
+    "no list": [],
+    "words": ["a", "b"],
+    "a mapping": {"a": 1},
+    "another shape": np.zeros([2, 7], np.float32),
+}
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return a_vae(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("door", "argument"),
+    [(door, name) for door, right in RIGHT.items() for name in right],
+    ids=lambda part: getattr(part, "__name__", part),
+)
+def test_the_wrong_thing_is_told_in_a_sentence_of_ours(door, argument, vae, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    right = {name: vae if name == "vae" else value for name, value in RIGHT[door].items()}
+    for kind, wrong in JUNK.items():
+        try:
+            door(**right | {argument: wrong})
+        except (ValueError, TypeError) as error:
+            raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+            assert raised_in.startswith(OURS), f"{argument} = {kind}: {type(error).__name__}: {error} from {raised_in}"
+            named = (argument.split("_")[0], "rubbish", "no parameter a")
+            assert any(word in str(error) for word in named), f"{argument} = {kind}: {error}"
+
+
+def test_every_public_function_has_its_row():
+    rooms = (plots, callbacks, evaluation, objectives, priors)
+    asked_elsewhere = {
+        *("Chain", "MarginalEstimate", "Sandwich", "Estimate", "Latent", "Terms", "Prior"),  # results, and a base
+        *("hmc_log_marginal", "sample_posterior", "samples_by_class", "fit", "WakePhase"),  # slow, or of a truth value
+    }
+    for room in rooms:
+        for name in room.__all__:
+            thing = getattr(room, name)
+            if name not in asked_elsewhere and inspect.signature(thing).parameters and not _of_terms(thing):
+                assert thing in RIGHT, name
+
+
+def _of_terms(thing) -> bool:
+    return list(inspect.signature(thing).parameters) == ["terms"]
