@@ -28,9 +28,8 @@ def bits_per_dimension(nats: Any, event_shape: Sequence[int], bin_width: float =
         8.0
     """
     check_number(0, is_open=True, bin_width=bin_width)
-    nats = found_by(
-        lambda given: np.asarray(given, np.float64)[()], "nats", nats, "a number of nats, or an array of them"
-    )
+    if not isinstance(nats, float):
+        nats = found_by(lambda given: np.asarray(given, np.float64), "nats", nats, "a number, or an array of numbers")
     size = math.prod(checked_shape("event_shape", event_shape))
     return -(nats + size * math.log(bin_width)) / (size * math.log(2.0))
 
