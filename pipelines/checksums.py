@@ -64,10 +64,10 @@ def read_record(path: str) -> dict[str, Any]:
         tfvae.pipelines.checksums.DamagedError: out/record.json is damaged: it is not as it was written
     """
     try:
-        found = storage.read_json(path)
+        found, content = storage.read_json_and_bytes(path)
     except PipelineError as error:
         raise DamagedError(f"{path} is damaged: {error}") from error
-    if (is_sealed(found) or found.get("format_version", 1) != 1) and not _is_sound(storage.read(path)):
+    if (is_sealed(found) or found.get("format_version", 1) != 1) and not _is_sound(content):
         raise DamagedError(f"{path} is damaged: it is not as it was written")
     return found
 

@@ -307,13 +307,19 @@ def read_json(path: str) -> dict[str, Any]:
     Raises:
         PipelineError: The file is absent, is not JSON or does not hold an object.
     """
+    return read_json_and_bytes(path)[0]
+
+
+def read_json_and_bytes(path: str) -> tuple[dict[str, Any], bytes]:
+    """See ``read_json``, and the bytes that it was read from."""
     try:
-        value = json.loads(read(path))
+        content = read(path)
+        value = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
         raise PipelineError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise PipelineError(f"{path} holds a JSON {type(value).__name__}, expected an object")
-    return value
+    return value, content
 
 
 def fingerprint(value: Any) -> str:
