@@ -1,15 +1,22 @@
 """NumPy arrays as rows: what they must hold, how bytes are grey images, and ``.npy`` files mapped and not read."""
 
+import threading
+
 import numpy as np
 
 from .. import storage
 from ..errors import PipelineError
 
+# NumPy has Python parse an array's header, and Python 3.11's parser fails now and then where threads use it at once
+# ("AST constructor recursion depth mismatch").
+reading_header = threading.Lock()
+
 
 def load_npy(path: str) -> np.ndarray:
     """An array mapped from its file, so that a row costs a row."""
     try:
-        array = storage.map_array(path)
+        with reading_header:
+            array = storage.map_array(path)
     except (ValueError, EOFError, OSError, SyntaxError) as error:
         raise PipelineError(f"{path} cannot be read as an .npy array: {error}") from error
     if not isinstance(array, np.ndarray):

@@ -11,7 +11,7 @@ import numpy as np
 from .. import contract, storage
 from ..errors import PipelineError, first_line
 from ..formats.archives import open_zip, zip_refusal
-from ..formats.arrays import check_labels, check_rows, layout_of
+from ..formats.arrays import check_labels, check_rows, layout_of, reading_header
 from ..formats.files import find_files, is_hidden, root_of
 from .base import ArraySource
 from .plan import Plan, Schema, class_names, describe, numbered
@@ -176,7 +176,8 @@ def _parse(file: BinaryIO, size: int) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"format {version}, expected one of {sorted(_HEADERS)}")
-    shape, fortran_order, dtype = _HEADERS[version](file)
+    with reading_header:
+        shape, fortran_order, dtype = _HEADERS[version](file)
     if dtype.hasobject or dtype.kind not in "uifUS":
         raise ValueError(f"dtype {dtype}, expected numbers or text: objects would have to be unpickled")
     count = functools.reduce(lambda a, b: a * b, shape, 1)  # in whole numbers, which do not overflow
