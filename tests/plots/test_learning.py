@@ -14,6 +14,8 @@ def test_the_film_is_small_and_moves():
     assert (DOCS / "learning.gif").stat().st_size < 1_000_000
     with PIL.Image.open(DOCS / "learning.gif") as film:
         assert film.n_frames > 30
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert "(docs/learning.gif)" in readme and "python docs/learning.py docs/learning.gif" in readme
 
 
 @pytest.mark.slow
