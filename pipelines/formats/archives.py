@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 from .. import storage
 from ..errors import PipelineError, RowError, first_line
+from .text import is_utf8, shown
 from .unpacked import open_unpacked
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
@@ -77,16 +78,15 @@ def _refusal(name: str) -> str | None:
         return "the path is absolute"
     if ".." in parts:
         return "the path leads out of the archive"
-    if any(0xD800 <= ord(letter) < 0xE000 for letter in name):
+    if not is_utf8(name):
         return "the name is not UTF-8"
     return "the path holds a line break or a zero" if set(name) & set("\n\r\0") else None
 
 
 def _member(name: str, size: int, kind: str | None, offset: int = 0) -> Member:
-    shown = "/".join(part for part in name.split("/") if part not in ("", "."))
-    shown = f"/{shown}" if name.startswith("/") else shown
-    refused = kind or _refusal(name)
-    return Member(shown.encode("utf-8", "backslashreplace").decode(), size, refused, offset)
+    path = "/".join(part for part in name.split("/") if part not in ("", "."))
+    path = f"/{path}" if name.startswith("/") else path
+    return Member(shown(path), size, kind or _refusal(name), offset)
 
 
 # Tar.

@@ -7,6 +7,7 @@ from typing import BinaryIO
 from .. import storage
 from ..errors import PipelineError
 from .seekable_gzip import open_gzip
+from .text import is_utf8
 
 SUFFIXES = (".csv", ".csv.gz")
 BOM = b"\xef\xbb\xbf"
@@ -122,8 +123,3 @@ def is_number(cell: str) -> bool:
     except ValueError:
         return False
     return "_" not in cell and cell.isascii()
-
-
-def is_utf8(cell: str) -> bool:
-    """Whether the bytes of a cell were UTF-8."""
-    return not any(0xDC80 <= ord(letter) <= 0xDCFF for letter in cell)

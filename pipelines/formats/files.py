@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from .. import storage
 from ..errors import PipelineError
+from .text import is_utf8
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
 _SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
@@ -170,5 +171,5 @@ def _refuse_odd(root: str, file: str) -> None:
         link = os.path.join(root, *parts[:end])
         if storage.is_link(link):
             raise PipelineError(f"{link} is a link, and links are not followed: name the file itself")
-    if any(0xD800 <= ord(letter) < 0xE000 for letter in file):
+    if not is_utf8(file):
         raise PipelineError(f"the name of {os.path.join(root, file)!a} is not UTF-8: rename the file")

@@ -21,6 +21,7 @@ from .. import contract
 from ..errors import PipelineError, first_line
 from .arrays import exact_rows, finite_rows
 from .files import Found, with_folders
+from .text import key_text
 
 INTEGERS = "integers"  # a dtype that fits uint8 and float32, row by row
 _KEY_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_binary)
@@ -233,20 +234,12 @@ def text_keys(column: pa.ChunkedArray, reasons: dict[int, str]) -> list[Any]:
     try:
         keys = column.cast(pa.string()).to_pylist()
     except pa.ArrowInvalid:  # bytes that are no UTF-8
-        keys = [None if key is None else key.decode("utf-8", "backslashreplace") for key in column.to_pylist()]
-        intact = [key is None or _is_utf8(key) for key in column.to_pylist()]
-        reasons |= {row: "the key is not UTF-8" for row, good in enumerate(intact) if not good}
+        texts = [(None, True) if key is None else key_text(key) for key in column.to_pylist()]
+        keys = [text for text, _ in texts]
+        reasons |= {row: "the key is not UTF-8" for row, (_, intact) in enumerate(texts) if not intact}
     for row in np.flatnonzero(column.is_null().to_numpy()) if column.null_count else ():
         reasons[int(row)] = "the key is null"
     return keys
-
-
-def _is_utf8(key: bytes) -> bool:
-    try:
-        key.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def tensors(

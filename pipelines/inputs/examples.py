@@ -11,6 +11,7 @@ from .. import contract
 from ..errors import PipelineError, Rejection, first_line
 from ..formats.arrays import finite_rows
 from ..formats.images import MAGIC
+from ..formats.text import key_text
 from .base import Block, bisect
 
 _DTYPES = {"bytes_list": "string", "float_list": "float32", "int64_list": "int64"}
@@ -138,8 +139,9 @@ def _keys(rows: np.ndarray, values: np.ndarray, reasons: dict[int, str]) -> list
         return [key.decode() for key in raw]
     except UnicodeDecodeError:  # of one of them, at least
         for row, key in zip(rows.tolist(), raw, strict=True):
-            keys.append(key.decode("utf-8", "backslashreplace"))
-            if keys[-1].encode() != key:
+            text, intact = key_text(key)
+            keys.append(text)
+            if not intact:
                 reasons[row] = "the key is not UTF-8"
     return keys
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from .. import contract
 from ..errors import PipelineError, RowError
-from ..formats.csv_text import is_number, is_utf8
+from ..formats.csv_text import is_number
 from ..formats.files import with_folders
+from ..formats.text import is_utf8
 from .base import Fields
 from .plan import Column
 

@@ -13,6 +13,7 @@ from .. import contract, storage
 from ..errors import PipelineError, Rejection, RowError
 from ..formats.files import folder_values, is_hidden
 from ..formats.images import SUFFIXES, foreign
+from ..formats.text import is_utf8, shown
 from .base import Opened, RowSource
 from .pictures import Pictures, common_shape
 from .plan import Input, Plan, Schema, class_names, located
@@ -80,7 +81,7 @@ class Images(RowSource):
             elif reason is None and wanted:
                 files.append(path)
             elif reason is not None and (wanted or linked_folder):
-                name = os.fsencode(path).decode("utf-8", "backslashreplace")
+                name = shown(path)
                 rejected.append(Rejection(name, name, 0, reason))
         return sorted(files), sorted(rejected, key=lambda row: row.key), hidden
 
@@ -165,9 +166,7 @@ def _refusal(path: str, entry: storage.Entry) -> str | None:
         return "a link: links are not followed"
     if not entry.is_file:
         return "not a plain file"
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
+    if not is_utf8(path):
         return "the file name is not UTF-8"
     return "the path holds a line break" if "\n" in path or "\r" in path else None
 
