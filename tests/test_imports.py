@@ -67,7 +67,7 @@ TFVAE: dict[str, set[str]] = {
     "configuration": {"model_file"},
     "runs": _ALL | _DISK | {"presets", "records", "model_file", "configuration"},
     "sharing": {"checks", "exporting", "runs", "pipelines.errors", "pipelines.trust", *_DISK},
-    "experiments": _ALL | _DISK | {"sharing", "tables", "pipelines.command_line"},
+    "experiments": _ALL | _DISK | {"sharing", "tables", "pipelines.command_line", "pipelines.formats.idx"},
     "registration": set(),
     "tables": set(),
     "quickstart": {"tables", "pipelines.extras"},

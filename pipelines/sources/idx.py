@@ -1,28 +1,24 @@
 """IDX files, MNIST's format: big-endian sizes, then bytes, integers or floats."""
 
 import functools
-import gzip
-import math
 import os
 import re
 import threading
-import zlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .. import contract, storage
 from ..errors import PipelineError
+from ..formats import idx
 from ..formats.arrays import check_labels, check_rows, exact_rows, layout_of
 from ..formats.files import root_of
 from .base import ArraySource
 from .plan import Plan, Schema, class_names, concatenated, describe
 
 _SPLITS = {"train": contract.TRAIN, "t10k": contract.TEST, "test": contract.TEST}
-_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _WORDS = ("ubyte", "byte", "short", "int", "float", "double")  # what names call the types
-_MAX_RANK = 8
-SUFFIXES = tuple(f"idx{i}-{word}{gz}" for i in range(1, _MAX_RANK + 1) for word in _WORDS for gz in ("", ".gz"))
+SUFFIXES = tuple(f"idx{i}-{word}{gz}" for i in range(1, idx.MAX_RANK + 1) for word in _WORDS for gz in ("", ".gz"))
 _NAME = re.compile(
     rf"(?:(.+)[-.])?({'|'.join(_SPLITS)})[-.](images|labels)[-.]idx\d-(?:{'|'.join(_WORDS)})(?:\.gz)?", re.IGNORECASE
 )
@@ -135,18 +131,10 @@ def _idx(path: str, is_images: bool) -> np.ndarray:
         return (_decode_images if is_images else _decode_labels)(path, *identity)
 
 
-def _decode_idx(path: str, _size: int, _modified: int) -> np.ndarray:
-    with storage.open_to_read(path) as raw:
-        try:
-            return _parse_idx(gzip.GzipFile(fileobj=raw) if path.lower().endswith(".gz") else raw, path)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise PipelineError(f"{path} is broken: {error}; fetch it again") from error
-
-
 @functools.lru_cache(maxsize=2)
-def _decode_images(path: str, size: int, modified: int) -> np.ndarray:
+def _decode_images(path: str, _size: int, _modified: int) -> np.ndarray:
     """Bytes as they are, floats, and other integers as float32, where it holds them."""
-    x = _decode_idx(path, size, modified)
+    x = idx.read(path)
     if x.dtype.kind != "i" or x.size == 0 or x.ndim < 2:
         return x
     if not exact_rows(x, "float32").all():
@@ -157,33 +145,6 @@ def _decode_images(path: str, size: int, modified: int) -> np.ndarray:
     return x.astype(np.float32)
 
 
-_decode_labels = functools.lru_cache(maxsize=2)(_decode_idx)
-
-
-def _parse_idx(file: Any, path: str) -> np.ndarray:
-    magic = file.read(4)
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= _MAX_RANK:
-        raise PipelineError(
-            f"{path} begins with {magic.hex(' ')}, expected 00 00, a type "
-            f"({', '.join(f'{kind:02x}' for kind in _TYPES)}) and 01 to {_MAX_RANK:02x} dimensions (IDX)"
-        )
-    dtype, rank = np.dtype(_TYPES[magic[2]]), magic[3]
-    header = file.read(4 * rank)
-    if len(header) < 4 * rank:
-        raise PipelineError(f"{path} is truncated in its header: {4 + len(header)} bytes, expected {4 + 4 * rank}")
-    shape = tuple(int(n) for n in np.frombuffer(header, ">u4"))
-    expected = math.prod(shape) * dtype.itemsize
-    content = _read_at_most(file, expected + 1)  # never more than the header declares: a gz may unpack to anything
-    if len(content) != expected:
-        has = "more" if len(content) > expected else f"{len(content):,}"
-        raise PipelineError(f"{path} should hold {expected:,} bytes after its header {list(shape)}, has {has}")
-    return np.frombuffer(content, dtype).reshape(shape)
-
-
-def _read_at_most(file: Any, limit: int) -> bytes:
-    """Reads in blocks, so that a header that lies about its size does not take the memory beforehand."""
-    blocks, left = [], limit
-    while left > 0 and (block := file.read(min(left, 1 << 24))):
-        blocks.append(block)
-        left -= len(block)
-    return b"".join(blocks)
+@functools.lru_cache(maxsize=2)
+def _decode_labels(path: str, _size: int, _modified: int) -> np.ndarray:
+    return idx.read(path)

@@ -46,8 +46,8 @@ def test_mnist_as_the_paper_trained_on_it(mnist_dir):
 
 
 def test_an_idx_file_of_labels_is_refused(tmp_path):
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 1]) + bytes(12))
-    with pytest.raises(ValueError, match="no IDX file of images: its magic number is 2049"):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 7]))
+    with pytest.raises(ValueError, match=r"holds uint8 \[2\], expected the bytes of pictures, \[N, 28, 28\]"):
         settings.mnist(str(tmp_path))
 
 

@@ -7,9 +7,7 @@ first 50,000 images train; Frey Face is raw/256 under a Gaussian whose mean is a
 """
 
 import dataclasses
-import gzip
 import pathlib
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +19,8 @@ from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine.model import UnsupervisedModel
 from tfvae.experiments.aevb.adagrad import WarmAdagrad
 from tfvae.models.vae import VAE
+from tfvae.pipelines import storage
+from tfvae.pipelines.formats import idx
 
 BATCH_SIZE = 100
 # From a VAE and the rows of its training data to what trains it: the paper's method, Monte Carlo EM and wake-sleep.
@@ -55,7 +55,7 @@ class Data:
 
 def mnist(directory: str) -> Data:
     """MNIST from its four IDX files in ``directory``, greyscale in [0, 1]."""
-    images = [_read_idx(directory, f"{prefix}-images-idx3-ubyte") for prefix in ("train", "t10k")]
+    images = [_images(directory, prefix) for prefix in ("train", "t10k")]
     train, test = (x.reshape(len(x), 784).astype(np.float32) / 255 for x in images)
     return Data(
         train[:50_000],
@@ -139,12 +139,11 @@ def batch_size(method: str, num_rows: int) -> int:
     return num_rows if method == "MCEM" else BATCH_SIZE
 
 
-def _read_idx(directory: str, name: str) -> np.ndarray:
-    """An IDX file of bytes, gzipped or not, as ``[N, 28, 28]``."""
-    path = pathlib.Path(directory) / name
-    opener = open if path.exists() else gzip.open
-    with opener(path if path.exists() else path.with_name(name + ".gz"), "rb") as file:
-        magic, count, height, width = struct.unpack(">4i", file.read(16))
-        if magic != 2051:
-            raise ValueError(f"{path} is no IDX file of images: its magic number is {magic}, expected 2051.")
-        return np.frombuffer(file.read(count * height * width), np.uint8).reshape(count, height, width)
+def _images(directory: str, prefix: str) -> np.ndarray:
+    path = str(pathlib.Path(directory) / f"{prefix}-images-idx3-ubyte")
+    images = idx.read(path if storage.is_file(path) else f"{path}.gz")
+    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+        raise ValueError(
+            f"{path} holds {images.dtype} {list(images.shape)}, expected the bytes of pictures, [N, 28, 28]."
+        )
+    return images
