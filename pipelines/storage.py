@@ -220,21 +220,32 @@ def scratch(folder: str) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def locked(path: str) -> Iterator[bool]:
+def locked(path: str, wait: bool = False) -> Iterator[bool]:
     """Whether this process, and no other, holds the lock ``path`` until the block ends (or the process dies).
+
+    Args:
+        path: A folder that is there, or a file, which is made.
+        wait: Until another holder lets go. False then means that the file system has no locks (NFS has none for
+            folders).
+
+    Raises:
+        OSError: It cannot be opened: it is another user's, or gone.
 
     Example:
         >>> with locked("lock") as mine, locked("lock") as mine_again:
         ...     mine, mine_again
         (True, False)
     """
-    with open(path, "wb") as holder:
+    holder = os.open(path, os.O_RDONLY if is_folder(path) else os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
         try:
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(holder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            mine = True
         except OSError:
-            yield False
-            return
-        yield True
+            mine = False
+        yield mine
+    finally:
+        os.close(holder)
 
 
 def map_files(function: Callable[[str], _Result], files: Sequence[str]) -> list[_Result]:

@@ -10,7 +10,6 @@ nobody can tell, so nothing is removed.
 """
 
 import contextlib
-import fcntl
 import operator
 import os
 import pathlib
@@ -20,7 +19,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 
-from tfvae.pipelines import checksums
+from tfvae.pipelines import checksums, storage
 from tfvae.pipelines.contract import CHECKSUMS, EXTRA, LARGEST_VERSION, version_number
 
 _INCOMPLETE = re.compile(r"incomplete-([0-9]+)-[a-z0-9_]{8}")  # what mkdtemp makes of the prefix
@@ -56,26 +55,24 @@ def writing(base: pathlib.Path, version: int | None = None) -> Iterator[tuple[pa
     """
     _check_number(version)
     base.mkdir(parents=True, exist_ok=True)
-    with _locked(base) as locks_work:
-        claimed = _claimed(base, remove_dead=locks_work)
-        number = _choose(base, version, claimed)
-        folder = pathlib.Path(tempfile.mkdtemp(prefix=f"incomplete-{number}-", dir=base))
-        claim = _open_folder(folder)
-        _lock(claim, wait=False)
-    try:
-        yield folder, number
-        checksums.list_files(str(folder), f"{EXTRA}/{CHECKSUMS}")
-        folder.chmod(0o755)  # mkdtemp's folders are private, but the server runs as another user
-        _sync(folder)
-        with _locked(base):
-            _check_free(base, number)
-            os.rename(folder, base / str(number))
-        _sync_one(base)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        os.close(claim)
+    with contextlib.ExitStack() as held:
+        with storage.locked(str(base), wait=True) as locks_work:
+            claimed = _claimed(base, remove_dead=locks_work)
+            number = _choose(base, version, claimed)
+            folder = pathlib.Path(tempfile.mkdtemp(prefix=f"incomplete-{number}-", dir=base))
+            held.enter_context(storage.locked(str(folder)))
+        try:
+            yield folder, number
+            checksums.list_files(str(folder), f"{EXTRA}/{CHECKSUMS}")
+            folder.chmod(0o755)  # mkdtemp's folders are private, but the server runs as another user
+            _sync(folder)
+            with storage.locked(str(base), wait=True):
+                _check_free(base, number)
+                os.rename(folder, base / str(number))
+            _sync_one(base)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def _check_number(version: int | None) -> None:
@@ -123,36 +120,10 @@ def _claimed(base: pathlib.Path, remove_dead: bool) -> set[int]:
 
 def _is_dead(folder: pathlib.Path) -> bool:
     try:
-        descriptor = _open_folder(folder)
+        with storage.locked(str(folder)) as mine:
+            return mine
     except OSError:  # another user's, or gone
         return False
-    try:
-        return _lock(descriptor, wait=False)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _locked(base: pathlib.Path) -> Iterator[bool]:
-    """Alone in choosing, claiming and naming versions of ``base``; False where there are no locks."""
-    descriptor = _open_folder(base)
-    try:
-        yield _lock(descriptor, wait=True)
-    finally:
-        os.close(descriptor)
-
-
-def _open_folder(path: pathlib.Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _lock(descriptor: int, wait: bool) -> bool:
-    """Whether the lock was had: it was free, and the file system has locks for folders (NFS has not)."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        return False
-    return True
 
 
 def _sync(folder: pathlib.Path) -> None:
