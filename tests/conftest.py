@@ -1,7 +1,8 @@
-"""Where the real data lie, and one thread pool per test worker."""
+"""Where the real data lie, and equal random numbers for every test, in whichever order tests run."""
 
 import os
 import pathlib
+import sys
 
 import pytest
 
@@ -9,6 +10,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DATA = pathlib.Path(os.environ.get("TFVAE_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Layers without a seed of their own begin with the same weights; fixtures are made after this."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
 
 
 def _existing(path: pathlib.Path) -> pathlib.Path:
