@@ -69,6 +69,14 @@ def test_every_picture_is_a_readable_png(tmp_path, shape):
         assert min(picture.shape[:2]) > 100 and picture[..., :3].std() > 0.01, path
 
 
+@pytest.mark.parametrize("lines", [(), ("first", "second")])
+def test_a_picture_fills_its_file(lines, tmp_path):
+    plots.pictures.save_picture(np.zeros([20, 90, 1], np.float32), "black", tmp_path / "black.png", lines)
+    dark = np.asarray(PIL.Image.open(tmp_path / "black.png").convert("L")) < 128
+    bottom, right = dark[::-1, dark.shape[1] // 2].argmax(), dark[-dark.shape[0] // 3, ::-1].argmax()
+    assert dark.any() and max(bottom, right) < 0.02 * dark.shape[1]
+
+
 @pytest.mark.parametrize(
     ("labels", "legend"),
     [

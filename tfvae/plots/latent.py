@@ -184,14 +184,16 @@ def _scatter(means: np.ndarray, labels: np.ndarray | None, names: Sequence[str],
         points = np.pad(points, [[0, 0], [0, 1]])
     share = (spread**2 / max(np.sum(spread**2), 1e-12))[:2]
     groups = [(None, np.ones(len(points), bool))] if labels is None else [(k, labels == k) for k in np.unique(labels)]
+    area = np.clip(5000 / len(points), 5, 20)  # of a dot, in square points
     with style.axes(path, 5.0) as axes:
         for k, (label, chosen) in enumerate(groups):
             name = None if label is None else style.label_name(label, names)
             marker = _MARKERS[k // len(style.COLOURS) % len(_MARKERS)]
-            axes.scatter(*points[chosen].T, s=5, color=f"C{k % 10}", marker=marker, label=name, linewidths=0, alpha=0.8)
+            dots = {"s": area, "color": f"C{k % 10}", "marker": marker, "linewidths": 0, "alpha": 0.8}
+            axes.scatter(*points[chosen].T, label=name, **dots)
         axes.set_xlabel(f"first principal component of E[z|x] ({share[0]:.0%} of the variance)")
         axes.set_ylabel("second" + (f" ({share[1]:.0%})" if len(share) > 1 else ""))
         axes.set_title(f"Posterior means, {means.shape[1]}-D latent space")
         if labels is not None and len(groups) <= 20:
-            axes.legend(markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
+            axes.legend(markerscale=6 / area**0.5, loc="center left", bbox_to_anchor=(1, 0.5))
     return str(path)

@@ -55,7 +55,7 @@ def axes(path: PathLike, height: float, width: float = WIDTH) -> Iterator[Any]:
 def _save(figure: Figure, path: PathLike) -> None:
     kind = os.path.splitext(path)[1].removeprefix(".") or "png"
     with replacing(path) as file:
-        figure.savefig(file, dpi=_DPI, format=kind)
+        figure.savefig(file, dpi=_DPI, format=kind, bbox_inches="tight", pad_inches=0.05)
 
 
 def replacing(path: PathLike) -> contextlib.AbstractContextManager[Any]:
