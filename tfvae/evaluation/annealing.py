@@ -18,8 +18,7 @@ import tensorflow as tf
 from tfvae.arguments import check_at_least, check_whole
 from tfvae.engine import xla
 from tfvae.evaluation import hmc
-from tfvae.evaluation.estimate import MarginalEstimate, over_prepared, over_rows
-from tfvae.models.rows import RowShape
+from tfvae.evaluation.estimate import MarginalEstimate, made_rows, over_prepared, over_rows
 from tfvae.models.vae import VAE, check_vae
 
 _RADIUS = 4.0  # of the logistic schedule of β, as Wu et al. have it
@@ -124,7 +123,7 @@ def bidirectional(
     _check(num_temperatures, num_chains, num_leapfrog_steps)
     check_at_least(1, num_rows=num_rows)
     check_whole(seed=seed)
-    made = _made_rows(vae, num_rows, condition, seed)
+    made = made_rows(vae, num_rows, condition, seed)
     both = []
     for back in (False, True):
         walk = _walk(vae, num_temperatures, num_chains, num_leapfrog_steps, back)
@@ -148,17 +147,6 @@ def schedule(num_temperatures: int) -> np.ndarray:
 def _check(num_temperatures: int, num_chains: int, num_leapfrog_steps: int) -> None:
     check_at_least(1, num_temperatures=num_temperatures, num_leapfrog_steps=num_leapfrog_steps)
     check_at_least(2, num_chains=num_chains)
-
-
-def _made_rows(vae: VAE, num_rows: int, condition: Any, seed: int) -> dict[str, tf.Tensor]:
-    """z ~ p(z), x ~ p(x|z), and the condition, by name."""
-    first, second = tf.unstack(tf.random.experimental.stateless_split(tf.constant([seed, 3], tf.int32), 2))
-    condition = RowShape(vae.event_shape, vae.condition_shape).condition(condition, num_rows)
-    given = {} if condition is None else {"condition": condition}
-    prior = vae.prior(given.get("condition"))
-    z = prior.sample([num_rows] if prior.batch_shape.rank == 0 else [], seed=first)
-    x = vae.decode(z, given.get("condition")).sample(seed=second)
-    return {"z": z, "x": tf.cast(x, tf.float32), **given}
 
 
 class _State(NamedTuple):

@@ -11,10 +11,35 @@ import tensorflow as tf
 from tfvae.arguments import check_at_least, check_kind, check_whole
 from tfvae.engine import batches
 from tfvae.engine.map_rows import map_rows
+from tfvae.models.rows import RowShape
 from tfvae.models.vae import VAE
 
 _TRUSTED_SAMPLES = 10  # effective ones; a few large weights say little of those that were not drawn
 _TRUSTED_SHAPE = 0.7  # of Pareto's tail (arXiv 1507.02646, section 3.3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A mean over independent draws.
+
+    Attributes:
+        mean: The mean.
+        standard_error: What other draws would move it by.
+    """
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: Any) -> "Mean":
+        """The mean of numbers ``[N]``, N at least 2.
+
+        Example:
+            >>> Mean.of([1.0, 3.0])
+            Mean(mean=2.0, standard_error=1.0)
+        """
+        values = np.asarray(values, np.float64)
+        return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +132,28 @@ def some_rows(vae: VAE, x: Any) -> dict[str, tf.Tensor]:
     if batches.num_rows(rows) == 0:
         raise ValueError("x has no rows: there is nothing to estimate.")
     return rows
+
+
+def made_rows(vae: VAE, num_rows: int, condition: Any, seed: int) -> dict[str, tf.Tensor]:
+    """Rows that the model makes: z ~ p(z), x ~ p(x|z), and the condition, by name."""
+    first, second = tf.unstack(tf.random.experimental.stateless_split(tf.constant([seed, 3], tf.int32), 2))
+    condition = RowShape(vae.event_shape, vae.condition_shape).condition(condition, num_rows)
+    given = {} if condition is None else {"condition": condition}
+    prior = vae.prior(given.get("condition"))
+    z = prior.sample([num_rows] if prior.batch_shape.rank == 0 else [], seed=first)
+    x = vae.decode(z, given.get("condition")).sample(seed=second)
+    return {"z": z, "x": tf.cast(x, tf.float32), **given}
+
+
+def made_in_batches(vae: VAE, num_rows: int, condition: Any, batch_size: int, seed: int) -> dict[str, tf.Tensor]:
+    """``made_rows``, ``batch_size`` at a time: of many rows, only what is made is kept."""
+    condition = RowShape(vae.event_shape, vae.condition_shape).condition(condition, num_rows)
+    pieces = []
+    for start in range(0, num_rows, batch_size):
+        count = min(batch_size, num_rows - start)
+        part = None if condition is None else condition[start : start + count]
+        pieces.append(made_rows(vae, count, part, seed ^ (start << 8 & 0x7FFFFFFF)))
+    return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *pieces)
 
 
 def over_rows(
