@@ -18,6 +18,7 @@ HISTORY = {"elbo": [-2.0, -1.5], "val_elbo": [-2.5, -2.0]}
 OURS = str(pathlib.Path(tfvae.__file__).parent)
 SQUARE = {"image_shape": [3, 1]}
 SMALL = {"num_temperatures": 2, "num_chains": 2, "num_leapfrog_steps": 1, "batch_size": 5, "seed": 0}
+FEW = {"num_draws": 3, "num_bins": 2, "batch_size": 10, "seed": 0}
 RIGHT = {
     plots.animation: {"pictures": [np.zeros([4, 4, 1])] * 2, "path": "a.gif", "seconds": 0.1, "rest": 0.1},
     plots.interpolations: {"vae": 0, "x": X, "path": "a.png", "pairs": 2, "columns": 3, **SQUARE},
@@ -42,6 +43,8 @@ RIGHT = {
     evaluation.kl_by_unit: {"vae": 0, "x": X, "seed": 0, "batch_size": 2},
     evaluation.level_width: {"vae": 0},
     evaluation.log_marginal: {"vae": 0, "x": X, "num_samples": 30, "batch_size": 5, "seed": 0, "progress": None},
+    evaluation.simulation_based_calibration: {"vae": 0, "num_rows": 10, "condition": None, **FEW},
+    evaluation.predictive_calibration: {"vae": 0, "x": np.repeat(X, 2, axis=0), **FEW},
     evaluation.pareto_shape: {"log_weights": np.zeros([30, 2])},
     objectives.Capacity: {"capacity": 3.0, "gamma": 1.0},
     objectives.CombinationImportanceWeighted: {"beta": 0.1},
@@ -98,7 +101,7 @@ def test_the_wrong_thing_is_told_in_a_sentence_of_ours(door, argument, vae, tmp_
 
 def test_every_public_function_has_its_row():
     rooms = (plots, callbacks, evaluation, objectives, priors)
-    results = """Chain MarginalEstimate Sandwich Mean Surgery FrechetDistance
+    results = """Chain MarginalEstimate Sandwich Mean Surgery Calibration FrechetDistance
         Estimate Latent Terms Prior"""
     asked_elsewhere = {
         *results.split(),  # and a base

@@ -3,6 +3,7 @@
 from tfvae.evaluation.annealing import Sandwich, annealed_log_marginal, bidirectional
 from tfvae.evaluation.appendix_d import hmc_log_marginal
 from tfvae.evaluation.bits import bits_per_dimension, level_width
+from tfvae.evaluation.calibration import Calibration, predictive_calibration, simulation_based_calibration
 from tfvae.evaluation.estimate import MarginalEstimate, Mean
 from tfvae.evaluation.hmc import Chain, sample_posterior
 from tfvae.evaluation.importance import log_marginal
@@ -11,6 +12,7 @@ from tfvae.evaluation.surgery import Surgery, elbo_surgery
 from tfvae.evaluation.units import active_units, kl_by_unit
 
 __all__ = [
+    "Calibration",
     "Chain",
     "MarginalEstimate",
     "Mean",
@@ -26,5 +28,7 @@ __all__ = [
     "level_width",
     "log_marginal",
     "pareto_shape",
+    "predictive_calibration",
     "sample_posterior",
+    "simulation_based_calibration",
 ]
