@@ -4,6 +4,7 @@ import inspect
 import pathlib
 import traceback
 
+import keras
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ HISTORY = {"elbo": [-2.0, -1.5], "val_elbo": [-2.5, -2.0]}
 OURS = str(pathlib.Path(tfvae.__file__).parent)
 SQUARE = {"image_shape": [3, 1]}
 SMALL = {"num_temperatures": 2, "num_chains": 2, "num_leapfrog_steps": 1, "batch_size": 5, "seed": 0}
+FEATURES = evaluation.ClassifierFeatures(keras.Sequential([keras.Input([3]), keras.layers.Dense(2)]), 1.0)
 FEW = {"num_draws": 3, "num_bins": 2, "batch_size": 10, "seed": 0}
 RIGHT = {
     plots.animation: {"pictures": [np.zeros([4, 4, 1])] * 2, "path": "a.gif", "seconds": 0.1, "rest": 0.1},
@@ -39,7 +41,18 @@ RIGHT = {
     evaluation.annealed_log_marginal: {"vae": 0, "x": X, **SMALL},
     evaluation.bidirectional: {"vae": 0, "num_rows": 2, "condition": None, **SMALL},
     evaluation.bits_per_dimension: {"nats": [1.0], "event_shape": [3], "bin_width": 1.0},
+    evaluation.classifier_features: {"x": np.tile(X, [8, 1]), "label": np.tile(np.arange(5), 8), "seed": 0},
     evaluation.elbo_surgery: {"vae": 0, "x": X, "num_draws": 5, "batch_size": 5, "seed": 0},
+    evaluation.frechet_classifier_distance: {
+        "a": np.tile(X, [2, 1]),
+        "b": np.tile(X, [2, 1]),
+        "features": FEATURES,
+        "seed": 0,
+    },
+    evaluation.frechet_distance: {"features_a": np.tile(X, [2, 1]), "features_b": np.tile(X, [2, 1]), "seed": 0},
+    evaluation.kernel_distance: {"a": X, "b": X, "kernel": "cubic", "num_subsets": 2, "subset_size": 3, "seed": 0},
+    evaluation.maximum_mean_discrepancy: {"a": X, "b": X, "kernel": "cubic", "num_permutations": 3, "seed": 0},
+    evaluation.precision_recall: {"real": X, "generated": X, "k": 2},
     evaluation.kl_by_unit: {"vae": 0, "x": X, "seed": 0, "batch_size": 2},
     evaluation.level_width: {"vae": 0},
     evaluation.log_marginal: {"vae": 0, "x": X, "num_samples": 30, "batch_size": 5, "seed": 0, "progress": None},
@@ -101,8 +114,8 @@ def test_the_wrong_thing_is_told_in_a_sentence_of_ours(door, argument, vae, tmp_
 
 def test_every_public_function_has_its_row():
     rooms = (plots, callbacks, evaluation, objectives, priors)
-    results = """Chain MarginalEstimate Sandwich Mean Surgery Calibration FrechetDistance
-        Estimate Latent Terms Prior"""
+    results = """Chain MarginalEstimate Sandwich Mean Surgery Calibration Discrepancy KernelDistance FrechetDistance
+        ClassifierFeatures PrecisionRecall Estimate Latent Terms Prior"""
     asked_elsewhere = {
         *results.split(),  # and a base
         *("hmc_log_marginal", "sample_posterior", "samples_by_class", "fit", "WakePhase"),  # slow, or of a truth value

@@ -4,9 +4,18 @@ from tfvae.evaluation.annealing import Sandwich, annealed_log_marginal, bidirect
 from tfvae.evaluation.appendix_d import hmc_log_marginal
 from tfvae.evaluation.bits import bits_per_dimension, level_width
 from tfvae.evaluation.calibration import Calibration, predictive_calibration, simulation_based_calibration
+from tfvae.evaluation.discrepancy import Discrepancy, KernelDistance, kernel_distance, maximum_mean_discrepancy
 from tfvae.evaluation.estimate import MarginalEstimate, Mean
+from tfvae.evaluation.frechet import (
+    ClassifierFeatures,
+    FrechetDistance,
+    classifier_features,
+    frechet_classifier_distance,
+    frechet_distance,
+)
 from tfvae.evaluation.hmc import Chain, sample_posterior
 from tfvae.evaluation.importance import log_marginal
+from tfvae.evaluation.neighbors import PrecisionRecall, precision_recall
 from tfvae.evaluation.pareto import pareto_shape
 from tfvae.evaluation.surgery import Surgery, elbo_surgery
 from tfvae.evaluation.units import active_units, kl_by_unit
@@ -14,20 +23,31 @@ from tfvae.evaluation.units import active_units, kl_by_unit
 __all__ = [
     "Calibration",
     "Chain",
+    "ClassifierFeatures",
+    "Discrepancy",
+    "FrechetDistance",
+    "KernelDistance",
     "MarginalEstimate",
     "Mean",
+    "PrecisionRecall",
     "Sandwich",
     "Surgery",
     "active_units",
     "annealed_log_marginal",
     "bidirectional",
     "bits_per_dimension",
+    "classifier_features",
     "elbo_surgery",
+    "frechet_classifier_distance",
+    "frechet_distance",
     "hmc_log_marginal",
+    "kernel_distance",
     "kl_by_unit",
     "level_width",
     "log_marginal",
+    "maximum_mean_discrepancy",
     "pareto_shape",
+    "precision_recall",
     "predictive_calibration",
     "sample_posterior",
     "simulation_based_calibration",
