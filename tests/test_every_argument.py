@@ -20,6 +20,8 @@ OURS = str(pathlib.Path(tfvae.__file__).parent)
 SQUARE = {"image_shape": [3, 1]}
 SMALL = {"num_temperatures": 2, "num_chains": 2, "num_leapfrog_steps": 1, "batch_size": 5, "seed": 0}
 FEATURES = evaluation.ClassifierFeatures(keras.Sequential([keras.Input([3]), keras.layers.Dense(2)]), 1.0)
+GRID = np.stack(np.unravel_index(np.arange(24), [2, 3, 4]), axis=1)
+CODED = {"code": GRID.astype(np.float32), "factors": GRID}
 FEW = {"num_draws": 3, "num_bins": 2, "batch_size": 10, "seed": 0}
 RIGHT = {
     plots.animation: {"pictures": [np.zeros([4, 4, 1])] * 2, "path": "a.gif", "seconds": 0.1, "rest": 0.1},
@@ -42,6 +44,15 @@ RIGHT = {
     evaluation.bidirectional: {"vae": 0, "num_rows": 2, "condition": None, **SMALL},
     evaluation.bits_per_dimension: {"nats": [1.0], "event_shape": [3], "bin_width": 1.0},
     evaluation.classifier_features: {"x": np.tile(X, [8, 1]), "label": np.tile(np.arange(5), 8), "seed": 0},
+    evaluation.beta_vae_score: {**CODED, "num_train": 20, "num_test": 5, "num_pairs": 2, "seed": 0},
+    evaluation.disentanglement_completeness: {**CODED, "categorical": [], "seed": 0},
+    evaluation.factor_vae_score: {**CODED, "num_train": 20, "num_test": 5, "group_size": 2, "seed": 0},
+    evaluation.interventional_robustness: {**CODED, "seed": 0},
+    evaluation.modularity: {**CODED, "num_bins": 3, "seed": 0},
+    evaluation.mutual_information_gap: {**CODED, "num_bins": 3, "seed": 0},
+    evaluation.separated_predictability: {**CODED, "categorical": [0], "seed": 0},
+    evaluation.sprite_factors: {"indices": [0, 1]},
+    evaluation.sprites: {"indices": [0, 1]},
     evaluation.elbo_surgery: {"vae": 0, "x": X, "num_draws": 5, "batch_size": 5, "seed": 0},
     evaluation.frechet_classifier_distance: {
         "a": np.tile(X, [2, 1]),
@@ -115,7 +126,7 @@ def test_the_wrong_thing_is_told_in_a_sentence_of_ours(door, argument, vae, tmp_
 def test_every_public_function_has_its_row():
     rooms = (plots, callbacks, evaluation, objectives, priors)
     results = """Chain MarginalEstimate Sandwich Mean Surgery Calibration Discrepancy KernelDistance FrechetDistance
-        ClassifierFeatures PrecisionRecall Estimate Latent Terms Prior"""
+        ClassifierFeatures PrecisionRecall Score Informativeness Predictability Estimate Latent Terms Prior"""
     asked_elsewhere = {
         *results.split(),  # and a base
         *("hmc_log_marginal", "sample_posterior", "samples_by_class", "fit", "WakePhase"),  # slow, or of a truth value

@@ -54,7 +54,7 @@ TFVAE: dict[str, set[str]] = {
     "priors": _LAYERS | {"divergences", "pipelines.extras"},
     "models": _LAYERS | _PARTS,
     "baselines": _MODELS | {"evaluation"},
-    "evaluation": _MODELS,
+    "evaluation": _MODELS | {"pipelines.extras"},
     "plots": {"arguments", "engine", "evaluation", "families", "models", "pipelines.extras", "pipelines.storage"},
     "callbacks": {"arguments", "engine", "evaluation", "plots", "pipelines.extras"},
     "data": _DISK,

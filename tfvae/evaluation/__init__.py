@@ -5,6 +5,13 @@ from tfvae.evaluation.appendix_d import hmc_log_marginal
 from tfvae.evaluation.bits import bits_per_dimension, level_width
 from tfvae.evaluation.calibration import Calibration, predictive_calibration, simulation_based_calibration
 from tfvae.evaluation.discrepancy import Discrepancy, KernelDistance, kernel_distance, maximum_mean_discrepancy
+from tfvae.evaluation.disentanglement import (
+    Score,
+    factor_vae_score,
+    interventional_robustness,
+    modularity,
+    mutual_information_gap,
+)
 from tfvae.evaluation.estimate import MarginalEstimate, Mean
 from tfvae.evaluation.frechet import (
     ClassifierFeatures,
@@ -17,6 +24,14 @@ from tfvae.evaluation.hmc import Chain, sample_posterior
 from tfvae.evaluation.importance import log_marginal
 from tfvae.evaluation.neighbors import PrecisionRecall, precision_recall
 from tfvae.evaluation.pareto import pareto_shape
+from tfvae.evaluation.predictors import (
+    Informativeness,
+    Predictability,
+    beta_vae_score,
+    disentanglement_completeness,
+    separated_predictability,
+)
+from tfvae.evaluation.sprite_set import sprite_factors, sprites
 from tfvae.evaluation.surgery import Surgery, elbo_surgery
 from tfvae.evaluation.units import active_units, kl_by_unit
 
@@ -26,29 +41,41 @@ __all__ = [
     "ClassifierFeatures",
     "Discrepancy",
     "FrechetDistance",
+    "Informativeness",
     "KernelDistance",
     "MarginalEstimate",
     "Mean",
     "PrecisionRecall",
+    "Predictability",
     "Sandwich",
+    "Score",
     "Surgery",
     "active_units",
     "annealed_log_marginal",
+    "beta_vae_score",
     "bidirectional",
     "bits_per_dimension",
     "classifier_features",
+    "disentanglement_completeness",
     "elbo_surgery",
+    "factor_vae_score",
     "frechet_classifier_distance",
     "frechet_distance",
     "hmc_log_marginal",
+    "interventional_robustness",
     "kernel_distance",
     "kl_by_unit",
     "level_width",
     "log_marginal",
     "maximum_mean_discrepancy",
+    "modularity",
+    "mutual_information_gap",
     "pareto_shape",
     "precision_recall",
     "predictive_calibration",
     "sample_posterior",
+    "separated_predictability",
     "simulation_based_calibration",
+    "sprite_factors",
+    "sprites",
 ]
