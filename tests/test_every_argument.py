@@ -45,6 +45,13 @@ RIGHT = {
     evaluation.bits_per_dimension: {"nats": [1.0], "event_shape": [3], "bin_width": 1.0},
     evaluation.classifier_features: {"x": np.tile(X, [8, 1]), "label": np.tile(np.arange(5), 8), "seed": 0},
     evaluation.beta_vae_score: {**CODED, "num_train": 20, "num_test": 5, "num_pairs": 2, "seed": 0},
+    evaluation.complexity_corrected: {"log_marginal": [-1.0, -2.0], "x": np.zeros([2, 4], np.uint8)},
+    evaluation.compressed_bits: {"x": np.zeros([2, 4], np.uint8)},
+    evaluation.detection: {"ordinary": [0.0, 1.0], "odd": [1.0, 2.0], "seed": 0},
+    evaluation.likelihood_ratio: {"log_marginal": [-1.0, -2.0], "background": [-2.0, -3.0]},
+    evaluation.perturbed: {"x": X, "rate": 0.2, "seed": 0},
+    evaluation.typicality: {"log_marginal": [-1.0, -2.0], "ordinary": [-2.0, -3.0]},
+    evaluation.watanabe_akaike: {"log_marginals": [[-1.0, -2.0], [-1.0, -3.0]]},
     evaluation.disentanglement_completeness: {**CODED, "categorical": [], "seed": 0},
     evaluation.factor_vae_score: {**CODED, "num_train": 20, "num_test": 5, "group_size": 2, "seed": 0},
     evaluation.interventional_robustness: {**CODED, "seed": 0},
@@ -126,7 +133,7 @@ def test_the_wrong_thing_is_told_in_a_sentence_of_ours(door, argument, vae, tmp_
 def test_every_public_function_has_its_row():
     rooms = (plots, callbacks, evaluation, objectives, priors)
     results = """Chain MarginalEstimate Sandwich Mean Surgery Calibration Discrepancy KernelDistance FrechetDistance
-        ClassifierFeatures PrecisionRecall Score Informativeness Predictability Estimate Latent Terms Prior"""
+        ClassifierFeatures PrecisionRecall Score Informativeness Predictability Detection Estimate Latent Terms Prior"""
     asked_elsewhere = {
         *results.split(),  # and a base
         *("hmc_log_marginal", "sample_posterior", "samples_by_class", "fit", "WakePhase"),  # slow, or of a truth value

@@ -23,6 +23,16 @@ from tfvae.evaluation.frechet import (
 from tfvae.evaluation.hmc import Chain, sample_posterior
 from tfvae.evaluation.importance import log_marginal
 from tfvae.evaluation.neighbors import PrecisionRecall, precision_recall
+from tfvae.evaluation.outliers import (
+    Detection,
+    complexity_corrected,
+    compressed_bits,
+    detection,
+    likelihood_ratio,
+    perturbed,
+    typicality,
+    watanabe_akaike,
+)
 from tfvae.evaluation.pareto import pareto_shape
 from tfvae.evaluation.predictors import (
     Informativeness,
@@ -39,6 +49,7 @@ __all__ = [
     "Calibration",
     "Chain",
     "ClassifierFeatures",
+    "Detection",
     "Discrepancy",
     "FrechetDistance",
     "Informativeness",
@@ -56,6 +67,9 @@ __all__ = [
     "bidirectional",
     "bits_per_dimension",
     "classifier_features",
+    "complexity_corrected",
+    "compressed_bits",
+    "detection",
     "disentanglement_completeness",
     "elbo_surgery",
     "factor_vae_score",
@@ -66,11 +80,13 @@ __all__ = [
     "kernel_distance",
     "kl_by_unit",
     "level_width",
+    "likelihood_ratio",
     "log_marginal",
     "maximum_mean_discrepancy",
     "modularity",
     "mutual_information_gap",
     "pareto_shape",
+    "perturbed",
     "precision_recall",
     "predictive_calibration",
     "sample_posterior",
@@ -78,4 +94,6 @@ __all__ = [
     "simulation_based_calibration",
     "sprite_factors",
     "sprites",
+    "typicality",
+    "watanabe_akaike",
 ]
