@@ -34,6 +34,7 @@ SLOW = {
     "docs/howto/training.md",
     "docs/howto/objectives.md",
     "docs/howto/watch.md",
+    "docs/howto/judges.md",
 }  # and every notebook
 
 NO_EXTRA = ("openvino", "tf2onnx", "onnxruntime")

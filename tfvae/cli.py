@@ -176,18 +176,31 @@ def train(**options: Any) -> None:
 @click.option("--num-samples", type=click.IntRange(2), default=5000, help="Samples of z for each row in log p(x).")
 @click.option("--split", default="test", help="The split to measure on.")
 @click.option("--seed", type=int, default=0, help="Fixes the samples.")
+@click.option("--judges", multiple=True, metavar="NAME", help="annealing, calibration, predictive, samples, surgery.")
 @_OWN_PARTS
-def evaluate(run: str, data_directory: str, num_samples: int, split: str, seed: int, model: str | None) -> None:
+def evaluate(
+    run: str,
+    data_directory: str,
+    num_samples: int,
+    split: str,
+    seed: int,
+    judges: tuple[str, ...],
+    model: str | None,
+) -> None:
     """Measure a run's ELBO and log p(x), in nats. The result also goes to RUN/evaluation.json.
+
+    Judges ask more, each once: several are named by several --judges, or between commas.
 
     \b
     Example:
       tfvae evaluate runs/mnist --data prepared/mnist --num-samples 5000
+      tfvae evaluate runs/mnist --data prepared/mnist --judges surgery,calibration
     """
     with _clear_errors(), _progress("log p(x)") as progress:
         from tfvae import runs
 
-        result = runs.evaluate(run, data_directory, num_samples, split, seed, progress, model)
+        names = [name.strip() for given in judges for name in given.split(",")]
+        result = runs.evaluate(run, data_directory, num_samples, split, seed, progress, model, names)
     click.echo(tables.plain(evaluation_rows(result)))
 
 
@@ -429,5 +442,6 @@ def evaluation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("log p(x)", _log_marginal_text(result)),
         ("effective samples", f"{result['median_effective_sample_size']:.0f} (median){_shape_text(result)}"),
         ("active units", f"{result['active_units']}"),
+        *((name, tables.findings(found)) for name, found in result.get("judges", {}).items()),
         ("time", f"{result['seconds']:.1f} s"),
     ]

@@ -322,11 +322,14 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     model: str | None = None,
+    judges: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure a run on a split, and write the result to ``evaluation.json``; all bounds in nats.
 
-    ``progress`` is called with the rows done and their total while log p(x) is estimated; ``model`` is as in ``load``.
+    ``progress`` is called with the rows done and their total while log p(x) is estimated; ``model`` is as in ``load``;
+    ``judges`` are names that ``evaluation.judge`` takes.
     """
+    evaluation.judges.check_judges(judges)
     vae = load(run, model)
     model_sha256 = storage.sha256(str(_model_file(run)))
     given = data.load(data_directory, split, _parts(vae))
@@ -353,6 +356,7 @@ def evaluate(
         "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
         "median_pareto_shape": marginal.median_pareto_shape,
         "active_units": evaluation.active_units(vae, given),
+        **({"judges": evaluation.judge(vae, given, judges, seed)} if judges else {}),
         "seconds": round(time.perf_counter() - started, 2),
     }
     _write_json(pathlib.Path(run) / records.EVALUATION, result)

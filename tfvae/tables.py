@@ -1,6 +1,6 @@
 """Tables for people: cells of text, the first row the head."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def plain(rows: Sequence[Sequence[str]]) -> str:
@@ -29,3 +29,19 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     """
     head, *body = rows
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body))
+
+
+def findings(found: Mapping[str, float | None]) -> str:
+    """Numbers by name as one text, each with its standard error where there is one.
+
+    Example:
+        >>> findings({"kl": 25.1234, "kl_standard_error": 0.1, "rows": 100, "gap": None})
+        'kl 25.12 ± 0.1, rows 100, gap unknown'
+    """
+    texts = {name: "unknown" if value is None else f"{value:.4g}" for name, value in found.items()}
+    errors = {name.removesuffix("_standard_error"): name for name in found if name.endswith("_standard_error")}
+    shown = [name for name in found if name not in errors.values() or name.removesuffix("_standard_error") not in found]
+    parts = (f"{name.replace('_', ' ')} {texts[name]}" for name in shown)
+    return ", ".join(
+        f"{part} ± {texts[errors[name]]}" if name in errors else part for name, part in zip(shown, parts, strict=True)
+    )

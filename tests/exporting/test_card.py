@@ -212,6 +212,7 @@ def test_a_runs_card_holds_its_own_records_and_no_others(run, tmp_path, digits):
         (" " * (1 << 20) + "{}", "no plain file of at most"),
         ('{"model_sha256": "SHA", "elbo": "good"}', "finite number"),
         ('{"model_sha256": "SHA", "elbo": NaN}', "finite number"),
+        (f'{{"model_sha256": "SHA", "elbo": {"9" * 400}}}', "finite number"),
         ('{"model_sha256": "SHA", "dataset": {"path": "/"}}', "cannot be read"),
         ('{"model_sha256": "SHA", "dataset": 3}', "cannot be read"),
     ],

@@ -22,6 +22,7 @@ from tfvae.evaluation.frechet import (
 )
 from tfvae.evaluation.hmc import Chain, sample_posterior
 from tfvae.evaluation.importance import log_marginal
+from tfvae.evaluation.judges import judge
 from tfvae.evaluation.neighbors import PrecisionRecall, precision_recall
 from tfvae.evaluation.outliers import (
     Detection,
@@ -77,6 +78,7 @@ __all__ = [
     "frechet_distance",
     "hmc_log_marginal",
     "interventional_robustness",
+    "judge",
     "kernel_distance",
     "kl_by_unit",
     "level_width",

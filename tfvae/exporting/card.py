@@ -219,6 +219,7 @@ def _measured_rows(measured: Mapping[str, Any]) -> list[list[str]]:
         ["ELBO", f"{_nats(measured, 'elbo')}, standard error {_nats(measured, 'elbo_standard_error')}"],
         ["log p(x)", f"{_nats(measured, 'log_marginal')}, standard error "
                      f"{_nats(measured, 'log_marginal_standard_error')} ({draws})"],
+        *([_text(name), _text(tables.findings(found))] for name, found in (measured["judges"] or {}).items()),
     ]  # fmt: skip
 
 

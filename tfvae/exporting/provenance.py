@@ -4,11 +4,13 @@ Each value is checked when it is told, because it ends in files that people and 
 """
 
 import dataclasses
-import math
 import re
+import reprlib
+import sys
+from collections.abc import Mapping
 from typing import Any
 
-_LONGEST_TEXT = 200
+_LONGEST_TEXT, _MOST_FINDINGS = 200, 50
 _NATS = ("elbo", "elbo_standard_error", "log_marginal", "log_marginal_standard_error", "monte_carlo_standard_error")
 _NUMBERS = (*_NATS, "median_effective_sample_size")
 
@@ -19,6 +21,27 @@ def _check_texts(record: Any, *names: str) -> None:
         fits = isinstance(value, str) and value.isprintable() and 0 < len(value) <= _LONGEST_TEXT
         if value is not None and not fits:
             raise ValueError(f"{name} is {value!r}, expected at most {_LONGEST_TEXT} characters that print.")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number that a float holds; a whole number of a JSON file may have any length."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _check_findings(judges: Any) -> None:
+    """Numbers by name, by name; names in small letters, few of them."""
+    expected = "numbers by name, by the judge's name, names in small letters, and at most 50 of each"
+
+    def are_names(found: Any) -> bool:
+        named = isinstance(found, dict) and 0 < len(found) <= _MOST_FINDINGS
+        return named and all(isinstance(name, str) and re.fullmatch("[a-z0-9_]{1,50}", name) for name in found)
+
+    if not are_names(judges) or not all(are_names(found) for found in judges.values()):
+        raise ValueError(f"judges is {reprlib.repr(judges)}, expected {expected}.")
+    for judge, found in judges.items():
+        for name, value in found.items():
+            if value is not None and not _is_finite(value):
+                raise ValueError(f"judges has {reprlib.repr(value)} as {name} of {judge}, expected a finite number.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +81,7 @@ class Measured:
         monte_carlo_standard_error: What other samples of z would move log p(x) by; None too where they are too few to
             tell, so that log p(x) is but a lower bound.
         median_effective_sample_size: How many of the samples of z half of the rows rest on.
+        judges: What ``evaluation.judge`` found: numbers by name, by the judge's name.
     """
 
     dataset: Dataset = Dataset()
@@ -71,6 +95,7 @@ class Measured:
     log_marginal_standard_error: float | None = None
     monte_carlo_standard_error: float | None = None
     median_effective_sample_size: float | None = None
+    judges: Mapping[str, Mapping[str, float | None]] | None = None
 
     def __post_init__(self) -> None:
         _check_texts(self, "split", "observations")
@@ -80,10 +105,11 @@ class Measured:
                 raise ValueError(f"{name} is {value!r}, expected a whole number above 0.")
         for name in _NUMBERS:
             value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
             unit = " of nats" if name in _NATS else ""
-            if value is not None and not (number and math.isfinite(value)):
-                raise ValueError(f"{name} is {value!r}, expected a finite number{unit}.")
+            if value is not None and not _is_finite(value):
+                raise ValueError(f"{name} is {reprlib.repr(value)}, expected a finite number{unit}.")
+        if self.judges is not None:
+            _check_findings(self.judges)
 
 
 @dataclasses.dataclass(frozen=True)
