@@ -45,6 +45,7 @@ def _weights(vae) -> list[keras.Variable]:
     return [w for part in (vae.encoder, vae.posterior, vae.decoder, vae.likelihood) for w in part.trainable_variables]
 
 
+@pytest.mark.slow
 def test_bare_evaluation_answers_as_the_methods_do(x):
     vae = models.vae("mlp")
     rows = tf.constant(x)

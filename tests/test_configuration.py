@@ -33,6 +33,7 @@ def asked(monkeypatch) -> list[dict]:
     return found
 
 
+@pytest.mark.slow
 def test_the_configuration_of_a_run_repeats_it_and_the_command_line_wins(tmp_path, digits):
     (tmp_path / "mine.py").write_text(OWN)
     (tmp_path / "run.toml").write_text(

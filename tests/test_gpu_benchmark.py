@@ -98,6 +98,7 @@ def test_without_tensorflow_the_results_are_tensorflow_s(elsewhere):
         assert case["embed"]["jax"]["difference"] < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_two_chained_calls_are_two_epochs_of_fit(model, cases, elsewhere):
     case = cases[MODELS.index(model)]

@@ -203,6 +203,7 @@ def test_the_package_the_command_line_and_the_client_import_no_tensorflow(module
     assert not set(heavy) & (set(loaded) - ({"numpy.random"} if module == "tfvae.serving" else set()))
 
 
+@pytest.mark.slow
 def test_the_package_imports_nothing_but_itself_beside_tensorflow_keras_and_tfp():
     """So that its own import takes no longer than theirs; plots, data sets and pipelines wait until they are used."""
     code = """

@@ -244,6 +244,7 @@ def test_layers_that_keep_state_and_penalties_work_at_the_drawn_weights():
 # As a Keras model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])  # whose noise differs
 def test_the_engine_equals_single_steps(jit):
     single, four = (train(make(), X, steps=steps, jit=jit) for steps in (1, 4))
@@ -252,6 +253,7 @@ def test_the_engine_equals_single_steps(jit):
         assert_same(train(make(), X, eager=True), single, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_loaded_model_trains_on_as_if_nothing_had_happened(tmp_path):
     def run(resume: bool):
         model = make(make_vae(num_samples=2), scale=0.5, initial_scale=0.1)

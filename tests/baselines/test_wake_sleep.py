@@ -187,6 +187,7 @@ def test_it_reports_the_bound_of_its_vae(x):
     assert first[0] == first[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])  # whose noise differs
 def test_the_engine_equals_single_steps(x, jit):
     single, four = (train(make(), x, steps=steps, jit=jit) for steps in (1, 4))

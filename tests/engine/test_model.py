@@ -100,6 +100,7 @@ def test_k_steps_are_k_single_steps(steps, eager, x, plain):
     assert_same(plain, train(make_vae(num_samples=2), x, steps=steps, eager=eager, shuffle=False), 1e-5)
 
 
+@pytest.mark.slow
 def test_k_steps_are_k_single_steps_under_xla_and_the_default(x):
     single, seven = (train(make_vae(), x, steps=steps, jit=True) for steps in (1, 7))
     assert_same(single, seven, 1e-6)

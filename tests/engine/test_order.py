@@ -55,6 +55,7 @@ def program_that_runs(model: keras.Model, x: np.ndarray) -> Graph:
     return own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [WakeSleep, lambda vae: vae, "wake phase"])
 def test_every_weight_is_read_before_it_is_updated(trainer):
     if trainer == "wake phase":

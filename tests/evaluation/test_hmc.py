@@ -156,6 +156,7 @@ def test_a_chain_starts_at_the_mode_that_counts_wherever_the_encoder_points():
     np.testing.assert_allclose(estimate.log_marginal, known, atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("latent_dim", "density"), [(2, "normal"), (3, "kde")])
 def test_the_marginal_is_exact_on_a_linear_gaussian_model(latent_dim, density):
     vae, weights, bias = exact.linear_gaussian(latent_dim, widen=1.3)
@@ -197,6 +198,7 @@ def test_the_bandwidth_follows_the_shape_of_the_posterior():
     assert np.max(bandwidth[20:]) < 0.35
 
 
+@pytest.mark.slow
 def test_the_marginal_repeats_under_a_seed():
     program = appendix_d._reciprocal_mean(small_vae(), 16, 4, 5, (0.5, 1.0))
     x = tf.constant(np.eye(8, dtype=np.uint8) * 255)

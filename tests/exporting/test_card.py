@@ -66,6 +66,7 @@ def test_says_what_the_file_says(tmp_path, kind):
     assert {scale for (_, name), scale in scales.items() if name == "noise"} == {"standard normal, drawn by the caller"}
 
 
+@pytest.mark.slow
 def test_what_nobody_said_is_unknown_and_nothing_tells_when_or_where(tmp_path):
     described, text = card(tfvae.export(image_model("mlp"), tmp_path / "m", warmup_batch_sizes=[1]))
     assert set(described["trained_on"].values()) == {None}
@@ -77,6 +78,7 @@ def test_what_nobody_said_is_unknown_and_nothing_tells_when_or_where(tmp_path):
         assert not re.search(r"\b20\d\d-\d\d|\d\d:\d\d", written)
 
 
+@pytest.mark.slow
 def test_two_exports_of_a_model_differ_by_their_version_alone(tmp_path):
     vae = image_model("mlp")
     first, second = (card(tfvae.export(vae, tmp_path / "m", warmup_batch_sizes=[1])) for _ in range(2))
@@ -106,6 +108,7 @@ def head(text: str) -> dict:
     return yaml.safe_load(lines)
 
 
+@pytest.mark.slow
 def test_the_head_is_hugging_faces(tmp_path):
     told = provenance.Provenance(
         measured=provenance.Measured(
@@ -129,6 +132,7 @@ def test_the_head_is_hugging_faces(tmp_path):
     assert [one.metric_value for one in read.data.eval_results] == [-25.5, -24.0]
 
 
+@pytest.mark.slow
 def test_without_numbers_the_head_claims_none(tmp_path):
     found = head(card(tfvae.export(image_model("mlp"), tmp_path / "m", warmup_batch_sizes=[1]))[1])
     assert found["license"] == "unknown" and not {"model-index", "metrics"} & found.keys()

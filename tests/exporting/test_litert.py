@@ -49,6 +49,7 @@ def test_every_signature_equals_the_model_in_python(tmp_path, kind):
         assert_same(run[name](**inputs), in_process(vae, name, inputs), name, tolerance=4e-6)
 
 
+@pytest.mark.slow
 def test_a_conditional_model_takes_its_condition_by_name(tmp_path):
     shape, rng = [4, 3, 1], np.random.default_rng(1)
     vae = tfvae.VAE(

@@ -74,6 +74,7 @@ def test_floats_from_0_to_255_are_refused_by_every_signature_that_takes_them(tmp
             signatures[name](x=x, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "likelihood", [DistributionLayer("Beta", [2, 2, 1]), DistributionLayer("Zipf", [3]), likelihoods.bernoulli([3])]
 )

@@ -224,6 +224,7 @@ def test_the_warm_up_file_covers_every_signature_and_batch_size(exported):
     assert seen == {(name, batch) for name in signatures for batch in (1, 8, 64)}
 
 
+@pytest.mark.slow
 def test_versions_count_up_and_are_never_touched(tmp_path):
     vae = image_model("mlp")
     base = tmp_path / "model"
@@ -239,6 +240,7 @@ def test_versions_count_up_and_are_never_touched(tmp_path):
         tfvae.export(vae, base, version=7)
 
 
+@pytest.mark.slow
 def test_a_failed_export_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(warmup, "write", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
     with pytest.raises(OSError, match="No space left"):

@@ -151,6 +151,7 @@ def test_mmd_is_that_of_all_pairs(counted):
     np.testing.assert_allclose(mmd(Z, [1.0] * counted + [0.0] * (N - counted)), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mmd_of_the_prior_with_itself_is_zero_in_the_mean():
     draws = np.random.default_rng(1).normal(size=[300, K, N, D]).astype(np.float32)
     found = np.array([mmd(z, seed=(3, i)) for i, z in enumerate(draws)])

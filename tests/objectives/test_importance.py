@@ -192,6 +192,7 @@ def test_both_wake_phases_have_one_mean_and_the_reparameterised_less_variance():
     assert path.var(axis=0).sum() < 0.8 * score.var(axis=0).sum()
 
 
+@pytest.mark.slow
 def test_each_side_of_piwae_has_its_own_bound_s_gradient():
     encoder, decoder = gradients(objectives.PartiallyImportanceWeighted(3), 6)
     np.testing.assert_allclose(decoder, gradients(objectives.importance_weighted, 6)[1], rtol=1e-3, atol=1e-3)

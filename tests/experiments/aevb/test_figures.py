@@ -96,6 +96,7 @@ def by_importance(vae, x, num_samples, num_leapfrog_steps):
     return evaluation.MarginalEstimate(log_marginal, log_marginal, log_marginal)
 
 
+@pytest.mark.slow
 def test_figure3_writes_log_p_of_x_and_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "hmc_log_marginal", by_importance)
     monkeypatch.setattr(baselines, "MonteCarloEM", lambda vae, num_rows: baselines.WakeSleep(vae), raising=False)

@@ -19,6 +19,7 @@ def short(tiny, monkeypatch) -> None:
     monkeypatch.setattr(curves, "POINTS", [500, 1000])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:Skipping variable loading")
 def test_a_release_is_whole_and_says_what_it_is(tmp_path, data):
     (row,) = release.models(str(tmp_path), "unused", ["mnist"], [2], samples=500)

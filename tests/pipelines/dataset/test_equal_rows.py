@@ -122,6 +122,7 @@ def test_a_worker_that_fails_while_hashing(tmp_path, twice, monkeypatch):
     assert artifacts(tmp_path / "out") == artifacts(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["content-hashes", "train"])
 def test_killed_in_either_phase_then_resumed(tmp_path, phase):
     x = np.random.default_rng(0).integers(0, 3, (12_000, 8)).astype(np.float32)

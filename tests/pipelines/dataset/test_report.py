@@ -274,6 +274,7 @@ def test_the_same_page_for_any_workers(tmp_path):
     assert len(pages) == 1 and str(tmp_path).encode() not in pages.pop()
 
 
+@pytest.mark.slow
 def test_preparing_with_a_report_needs_no_tensorflow(tmp_path):
     program = (
         "import sys; from pipelines import preprocess; preprocess.run('digits', None, sys.argv[1]);"

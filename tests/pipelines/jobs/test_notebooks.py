@@ -33,6 +33,7 @@ print("apache_beam.runners.interactive.interactive_environment" in sys.modules)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [[], ["pandas"]])
 def test_prepare_in_a_notebook(tmp_path, hidden):
     (tmp_path / "IPython.py").write_text(SHELL)
