@@ -186,6 +186,16 @@ def test_call_reconstruct_and_predict_agree(vae, x):
     np.testing.assert_allclose(vae.predict_on_batch(x), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("ask", ["elbo", "terms", "log_weights"])
+@pytest.mark.parametrize(
+    ("seed", "words"),
+    [(2.5, "seed"), ("a", "seed is 'a'"), ([1, 2, 3], r"seed has shape \(3,\)"), (2**31, "2147483648")],
+)
+def test_a_seed_that_is_none_is_told(vae, x, ask, seed, words):
+    with pytest.raises(ValueError, match=words):
+        getattr(vae, ask)(x, 1, seed)
+
+
 def test_seeds_fix_the_noise(vae, x):
     seed = tf.constant([3, 4])
     np.testing.assert_array_equal(vae.elbo(x, 2, seed), vae.elbo(x, 2, seed))

@@ -9,6 +9,7 @@ weighted means of what the model gives it, and keeps them under the model's own 
 import abc
 import contextlib
 import logging
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import check_at_least
+from tfvae.arguments import check_at_least, check_whole, found_by
 from tfvae.engine import batches, hooks, keras_private, loop, replicas, saving, xla
 from tfvae.engine.batches import Data
 from tfvae.engine.loop import Step
@@ -152,6 +153,19 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         """The next seed of the training or the evaluation stream, int32 ``[2]``."""
         generator = self.seed_generator if training else self.evaluation_seed_generator
         return tf.cast(generator.next(), tf.int32)
+
+    def seed_or_next(self, seed: Any, training: bool = False) -> tf.Tensor:
+        """A seed, int32 ``[2]``: of a whole number n it is ``[0, n]``, and the next of the stream for None."""
+        if seed is None:
+            return self.next_seed(training)
+        if isinstance(seed, numbers.Integral):
+            check_whole(seed=seed)
+            return tf.constant([0, seed], tf.int32)
+        expected = "a whole number, or two of them: int32 [2]"
+        key = found_by(lambda given: tf.convert_to_tensor(given, tf.int32), "seed", seed, expected)
+        if not key.shape.is_compatible_with([2]):
+            raise ValueError(f"seed has shape {tuple(key.shape)}, expected {expected}.")
+        return key
 
     def compile(
         self,

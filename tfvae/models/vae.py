@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import divergences, objectives, observations, posteriors, priors
-from tfvae.arguments import check_at_least, check_kind, checked_shape, found_by
+from tfvae.arguments import check_at_least, check_kind, check_whole, checked_shape, found_by
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import batches, keras_private, xla
 from tfvae.engine import model as engine
@@ -201,14 +201,14 @@ class VAE(engine.UnsupervisedModel):
         self,
         x: Any,
         num_samples: int = 1,
-        seed: tf.Tensor | None = None,
+        seed: int | tf.Tensor | None = None,
         training: bool = False,
         weights: tf.Tensor | None = None,
         step: tf.Tensor | None = None,
     ) -> Terms:
         """The terms of the bound for rows as ``fit`` takes them, a batch; see ``objectives.Terms``.
 
-        ``seed`` is an int32 tensor ``[2]``; by default the next of the model's training or evaluation stream.
+        ``seed`` is a whole number or int32 ``[2]``; by default the next of the model's training or evaluation stream.
         ``weights`` ``[B]`` and ``step`` are for objectives that ask for them: ones and 0 by default.
         """
         return self._path_weighted_terms(x, num_samples, seed, training, weights, step)[0]
@@ -217,13 +217,13 @@ class VAE(engine.UnsupervisedModel):
         self,
         x: Any,
         num_samples: int,
-        seed: tf.Tensor | None,
+        seed: int | tf.Tensor | None,
         training: bool,
         weights: tf.Tensor | None,
         step: tf.Tensor | None,
     ) -> tuple[Terms, PathWeight]:
         check_at_least(1, num_samples=num_samples)
-        seed = self.next_seed(training) if seed is None else seed
+        seed = self.seed_or_next(seed, training)
         batch, path = self.batch(x), PathWeight()
         features = self._features(batch, training)
         if isinstance(self.posterior, DistributionLayer):
@@ -268,14 +268,14 @@ class VAE(engine.UnsupervisedModel):
         return Terms((latent,), log_likelihood)
 
     def log_weights(
-        self, x: Any, num_samples: int, seed: tf.Tensor, posterior: tfd.Distribution | None = None
+        self, x: Any, num_samples: int, seed: int | tf.Tensor, posterior: tfd.Distribution | None = None
     ) -> tf.Tensor:
         """log w = log p(x, z) - log q(z|x) of samples z ~ q(z|x), ``[K, B]``, nats, for a batch of rows.
 
         ``posterior`` is q(z|x) where it is known: who draws of the same rows again need not encode them again.
         """
         check_at_least(1, num_samples=num_samples)
-        batch = self.batch(x)
+        batch, seed = self.batch(x), self.seed_or_next(seed)
         z, log_posterior = posteriors.draw(self.encode(batch) if posterior is None else posterior, num_samples, seed)
         return self.log_joint(batch, z) - log_posterior
 
@@ -284,12 +284,12 @@ class VAE(engine.UnsupervisedModel):
         batch = self.batch(x)
         return self.decode(z, batch.condition).log_prob(batch.x) + self.prior(batch.condition).log_prob(z)
 
-    def elbo(self, x: Any, num_samples: int = 1, seed: tf.Tensor | None = None) -> tf.Tensor:
+    def elbo(self, x: Any, num_samples: int = 1, seed: int | tf.Tensor | None = None) -> tf.Tensor:
         """The evidence lower bound of each row, ``[B]``, nats (equation 7 where KL is exact, else 6).
 
         Of x with the model's ``noise``, where it has one; the seed fixes that too.
         """
-        seed = self.next_seed(False) if seed is None else seed
+        seed = self.seed_or_next(seed)
         batch = self._batch(self.drawn(self.checked(x), seed))
         return objectives.elbo(self.terms(batch, num_samples, seed)).bound
 
@@ -307,7 +307,7 @@ class VAE(engine.UnsupervisedModel):
         ``condition`` is ``[n, *condition_shape]``, where the model has one.
         """
         check_at_least(0, n=n)
-        key = self.next_seed(False) if seed is None else tf.constant([0, seed], tf.int32)
+        key = self.seed_or_next(seed)
         given = self._rows.condition(condition, n)
         prior = self.prior(given)
         z = prior.sample(n, seed=key) if prior.batch_shape.rank == 0 else prior.sample(seed=key)
@@ -315,6 +315,7 @@ class VAE(engine.UnsupervisedModel):
 
     def draws(self, x: Any, seed: int = 0, batch_size: int = 1024) -> np.ndarray:
         """A draw of q(z|x) for each row, NumPy ``[N, D]``, for rows given as to ``fit``."""
+        check_whole(seed=seed)
         done = 0
 
         def one_batch(rows: Any) -> tf.Tensor:
