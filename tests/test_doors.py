@@ -64,6 +64,7 @@ def sums(x, total):
 
 # What is inside, by family; of all others, any finite number is.
 PIXELS = {"Bernoulli", "ProbitBernoulli", "ContinuousBernoulli"}
+LEVELS = {"DiscretizedLogistic", "DiscretizedNormal", "DiscretizedLogisticMixture"}
 OPEN = {"Beta", "Kumaraswamy", "LogitNormal", "RelaxedBernoulli"}
 POSITIVE = {
     *("Gamma", "Weibull", "Pareto", "F", "Reciprocal", "LogNormal", "LogLogistic", "Chi", "Chi2", "NoncentralChi2"),
@@ -89,9 +90,12 @@ INSIDE = {
         ("VonMisesFisher", "PowerSpherical", "SphericalUniform"),
         lambda x: np.allclose(np.linalg.norm(x, axis=-1), 1, atol=1e-3),
     ),
+    **dict.fromkeys(
+        LEVELS, lambda x: np.abs(255 * x - np.round(255 * x)).max() < 1e-3 and x.min() >= 0 and x.max() <= 1
+    ),
     "VonMises": lambda x: x.min() >= -3.1416 and x.max() <= 6.2832,
 }
-AS_THEY_ARE = {*INSIDE} - PIXELS - OPEN - POSITIVE - {"Exponential", "HalfNormal"}  # bytes that are no pixels
+AS_THEY_ARE = {*INSIDE} - PIXELS - LEVELS - OPEN - POSITIVE - {"Exponential", "HalfNormal"}  # bytes that are no pixels
 
 
 def right(name: str, x: np.ndarray) -> bool:

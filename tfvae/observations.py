@@ -69,7 +69,8 @@ def extent(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
 
     Of several batches it is the elementwise maximum. The first two are infinite where x holds a NaN. Bytes of pictures
     are scaled as the model scales them; with them ``bytes`` is 1, else 0. ``broken`` is 1 where the support has whole
-    numbers and x has others; ``off`` is how far x is from the sums, lengths, orders and fixed ends of the support.
+    numbers or levels and x has others; ``off`` is how far x is from the sums, lengths, orders and fixed ends of the
+    support.
 
     Example:
         >>> extent(DistributionLayer("Poisson", [2]), tf.constant([[3.0, 0.0], [7.5, 1.0]])).numpy().tolist()
@@ -122,8 +123,11 @@ def measured(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
 
 
 def _broken(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
-    if layer.facts is None or not layer.facts.support.is_whole or not x.dtype.is_floating:
+    if layer.facts is None or not x.dtype.is_floating or not (support := layer.facts.support).has_gaps:
         return tf.constant(0.0)
+    if support.is_level:
+        x = 255.0 * tf.cast(x, tf.float32)
+        return tf.cast(tf.reduce_any(tf.abs(x - tf.round(x)) > _TOLERANCE), tf.float32)
     return tf.cast(tf.reduce_any(x != tf.round(x)), tf.float32)
 
 
@@ -185,7 +189,8 @@ def complaint(layer: DistributionLayer, extent: Sequence[float]) -> str | None:
             f"x ranges from {low:g} to {high:g}, but float32 holds not every whole number from 2^24 = 16,777,216 on: "
             "choose a likelihood of real values, for their logarithm, say."
         )
-    how = " and holds other than whole numbers" if broken else f" and is off by {off:g}"
+    whole = "levels" if support.is_level else "whole numbers"
+    how = f" and holds other than {whole}" if broken else f" and is off by {off:g}"
     return f"x ranges from {low:g} to {high:g}{how if support.holds(low, high) else ''}, but {expected(layer)}"
 
 
@@ -227,7 +232,9 @@ def is_limited(layer: DistributionLayer, dtype: tf.DType) -> bool:
         return False
     support = layer.facts.support
     ends = (0.0, 1.0) if dtype == tf.uint8 else (float("-inf"), float("inf"))
-    return support.is_whole or support.is_unit or _has_fixed_ends(layer) or not support.holds(*ends)
+    if support.is_level and dtype == tf.uint8:
+        return False
+    return support.has_gaps or support.is_unit or _has_fixed_ends(layer) or not support.holds(*ends)
 
 
 def _has_fixed_ends(layer: DistributionLayer) -> bool:
@@ -271,6 +278,8 @@ def _in_support(layer: DistributionLayer, support: families.Support, u: np.ndarr
     if support.is_whole:
         most = layer.setting.get(support.at_most or "", 2)
         return np.minimum(max(support.low, 0.0) + (u > 0.3), np.inf if support.low == 1.0 else most - 1)
+    if support.is_level:
+        return np.rint(255.0 * u) / 255.0
     low, high = (layer.fixed.get(end) for end in support.between)
     if low is not None and high is not None:
         return low + (high - low) * u
@@ -384,7 +393,7 @@ class Dequantized(_Plain):
     def check(self, likelihood: DistributionLayer) -> None:
         """See ``Noise``."""
         support = likelihood.facts.support if likelihood.facts else None
-        if support is None or support.is_whole or support is families.facts.BINARY:
+        if support is None or support.has_gaps or support is families.facts.BINARY:
             raise ValueError(
                 f"Dequantized makes real numbers of levels, but a {likelihood.family.__name__} likelihood scores "
                 "whole ones or levels themselves: take a likelihood of real numbers, such as likelihoods.normal."

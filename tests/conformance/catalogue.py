@@ -5,6 +5,7 @@ its textbook formula, where SciPy has none), so that the tests compare two deriv
 """
 
 import dataclasses
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,6 +60,55 @@ def _grades(p: Parameters) -> Array:
     """P(x = k) = sigmoid(c_k - loc) - sigmoid(c_(k-1) - loc) for cut points c."""
     below = scipy.special.expit(p["cutpoints"] - p["loc"][..., None])
     return np.diff(below, axis=-1, prepend=0.0, append=1.0)
+
+
+def _level_log_prob(frozen: Any, x: Array, loc: Array, scale: Array) -> Array:
+    """A density rounded to the levels of 8 bits, of which the ends take all that lies beyond them."""
+    low = np.where(x < 1 / 510, -np.inf, (x - 1 / 510 - loc) / scale)
+    high = np.where(x > 1 - 1 / 510, np.inf, (x + 1 / 510 - loc) / scale)
+    in_left_tail = frozen.cdf(high) - frozen.cdf(low)
+    return np.log(np.where(low + high > 0, frozen.sf(low) - frozen.sf(high), in_left_tail))
+
+
+def _quantized(x: Array, loc: Array, scale: Array, kind: Any = tfd.Logistic) -> Any:
+    """TFP's ceiling of a density: of one that is half a step lower it is ours."""
+    quantized = tfd.QuantizedDistribution(kind(255 * loc - 0.5, 255 * scale), low=0.0, high=255.0)
+    return quantized.log_prob(np.round(255 * x))
+
+
+def _quantized_pixel(p: Parameters, x: Array) -> Any:
+    log_joint = scipy.special.log_softmax(p["logits"], axis=-1)
+    for c, (loc, scale) in enumerate(_channels(p, lambda _, c: x[..., c, None])):
+        log_joint = log_joint + _quantized(x[..., c, None], loc, scale)
+    return tf.reduce_logsumexp(log_joint, axis=-1)
+
+
+def _level_mean(frozen: Any, loc: Array, scale: Array) -> Array:
+    return sum(frozen.sf((j - 0.5) / 255, loc, scale) for j in range(1, 256)) / 255
+
+
+def _channels(p: Parameters, x: Any) -> Any:
+    """The locs of each channel's components, given those before it: ``x(locs, c)`` gives the channel that follows."""
+    values: list[Array] = []
+    for c in range(SIZE):
+        first = c * (c - 1) // 2
+        moved = [p["coefficients"][..., first + j, :] * (value - 0.5) for j, value in enumerate(values)]
+        locs = p["loc"][..., c, :] + sum(moved)
+        yield locs, p["scale"][..., c, :]
+        values.append(x(locs, c))
+
+
+def _pixel_log_prob(x: Array, p: Parameters) -> Array:
+    log_joint = scipy.special.log_softmax(p["logits"], axis=-1)
+    for c, (loc, scale) in enumerate(_channels(p, lambda _, c: x[..., c, None])):
+        log_joint = log_joint + _level_log_prob(scipy.stats.logistic, x[..., c, None], loc, scale)
+    return scipy.special.logsumexp(log_joint, axis=-1)
+
+
+def _pixel_mean(p: Parameters) -> Array:
+    weights = scipy.special.softmax(p["logits"], axis=-1)
+    of = lambda locs, c: _level_mean(scipy.stats.logistic, locs, p["scale"][..., c, :])  # noqa: E731
+    return np.stack([(weights * of(loc, c)).sum(-1) for c, (loc, _) in enumerate(_channels(p, of))], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -424,5 +474,37 @@ LIKELIHOODS = [
         sizes={"cutpoints": 3 * SIZE},
         fixed={"num_classes": 4},
         tfp=lambda p: tfd.OrderedLogistic(p["cutpoints"], p["loc"]),
+    ),
+    *(
+        Family(
+            name,
+            {"loc": real, "scale": above(0.5 * np.exp(-7.0))},
+            lambda x, p, frozen=frozen: _level_log_prob(frozen, x, p["loc"], p["scale"]),
+            x=(0.0, 100 / 255, 1.0),
+            mean=lambda p, frozen=frozen: _level_mean(frozen, p["loc"], p["scale"]),
+            tfp=lambda p, kind=kind: types.SimpleNamespace(
+                log_prob=lambda x: _quantized(x, p["loc"], p["scale"], kind)
+            ),
+        )
+        for name, frozen, kind in (
+            ("DiscretizedLogistic", scipy.stats.logistic, tfd.Logistic),
+            ("DiscretizedNormal", scipy.stats.norm, tfd.Normal),
+        )
+    ),
+    Family(
+        "DiscretizedLogisticMixture",
+        {
+            "logits": real,
+            "loc": lambda raw, _: raw.reshape(*raw.shape[:-1], SIZE, 2),
+            "scale": lambda raw, _: above(0.5 * np.exp(-7.0))(raw, _).reshape(*raw.shape[:-1], SIZE, 2),
+            "coefficients": lambda raw, _: np.tanh(raw).reshape(*raw.shape[:-1], SIZE, 2),
+        },
+        _pixel_log_prob,
+        scalar=False,
+        x=(0.0, 100 / 255, 1.0),
+        mean=_pixel_mean,
+        tfp=lambda p: types.SimpleNamespace(log_prob=lambda x: _quantized_pixel(p, x)),
+        sizes={"logits": 2, "loc": 2 * SIZE, "scale": 2 * SIZE, "coefficients": 2 * SIZE},
+        fixed={"num_components": 2},
     ),
 ]

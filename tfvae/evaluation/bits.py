@@ -11,7 +11,12 @@ from tfvae.arguments import check_number, checked_shape, found_by
 from tfvae.families import facts
 from tfvae.models.vae import VAE, check_vae
 
-_OF_LEVELS = (facts.COUNTS, facts.SUCCESSES, facts.LABELS)  # their probabilities are of whole numbers: of the levels
+_OF_LEVELS = (
+    facts.COUNTS,
+    facts.SUCCESSES,
+    facts.LABELS,
+    facts.LEVELS,
+)  # their probabilities are of whole numbers: of the levels
 
 
 def bits_per_dimension(nats: Any, event_shape: Sequence[int], bin_width: float = 1.0) -> Any:
@@ -55,6 +60,6 @@ def level_width(vae: VAE) -> float:
     family = vae.likelihood.family.__name__
     raise ValueError(
         f"The {family} likelihood of this model scores no 8-bit levels, so that its nats have no bits per dimension: "
-        "take a probability of levels, such as Categorical with num_classes=256, or a density of real numbers with "
+        "take a probability of levels, such as likelihoods.discretized_logistic, or a density of real numbers with "
         "noise=observations.Dequantized()."
     )

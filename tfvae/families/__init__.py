@@ -8,6 +8,7 @@ from tfvae.families.continuous import PERT, Erlang, F, GeneralizedPareto, Gomper
 from tfvae.families.counts import DirichletMultinomial, Geometric, Multinomial
 from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
 from tfvae.families.facts import Facts, Support
+from tfvae.families.levels import DiscretizedLogistic, DiscretizedLogisticMixture, DiscretizedNormal
 from tfvae.families.normal import MultivariateNormalDiagPlusLowRankCovariance, Normal, NormalMixture
 from tfvae.families.random import standard_normal, standard_uniform
 from tfvae.families.registry import FAMILIES, find, register
@@ -18,6 +19,9 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "DirichletMultinomial",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
+    "DiscretizedNormal",
     "Erlang",
     "F",
     "Facts",

@@ -29,6 +29,7 @@ class Support:
         low, high: The least and the greatest of them.
         is_open: Whether the density is 0 or infinite at finite ends, so that these are outside.
         is_whole: Whether they are whole numbers.
+        is_level: Whether they are levels of 8 bits, whole multiples of 1/255.
         is_picture: Whether uint8 numbers are pixels, to be divided by 255, and not taken as they are.
         total: What the numbers along the last axis sum to, or the fixed parameter that says so.
         at_most: The fixed parameter, or the setting, that none of them exceeds; of a number of classes, one less.
@@ -50,6 +51,7 @@ class Support:
     high: float = math.inf
     is_open: bool = False
     is_whole: bool = False
+    is_level: bool = False
     is_picture: bool = True
     total: float | str | None = None
     at_most: str | None = None
@@ -59,6 +61,11 @@ class Support:
     is_permutation: bool = False
     lost_dimensions: int = 0
     instead: str = "Choose a likelihood for the values that x holds."
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether there are numbers between two of its numbers that are none of them."""
+        return self.is_whole or self.is_level
 
     def holds(self, low: Any, high: Any) -> Any:
         """Whether numbers between ``low`` and ``high`` lie inside; of tensors, a tensor."""
@@ -119,6 +126,12 @@ NONNEGATIVE = Support("values of 0 and more", low=0.0, instead="Choose a likelih
 UNIT = Support("values above 0 and below 1", low=0.0, high=1.0, is_open=True, instead=_ENDS)
 CLOSED_UNIT = Support("values in [0, 1]", low=0.0, high=1.0, instead=_SCALE)
 BINARY = dataclasses.replace(CLOSED_UNIT, instead=_SCALE + " Grey values are scored as probabilities of a 1.")
+LEVELS = dataclasses.replace(
+    CLOSED_UNIT,
+    words="levels of 8 bits, 0, 1/255, ..., 1",
+    is_level=True,
+    instead="Pass uint8 images as they are, or choose a likelihood of real values for others.",
+)
 COUNTS = Support(
     "counts 0, 1, 2, ...",
     low=0.0,
@@ -236,6 +249,7 @@ class Facts:
 _REAL, _POSITIVE, _COUNTS = Facts(REAL), Facts(POSITIVE), Facts(COUNTS, has_mean=True)
 _CENTRED = Facts(REAL, has_mean=True)
 _BETA = {"concentration1": 1.0, "concentration0": 1.0}
+_NARROWEST = {"scale": 0.5 * math.exp(-7.0)}  # PixelCNN++'s bound, where x runs from -1 to 1
 
 FACTS: dict[str, Facts] = {
     # Real numbers
@@ -302,6 +316,9 @@ FACTS: dict[str, Facts] = {
     "ContinuousBernoulli": Facts(CLOSED_UNIT, has_mean=True),
     "Bernoulli": Facts(BINARY, has_mean=True),
     "ProbitBernoulli": Facts(BINARY, has_mean=True),
+    "DiscretizedLogistic": Facts(LEVELS, lowest=_NARROWEST, has_mean=True),
+    "DiscretizedNormal": Facts(LEVELS, lowest=_NARROWEST, has_mean=True),
+    "DiscretizedLogisticMixture": Facts(LEVELS, lowest=_NARROWEST, setting="num_components", has_mean=True),
     # Whole numbers
     "Poisson": _COUNTS,
     "NegativeBinomial": _COUNTS,

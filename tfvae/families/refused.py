@@ -23,7 +23,10 @@ REFUSED: dict[str, tuple[str, str]] = {
     "LambertWDistribution": (_PARTS, "take LambertWNormal"),
     "Mixture": (_PARTS, "take NormalMixture with num_components"),
     "MixtureSameFamily": (_PARTS, "take NormalMixture with num_components"),
-    "QuantizedDistribution": (_PARTS, "take Categorical or OrderedLogistic with num_classes"),
+    "QuantizedDistribution": (
+        _PARTS,
+        "take DiscretizedLogistic or DiscretizedNormal for pixels, Categorical for others",
+    ),
     "TransformedDistribution": (_PARTS, "derive a class from it that takes its numbers as parameters, and register it"),
     "HiddenMarkovModel": (_PARTS, "take a recurrent decoder with a Categorical likelihood"),
     "MarkovChain": (_PARTS, "take a recurrent decoder with a likelihood for each step"),

@@ -8,6 +8,7 @@ from tfvae.families.continuous import PERT, Erlang, F, GeneralizedPareto, Gomper
 from tfvae.families.counts import DirichletMultinomial, Geometric, Multinomial
 from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
 from tfvae.families.facts import FACTS, Facts
+from tfvae.families.levels import DiscretizedLogistic, DiscretizedLogisticMixture, DiscretizedNormal
 from tfvae.families.normal import MultivariateNormalDiagPlusLowRankCovariance, Normal, NormalMixture
 from tfvae.families.refused import REFUSED
 
@@ -16,6 +17,7 @@ FAMILIES: dict[str, type[tfd.Distribution]] = {
     for family in (
         *(Normal, MultivariateNormalDiagPlusLowRankCovariance, NormalMixture),
         *(Bernoulli, OneHotCategorical, Categorical, OrderedLogistic),
+        *(DiscretizedLogistic, DiscretizedNormal, DiscretizedLogisticMixture),
         *(Geometric, Multinomial, DirichletMultinomial),
         *(Rayleigh, Reciprocal, Gompertz, Erlang, F, GeneralizedPareto, PERT),
     )
