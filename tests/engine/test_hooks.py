@@ -241,3 +241,27 @@ def test_a_dataset_of_unknown_length_begins_anew_as_one_of_known_length_does():
         history = model.fit(whole if known else unknown, steps_per_epoch=2, epochs=4, verbose=0).history
         histories.append(history["loss"])
     np.testing.assert_allclose(*histories, rtol=1e-5)
+
+
+def test_whoever_wraps_keras_s_fit_may_add_callbacks(monkeypatch, capsys):
+    """As MLflow's autolog does: it copies the callbacks that it finds into a list."""
+    seen, whole = [], keras.Model.fit
+    added = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(logs["val_elbo"]))
+
+    def wrapped(self, *args, callbacks=None, **more):
+        return whole(self, *args, callbacks=[*callbacks, added], **more)
+
+    told = []
+    for fit in (whole, wrapped):
+        monkeypatch.setattr(keras.Model, "fit", fit)
+        keras.utils.set_random_seed(0)
+        vae = VAE(
+            networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.bernoulli([6]), seed=0
+        )
+        vae.compile(jit_compile=False)
+        record = Record()
+        history = vae.fit(X, batch_size=10, epochs=2, validation_data=X, verbose=2, callbacks=[record]).history
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch")]
+        told.append((history, record.calls, lines, vae.steps_per_execution))
+    assert told[0] == told[1] and told[0][2] == ["Epoch 1/2", "Epoch 2/2"]
+    assert seen == told[0][0]["val_elbo"]

@@ -1,7 +1,7 @@
 """Callbacks and programs of many steps: which callbacks want every batch, and how the others hear of each program."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -58,6 +58,15 @@ class Watch(keras.callbacks.CallbackList):
         super().__init__(callbacks, fits, verbose != 0, verbose=verbose, steps=steps, **params)
         self.paced, self._fits, self._verbose, self._steps = paced, fits, verbose, steps
         self._tests, self._first, self._ended = False, 0, False
+
+    def __iter__(self) -> Iterator[keras.callbacks.Callback]:
+        """Itself: who wraps Keras's ``fit``, as MLflow does, copies the callbacks to a list and adds some."""
+        yield self
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """The first ones stay: those of a list around this one know nothing of the bar that this one has."""
+        if getattr(self, "params", None) is None:
+            super().set_params(params)
 
     def compiles(self) -> None:
         """Say that a program is about to be compiled: no bar moves while it is."""

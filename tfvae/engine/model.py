@@ -274,7 +274,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
                 data,
                 batch_size=batch_size,
                 epochs=epochs,
-                verbose=verbose,
+                verbose=0,  # the bar is the watch's
                 callbacks=watch,
                 validation_data=validation_data,
                 shuffle=shuffle,
