@@ -16,6 +16,24 @@ def test_mlp_is_dense_layers_of_its_units():
     assert [layer.activation.__name__ for layer in network.layers[1:]] == ["relu", "relu"]
 
 
+def test_a_conditional_network_is_its_network_of_both_side_by_side(tmp_path):
+    network = networks.mlp([7])
+    x, c = (np.random.default_rng(0).normal(size=[3, *shape]).astype("float32") for shape in ([4, 2], [5]))
+    inputs = keras.Input([4, 2]), keras.Input([5])
+    model = keras.Model(inputs, networks.Conditional(network)(list(inputs)))
+    joined = np.concatenate([x.reshape(3, 8), c], axis=1)
+    np.testing.assert_allclose(model([x, c]), network(joined), rtol=1e-6)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")([x, c]), model([x, c]))
+
+
+def test_a_conditional_network_needs_its_condition():
+    with pytest.raises(ValueError, match=r"one input of shape \(3, 2\), expected two.*condition_shape="):
+        networks.Conditional(networks.mlp([7]))(np.zeros([3, 2], "float32"))
+    with pytest.raises(ValueError, match="network is 500, expected a Keras layer"):
+        networks.Conditional(500)
+
+
 @pytest.mark.parametrize("shape", [(28, 28, 1), (7, 5, 3), (8, 8, 1), (1, 9, 2)])
 def test_the_decoder_ends_where_the_encoder_began(shape):
     encoder, decoder = networks.conv_encoder([4, 6]), networks.conv_decoder(shape, [6, 4])

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfvae.arguments import checked_shape, found_by
+from tfvae.arguments import check_kind, checked_shape, found_by
 
 _LAST = {"data_format": "channels_last"}  # as event shapes have it, whatever Keras's default is
 
@@ -45,6 +45,54 @@ def conv_encoder(filters: Sequence[int] = (32, 64), activation: str = "relu") ->
         keras.layers.Conv2D(f, 3, strides=2, padding="same", activation=activation, **_LAST) for f in filters
     ]
     return keras.Sequential([*convolutions, keras.layers.Flatten(**_LAST)], name="encoder")
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class Conditional(keras.layers.Layer):
+    """A network of one input, made one of x or z and its condition, ``[B, ...], [B, ...] -> [B, ...]``.
+
+    Both are flattened and laid side by side. A network that needs the picture's shape, such as ``conv_encoder``, takes
+    the condition in some other way: write it as a Keras model of two inputs.
+
+    Args:
+        network: A Keras layer or model of vectors, not built yet: ``mlp``, or ``conv_decoder`` for z.
+
+    Example:
+        >>> Conditional(mlp([500]))([np.zeros([5, 28, 28, 1], "float32"), np.eye(10, dtype="float32")[:5]]).shape
+        TensorShape([5, 500])
+    """
+
+    def __init__(self, network: keras.layers.Layer, **layer: Any):
+        super().__init__(**layer)
+        check_kind("network", network, keras.layers.Layer, "a Keras layer or model, such as networks.mlp([500])")
+        self.network = network
+
+    def build(self, input_shape: Any) -> None:
+        self.network.build((None, self._width(input_shape)))
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """See the class."""
+        flat = [ops.reshape(one, [-1, math.prod(one.shape[1:])]) for one in inputs]
+        return self.network(ops.concatenate(flat, axis=-1), training=training)
+
+    def _width(self, shapes: Any) -> int:
+        if not all(isinstance(shape, Sequence) for shape in shapes):
+            raise ValueError(
+                f"networks.Conditional was given one input of shape {tuple(shapes)}, expected two, of which the second "
+                "is the condition: pass condition_shape= to the VAE."
+            )
+        return sum(math.prod(shape[1:]) for shape in shapes)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return self.network.compute_output_shape((input_shape[0][0], self._width(input_shape)))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "network": keras.saving.serialize_keras_object(self.network)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Conditional":
+        """See Keras."""
+        return cls(**{**config, "network": keras.saving.deserialize_keras_object(config["network"])})
 
 
 @keras.saving.register_keras_serializable("tfvae")

@@ -100,6 +100,16 @@ class MarginalEstimate:
         """This estimate of -log p(x), made from reciprocal weights, as one of log p(x)."""
         return dataclasses.replace(self, log_marginal=-self.log_marginal)
 
+    def __str__(self) -> str:
+        """The mean and its error.
+
+        Example:
+            >>> print(MarginalEstimate(np.array([-2.0, -4.0]), np.ones(2), np.full(2, 50.0)))
+            -3.00 ± 1.00 nats
+        """
+        error = f" ± {self.mean_standard_error:.2f} nats" if self.is_trusted else " nats, not to be trusted"
+        return f"{self.mean:.2f}{error}"
+
     @property
     def is_trusted(self) -> bool:
         """Whether half of the rows rest on ten effective samples or more, and half have a k̂ of at most 0.7, if known.
