@@ -8,6 +8,8 @@ from click.testing import CliRunner
 from tfvae import cli
 from tfvae.experiments import curves, reproduce
 from tfvae.experiments.aevb import figure2, figure3, figure4_5, linear, release
+from tfvae.experiments.iwae import table1
+from tfvae.experiments.renyi import table as renyi
 
 FUNCTIONS = {
     "aevb-figure2": figure2.figure2,
@@ -16,6 +18,8 @@ FUNCTIONS = {
     "aevb-figure5": figure4_5.figure5,
     "aevb-models": release.models,
     "linear-frey": linear.linear_frey,
+    "iwae": table1.table1,
+    "renyi": renyi.table,
 }
 
 

@@ -5,9 +5,12 @@ A run that is stopped anywhere, in the middle of a save as well, finds a model a
 
 import csv
 import dataclasses
+import json
 import os
 import pathlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import keras
 
@@ -23,6 +26,60 @@ class Point:
     test: float
     seconds: float
     failed_rows: int = 0
+
+
+class Measured(NamedTuple):
+    """What is plotted at a point, nats a row, and on how many rows the measurement failed, so that no mean has them."""
+
+    train: float
+    test: float
+    failed_rows: int = 0
+
+
+def stretches(
+    folder: pathlib.Path | None,
+    ends: Sequence[int],
+    build: Callable[[], UnsupervisedModel],
+    fit: Callable[[UnsupervisedModel, int, int], dict[str, list[float]]],
+    measure: Callable[[UnsupervisedModel, dict[str, list[float]]], Measured],
+) -> Iterator[Point]:
+    """Train a model from one of ``ends``, in samples, to the next, and measure it at each.
+
+    Model and points are kept in ``folder``, where there is one, and a later call goes on from there: only what a stop
+    interrupts is trained again.
+
+    Args:
+        folder: Where they are kept.
+        ends: In rising order; the last one is where the training ends.
+        build: Gives the model, compiled, where none is kept.
+        fit: Trains it from one number of samples to another and gives the history.
+        measure: Measures it, given the history of the stretch before.
+    """
+    done = read_points(folder)
+    yield from (point for point in done if point.samples <= ends[-1])
+    start, seconds = (done[-1].samples, done[-1].seconds) if done else (0, 0.0)
+    to_do = [end for end in ends if start < end]
+    if not to_do:
+        return
+    model = load(folder) if folder and done else build()
+    for end in to_do:
+        began = time.perf_counter()
+        history = fit(model, start, end)
+        seconds += time.perf_counter() - began
+        train, test, failed_rows = measure(model, history)
+        done.append(Point(end, train, test, round(seconds, 1), failed_rows))
+        keep(folder, model, done)
+        start = end
+        yield done[-1]
+
+
+def remembered(path: pathlib.Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``compute`` gives, numbers and words by name, kept in a JSON file: computed once."""
+    if not path.exists():
+        incomplete = path.with_suffix(".incomplete")
+        incomplete.write_text(json.dumps(compute()), encoding="utf-8")
+        os.replace(incomplete, path)
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def place(output: str | os.PathLike[str], name: str, seed: int = 0) -> pathlib.Path:

@@ -7,9 +7,7 @@ model and its points survive a stop, and a later run goes on as if there had bee
 import dataclasses
 import os
 import pathlib
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import keras
 from tqdm import tqdm
@@ -17,19 +15,11 @@ from tqdm import tqdm
 from tfvae.engine.model import UnsupervisedModel
 from tfvae.experiments import checkpoints
 from tfvae.experiments.aevb import settings
-from tfvae.experiments.checkpoints import Point
+from tfvae.experiments.checkpoints import Measured, Point
 from tfvae.models.vae import VAE
 
 # The paper's curves were read off at these, in samples evaluated.
 POINTS = [d * 10**k for k in range(5, 9) for d in (1, 2, 3, 5)]
-
-
-class Measured(NamedTuple):
-    """What is plotted at a point, nats a row, and on how many rows the measurement failed, so that no mean has them."""
-
-    train: float
-    test: float
-    failed_rows: int = 0
 
 
 Measure = Callable[[UnsupervisedModel, settings.Data, dict[str, list[float]]], Measured]
@@ -67,23 +57,13 @@ def curve(
     points = POINTS if points is None else points
     if samples < points[0]:
         raise ValueError(f"A curve starts at {points[0]:,} samples, received {samples:,}: take as many at least.")
-    folder = pathlib.Path(checkpoint) if checkpoint else None
-    done = checkpoints.read_points(folder)
-    yield from (point for point in done if point.samples <= samples)
-    start, seconds = (done[-1].samples, done[-1].seconds) if done else (0, 0.0)
-    ends = [point for point in points if start < point <= samples]
-    if not ends:
-        return
-    model = checkpoints.load(folder) if folder and done else settings.build(data, latent_dim, method, seed)
-    for end in ends:
-        began = time.perf_counter()
-        history = _fit(model, data, method, start, end, progress)
-        seconds += time.perf_counter() - began
-        train, test, failed_rows = measure(model, data, history)
-        done.append(Point(end, train, test, round(seconds, 1), failed_rows))
-        checkpoints.keep(folder, model, done)
-        start = end
-        yield done[-1]
+    yield from checkpoints.stretches(
+        pathlib.Path(checkpoint) if checkpoint else None,
+        [point for point in points if point <= samples],
+        lambda: settings.build(data, latent_dim, method, seed),
+        lambda model, start, end: _fit(model, data, method, start, end, progress),
+        lambda model, history: measure(model, data, history),
+    )
 
 
 def _fit(

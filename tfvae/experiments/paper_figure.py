@@ -149,11 +149,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return tables.markdown([head, *([_cell(name, row[name]) for name in names] for row in rows)])
 
 
+_TO_A_HUNDREDTH = ("published", "log_marginal", "standard_error", "gap")
+
+
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if name == "seconds":
         return f"{value:.0f}"
+    if name in _TO_A_HUNDREDTH:
+        return f"{value:.2f}"
     if name in ("samples", "train_size"):
         return f"{value:,}"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -44,6 +44,16 @@ FIGURES = {
         "a linear VAE on Frey Face beside probabilistic PCA in closed form",
         "--latent-dims 2 5",
     ),
+    "iwae": (
+        "iwae.table1.table1",
+        "Table 1 of Importance Weighted Autoencoders, log p(x) of MNIST, one stochastic layer",
+        "--rows VAE-1 IWAE-5 --stages 4",
+    ),
+    "renyi": (
+        "renyi.table.table",
+        "the table of Rényi Divergence Variational Inference, log p(x) of Frey Face and of Caltech-101 silhouettes",
+        "--datasets silhouettes --methods VAE IWAE --num-samples 5",
+    ),
 }
 
 
@@ -58,7 +68,7 @@ class _Figures(click.Group):
 
 def group(around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> click.Group:
     """The commands of all figures; each draws inside of ``around`` and prints a table of paper, ours and time."""
-    about = "Draw a figure of the paper anew, beside its own curves. What it shows is trained."
+    about = "Make a figure or table of a paper anew, beside its own numbers. What it shows is trained."
     return _Figures("reproduce", {name: _command(name, around) for name in FIGURES}, help=about)
 
 

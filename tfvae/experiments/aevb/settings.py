@@ -17,10 +17,9 @@ import numpy as np
 from tfvae import baselines, likelihoods, priors
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine.model import UnsupervisedModel
+from tfvae.experiments import datasets
 from tfvae.experiments.aevb.adagrad import WarmAdagrad
 from tfvae.models.vae import VAE
-from tfvae.pipelines import storage
-from tfvae.pipelines.formats import idx
 
 BATCH_SIZE = 100
 # From a VAE and the rows of its training data to what trains it: the paper's method, Monte Carlo EM and wake-sleep.
@@ -55,8 +54,7 @@ class Data:
 
 def mnist(directory: str) -> Data:
     """MNIST from its four IDX files in ``directory``, greyscale in [0, 1]."""
-    images = [_images(directory, prefix) for prefix in ("train", "t10k")]
-    train, test = (x.reshape(len(x), 784).astype(np.float32) / 255 for x in images)
+    train, test = datasets.mnist(directory)
     return Data(
         train[:50_000],
         test,
@@ -75,7 +73,7 @@ def frey(path: str, seed: int = 2) -> Data:
     for each pixel gives the test faces of seeds 0 to 19 from 545 to 594. Seed 2 gives 568 (577 in training), where the
     paper's collapsed wake-sleep has 569 (578).
     """
-    faces = np.load(path, allow_pickle=False).reshape(-1, 560).astype(np.float32) / 256
+    faces = datasets.faces(path)
     order = np.random.default_rng(seed).permutation(len(faces))
     held_out = len(faces) // 10
     return Data(
@@ -137,13 +135,3 @@ def batch_size(method: str, num_rows: int) -> int:
         (100, 50000)
     """
     return num_rows if method == "MCEM" else BATCH_SIZE
-
-
-def _images(directory: str, prefix: str) -> np.ndarray:
-    path = str(pathlib.Path(directory) / f"{prefix}-images-idx3-ubyte")
-    images = idx.read(path if storage.is_file(path) else f"{path}.gz")
-    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
-        raise ValueError(
-            f"{path} holds {images.dtype} {list(images.shape)}, expected the bytes of pictures, [N, 28, 28]."
-        )
-    return images

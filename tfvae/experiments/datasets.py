@@ -1,0 +1,50 @@
+"""Data that several papers have, read from the files that everyone has."""
+
+import pathlib
+
+import numpy as np
+
+from tfvae.pipelines import storage
+from tfvae.pipelines.formats import idx
+
+
+def mnist(directory: str) -> tuple[np.ndarray, np.ndarray]:
+    """MNIST from its four IDX files in ``directory``, greyscale in [0, 1], float32 ``[60000, 784]``, ``[10000, 784]``.
+
+    Raises:
+        ValueError: For a file that holds no images.
+    """
+    train, test = (_images(directory, prefix) for prefix in ("train", "t10k"))
+    return _greys(train), _greys(test)
+
+
+def silhouettes(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Caltech-101 silhouettes of 28 x 28 from an .npz, of 0 and 1, float32: 4,100 to train on and 2,307 to test.
+
+    Raises:
+        ValueError: For a file without the two arrays.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        missing = {"train_data", "test_data"} - set(file.files)
+        if missing:
+            raise ValueError(f"{path} has no {' and no '.join(sorted(missing))}, only {', '.join(file.files)}.")
+        return file["train_data"].astype(np.float32), file["test_data"].astype(np.float32)
+
+
+def faces(path: str) -> np.ndarray:
+    """Frey Face from its .npy file, uint8 ``[1965, 28, 20]``, as float32 ``[1965, 560]``, scaled by 256."""
+    return np.load(path, allow_pickle=False).reshape(-1, 560).astype(np.float32) / 256
+
+
+def _greys(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), 784).astype(np.float32) / 255
+
+
+def _images(directory: str, prefix: str) -> np.ndarray:
+    path = str(pathlib.Path(directory) / f"{prefix}-images-idx3-ubyte")
+    images = idx.read(path if storage.is_file(path) else f"{path}.gz")
+    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+        raise ValueError(
+            f"{path} holds {images.dtype} {list(images.shape)}, expected the bytes of pictures, [N, 28, 28]."
+        )
+    return images

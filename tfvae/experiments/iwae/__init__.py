@@ -1,0 +1,1 @@
+"""Importance Weighted Autoencoders (Burda et al., arXiv 1509.00519)."""
