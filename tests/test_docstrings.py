@@ -30,6 +30,8 @@ CORE = [
     "tfvae.likelihoods",
     "tfvae.networks",
     "tfvae.observations",
+    "tfvae.objectives.adversarial",
+    "tfvae.objectives.constrained",
     "tfvae.objectives.elbo",
     "tfvae.objectives.importance",
     "tfvae.objectives.score",

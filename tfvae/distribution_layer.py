@@ -55,7 +55,12 @@ class Family:
     name: str
     fixed: dict[str, Any]
     shared: list[str]
-    constraints: dict[str, str]
+    constraints: dict[str, str | list[float]]
+
+
+def _is_range(constraint: Any) -> bool:
+    is_pair = isinstance(constraint, Sequence) and not isinstance(constraint, str) and len(constraint) == 2
+    return is_pair and all(isinstance(end, int | float) for end in constraint) and constraint[0] < constraint[1]
 
 
 class _Parameter:
@@ -82,14 +87,20 @@ class _Parameter:
             return self._dependent(raw, parameters)
         return self._bijector(raw) + self._lowest if self._lowest else self._bijector(raw)
 
-    def constrain_by(self, name: str) -> None:
-        """Use one of the named constraints in place of TFP's."""
-        if name not in CONSTRAINTS or self.raw_shape != self.shape:
+    def constrain_by(self, constraint: Any) -> None:
+        """Use one of the named constraints, or a range, in place of TFP's."""
+        is_named = isinstance(constraint, str) and constraint in CONSTRAINTS
+        if self.raw_shape != self.shape or not (is_named or _is_range(constraint)):
             raise ValueError(
-                f"{self.name} cannot be constrained by {name!r}: expected one of {', '.join(CONSTRAINTS)}, and a "
-                "parameter that is constrained number by number."
+                f"{self.name} cannot be constrained by {constraint!r}: expected one of {', '.join(CONSTRAINTS)}, or "
+                "(low, high) with low < high, and a parameter that is constrained number by number."
             )
-        self._dependent, self._lowest, self._bijector = None, 0.0, CONSTRAINTS[name]()
+        if is_named:
+            bijector = CONSTRAINTS[constraint]()
+        else:
+            low, high = (self.constant(end) for end in constraint)
+            bijector = tfb.Sigmoid(low, high)
+        self._dependent, self._lowest, self._bijector = None, 0.0, bijector
 
     def shared_shape(self, shape: Sequence[int] | None) -> tuple[int, ...]:
         """That of the weight behind the parameter, where one of ``shape`` (None: its own) is shared."""
@@ -167,7 +178,8 @@ class DistributionLayer(keras.layers.Layer):
         kernel_initializer, bias_initializer: Keras initializers of the projection.
         kernel_regularizer: Keras regularizer of the projection's matrix.
         constraints: How free parameters are kept in their range where TFP's own way is not wanted, by parameter:
-            identity, sigmoid, softplus, exp or log_variance (the raw number is log σ²).
+            identity, sigmoid, softplus, exp, log_variance (the raw number is log σ²), or (low, high), a range that a
+            sigmoid keeps it in: q(z|x) whose scale stays within one can never say nothing (δ-VAE).
         shared: Parameters that are learned, but no function of the features: their names, or by name a shape that
             broadcasts to the parameter's, such as () for one number for all of the event. They start where the bias
             initializer puts a free one whose features are zero.
@@ -196,7 +208,7 @@ class DistributionLayer(keras.layers.Layer):
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
-        constraints: Mapping[str, str] | None = None,
+        constraints: Mapping[str, str | Sequence[float]] | None = None,
         shared: Sequence[str] | Mapping[str, Sequence[int]] = (),
         name: str | None = None,
         trainable: bool = True,
@@ -206,7 +218,10 @@ class DistributionLayer(keras.layers.Layer):
         self.family = families.find(distribution)
         self.event_shape = checked_shape("event_shape", event_shape)
         check_kind("constraints", constraints or {}, Mapping, "constraints by parameter, such as {'scale': 'exp'}")
-        self._constraints = dict(constraints or {})
+        given = dict(constraints or {})
+        self._constraints: dict[str, Any] = {
+            key: list(one) if isinstance(one, tuple) else one for key, one in given.items()
+        }
         self.setting, fixed = self._taken_setting(fixed)
         number = next(iter(self.setting.values()), None)
         self._split(_parameters(self.family, self.event_shape, number), fixed, shared)

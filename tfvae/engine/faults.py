@@ -53,7 +53,8 @@ def watched(model: Any, train: Train) -> Train:
 
 def _state(model: Any) -> list[tuple[Any, tf.Tensor]]:
     """Everything that a step changes: weights, the optimiser's numbers, metrics, random streams."""
-    variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    of_optimizers = [variable for optimizer, _ in model.updates for variable in optimizer.variables]
+    variables = [*model.variables, *of_optimizers, *model.metrics_variables]
     variables += keras_private.seed_states(model)
     unique = {id(variable): variable for variable in variables}.values()
     return [(variable, tf.convert_to_tensor(variable.value)) for variable in unique]

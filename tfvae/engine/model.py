@@ -129,7 +129,18 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
 
     def step(self, inputs: dict[str, tf.Tensor], rows: Rows) -> None:
         """One step of training on a batch."""
-        self.optimizer.apply(self._gradients(inputs, rows), self.trainable_variables)
+        self.apply_gradients(self._gradients(inputs, rows))
+
+    @property
+    def updates(self) -> list[tuple[keras.optimizers.Optimizer, list[keras.Variable]]]:
+        """Each optimiser, and the trainable weights that it moves: one moves them all, unless a subclass has more."""
+        return [(self.optimizer, self.trainable_variables)]
+
+    def apply_gradients(self, gradients: Sequence[tf.Tensor | None]) -> None:
+        """A step of each optimiser, by the gradients of the trainable weights."""
+        found = {id(weight): gradient for weight, gradient in zip(self.trainable_variables, gradients, strict=True)}
+        for optimizer, weights in self.updates:
+            optimizer.apply([found[id(weight)] for weight in weights], weights)
 
     def total_loss(self, inputs: dict[str, tf.Tensor], rows: Rows, training: bool) -> tf.Tensor:
         """The scalar to be minimised for a batch; updates the metrics."""
@@ -225,7 +236,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
         self.compile(**{**config, "optimizer": optimizer})
-        optimizer.build(self.trainable_variables)
+        optimizer.build(self.updates[0][1])
 
     def fit(
         self,
@@ -417,22 +428,25 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:
-            if not self.optimizer.built:  # a LossScaleOptimizer that is built again forgets its scale
-                with self.distribute_strategy.scope():
-                    self.optimizer.build(self.trainable_variables)
-            self.train_function = self._engine(self.step, self._gradients, self.trainable_variables)
+            for optimizer, weights in self.updates:
+                if not optimizer.built:  # a LossScaleOptimizer that is built again forgets its scale
+                    with self.distribute_strategy.scope():
+                        optimizer.build(weights)
+            self.train_function = self._engine(self.step, self._gradients, self.apply_gradients)
 
     def make_test_function(self, force: bool = False) -> None:
         if self.test_function is None or force:
-            self.test_function = self._engine(self._test_on, self._no_gradients, [])
+            self.test_function = self._engine(self._test_on, self._no_gradients, None)
 
-    def _engine(self, step: Step, local: replicas.Local, variables: list[keras.Variable]) -> Callable:
-        """``step`` on one device; over several, ``local`` in each replica and a step of the optimiser."""
+    def _engine(self, step: Step, local: replicas.Local, apply: replicas.Apply | None) -> Callable:
+        """``step`` on one device; over several, ``local`` in each replica and then what it is all for."""
         strategy, jit_compile = keras_private.strategy(self), self.jit_compile
         if strategy is None:
             engine_step = loop.on_one_device(step)
         else:
-            engine_step = replicas.step(strategy, local, self.optimizer, variables, jit_compile)
+            engine_step = replicas.step(
+                strategy, local, apply, [optimizer for optimizer, _ in self.updates], jit_compile
+            )
             jit_compile = False
         parts = (engine_step, self.checked_element, lambda: self.metrics, jit_compile)
         return loop.make_function(*parts, self.run_eagerly, self.distribute_strategy, lambda: self._watch)

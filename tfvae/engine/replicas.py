@@ -6,6 +6,7 @@ their sum is what one device would have found. So is the noise: a replica draws 
 part. What a layer draws (dropout) or averages (batch statistics), each replica has for itself, as always in Keras.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -50,6 +51,7 @@ def rows_of(batch: Data, numbers: tf.Tensor, mine: tf.Tensor, total: tf.Tensor, 
 
 
 Local = Callable[[Any, Rows], list[tf.Tensor | None]]
+Apply = Callable[[list[tf.Tensor | None]], None]
 
 
 def sample(
@@ -110,8 +112,8 @@ def divided(rows: np.ndarray, count: int) -> np.ndarray:
 def step(
     strategy: tf.distribute.Strategy,
     local: Local,
-    optimizer: keras.optimizers.Optimizer,
-    variables: Sequence[keras.Variable],
+    apply: Apply | None,
+    optimizers: Sequence[keras.optimizers.Optimizer],
     jit_compile: bool,
 ) -> Callable[[Data, tf.Tensor, tf.Tensor], None]:
     """One step over the replicas of ``strategy``: ``step(data, numbers, count)``, for ``divided`` numbers ``[B]``.
@@ -120,8 +122,8 @@ def step(
         strategy: Whose replicas.
         local: ``local(inputs, rows)``, the work of a replica: from its rows to the gradients of its part of the
             batch's loss. It may update metrics.
-        optimizer: Applies the sums of the gradients.
-        variables: Those of the gradients; none to look only.
+        apply: Takes the sums of the gradients; None to look only.
+        optimizers: By which ``apply`` does.
         jit_compile: Whether XLA compiles ``local``; nothing that goes from device to device can be in an XLA program.
     """
     num_replicas = strategy.num_replicas_in_sync
@@ -142,12 +144,14 @@ def step(
             batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, own), data)
         gradients = work(batch, own, tf.clip_by_value(count - index * size, 0, size), count, index)
         some = [gradient for gradient in gradients if gradient is not None]
-        if some:
+        if some and apply is not None:
             summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, some))
-            optimizer.apply([None if gradient is None else next(summed) for gradient in gradients], variables)
+            apply([None if gradient is None else next(summed) for gradient in gradients])
 
     def over_replicas(data: Data, numbers: tf.Tensor, count: tf.Tensor) -> None:
-        with keras_private.summed_gradients(optimizer):
+        with contextlib.ExitStack() as stack:
+            for optimizer in optimizers:
+                stack.enter_context(keras_private.summed_gradients(optimizer))
             strategy.run(replica, (data, numbers, count))
 
     return over_replicas

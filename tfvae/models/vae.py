@@ -236,7 +236,8 @@ class VAE(engine.UnsupervisedModel):
         weights = tf.ones(tf.shape(batch.x)[:1]) if weights is None else weights
         step = tf.constant(0) if step is None else step
         other_seed = tf.random.experimental.stateless_fold_in(seed, 1)
-        return dataclasses.replace(terms, latents=latents, weights=weights, step=step, seed=other_seed), path
+        more = {"weights": weights, "step": step, "seed": other_seed, "training": training}
+        return dataclasses.replace(terms, latents=latents, **more), path
 
     def terms_at(
         self,
@@ -440,6 +441,21 @@ class VAE(engine.UnsupervisedModel):
         return tf.add_n(penalties) if penalties else tf.constant(0.0)
 
     @property
+    def updates(self) -> list[tuple[keras.optimizers.Optimizer, list[keras.Variable]]]:
+        """See ``UnsupervisedModel``; an objective that has an optimiser trains its own weights by that."""
+        optimizer = getattr(self.objective, "optimizer", None)
+        if optimizer is None:
+            return super().updates
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(
+                f"{type(self.objective).__name__} has an optimiser of its own, which takes no scaled loss: let the "
+                "layers compute in float32 or bfloat16."
+            )
+        its = self.objective.trainable_variables  # type: ignore[union-attr]
+        others = {id(weight) for weight in its}
+        return [(self.optimizer, [w for w in self.trainable_variables if id(w) not in others]), (optimizer, its)]
+
+    @property
     def generative_weights(self) -> list[keras.Variable]:
         """θ: the trainable weights of p(x, z)."""
         return [w for part in (self.decoder, self.likelihood, self.prior) for w in part.trainable_variables]
@@ -597,7 +613,8 @@ def _checked_estimate(estimate: Any, terms: Terms) -> Estimate:
 
 def _settings(objective: Any) -> dict[str, Any]:
     """The plain numbers and words among an objective's attributes: constants of a program that was made before."""
-    kept = getattr(objective, "__dict__", {})
+    is_layer = isinstance(objective, keras.layers.Layer)  # which keeps notes of its own beside its settings
+    kept = objective.get_config() if is_layer else getattr(objective, "__dict__", {})
     return {name: value for name, value in kept.items() if isinstance(value, (bool, int, float, str))}
 
 

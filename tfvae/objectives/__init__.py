@@ -7,8 +7,10 @@ so that a curve always shows nats of a true bound. Objectives never see the mode
 The examples here are of terms with log p(x|z) = 3, log p(z) = 2, log q(z|x) = 1 and KL = 1 nat, for two rows.
 """
 
+from tfvae.objectives.adversarial import AdversarialTotalCorrelation
 from tfvae.objectives.aggregate import DisentangledInferredPrior, MaximumMeanDiscrepancy, TotalCorrelation
 from tfvae.objectives.configured import Cyclic
+from tfvae.objectives.constrained import ConstrainedLikelihood
 from tfvae.objectives.elbo import elbo, elbo_a, elbo_b
 from tfvae.objectives.importance import (
     CombinationImportanceWeighted,
@@ -25,8 +27,10 @@ from tfvae.objectives.terms import Estimate, Latent, Terms
 from tfvae.objectives.weighted import Capacity, FreeBits, Weighted
 
 __all__ = [
+    "AdversarialTotalCorrelation",
     "Capacity",
     "CombinationImportanceWeighted",
+    "ConstrainedLikelihood",
     "Cyclic",
     "DisentangledInferredPrior",
     "Estimate",

@@ -61,6 +61,7 @@ class Terms:
             weighted by them.
         step: Steps of the optimiser so far, a scalar int: where a schedule stands.
         seed: What an objective that draws may draw from, int32 ``[2]``.
+        training: Whether a step of training follows: an objective with a state moves it then alone.
     """
 
     latents: tuple[Latent, ...]
@@ -68,6 +69,7 @@ class Terms:
     weights: tf.Tensor | None = None
     step: tf.Tensor | None = None
     seed: tf.Tensor | None = None
+    training: bool = False
 
     @property
     def row_weights(self) -> tf.Tensor:
