@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 
 from tfvae import evaluation
@@ -70,6 +71,33 @@ def test_mig_and_modularity_are_those_of_scikit_learns_information(rng):
     best = information.max(axis=1)
     by_unit = 1 - ((information**2).sum(axis=1) - best**2) / (2 * best**2)
     np.testing.assert_allclose(evaluation.modularity(code, factors).parts, by_unit, rtol=1e-9)
+
+
+def test_irs_and_sap_are_those_of_their_formulas(rng):
+    factors = rows(rng, 300)
+    code = np.concatenate([factors @ rng.normal(size=[3, 2]), rng.normal(size=[300, 1])], axis=1)
+    furthest = np.abs(code - code.mean(axis=0)).max(axis=0)
+    robust = np.zeros([3, 3])
+    for unit in range(3):
+        for k in range(3):
+            moved = []
+            for value in np.unique(factors[:, k]):
+                group = code[factors[:, k] == value, unit]
+                moved.append(np.quantile(np.abs(group - group.mean()), 0.99))
+            robust[unit, k] = 1 - np.mean(moved) / furthest[unit]
+    found = evaluation.interventional_robustness(code, factors)
+    np.testing.assert_allclose(found.parts, robust.max(axis=1), rtol=1e-9)
+    assert found.value == pytest.approx(np.sum(robust.max(axis=1) * furthest) / furthest.sum())
+    lines = [[scipy.stats.linregress(unit, factor).rvalue ** 2 for factor in factors.T] for unit in code.T]
+    ordered = np.sort(lines, axis=0)
+    assert evaluation.separated_predictability(code, factors).value == pytest.approx(np.mean(ordered[-1] - ordered[-2]))
+
+
+def test_a_code_of_two_of_three_factors_gets_two_of_three_votes(rng):
+    factors = rows(rng, 3000)
+    found = evaluation.factor_vae_score(factors[:, :2], factors, 1000, 2000)
+    assert abs(found.mean - 2 / 3) < 4 * found.standard_error
+    assert SCORES["beta_vae"](factors[:, :2], factors) > 0.95  # pairs that share neither are those of the third
 
 
 def test_the_error_of_a_score_is_that_of_other_rows(rng):
