@@ -100,6 +100,7 @@ def test_a_code_of_two_of_three_factors_gets_two_of_three_votes(rng):
     assert SCORES["beta_vae"](factors[:, :2], factors) > 0.95  # pairs that share neither are those of the third
 
 
+@pytest.mark.slow
 def test_the_error_of_a_score_is_that_of_other_rows(rng):
     mixing = rng.normal(size=[3, 3])
     values, errors = [], []

@@ -23,6 +23,7 @@ def test_detection_is_scikit_learns(digits):
     assert found.false_positives == pytest.approx(false[true >= 0.8].min())
 
 
+@pytest.mark.slow
 def test_the_errors_are_those_of_other_rows():
     rng = np.random.default_rng(1)
     found = [evaluation.detection(rng.normal(size=100), rng.normal(1, 1, 100)) for _ in range(60)]

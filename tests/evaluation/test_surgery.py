@@ -36,16 +36,17 @@ def exact_parts(covariance: np.ndarray, wider: float) -> dict[str, float]:
 
 def test_many_rows_have_the_parts_of_normal_distributions(correlated):
     vae = linear_gaussian.vae(wider=1.5)
-    found = evaluation.elbo_surgery(vae, made_rows(6000, correlated), num_draws=6000, batch_size=500)
-    exact = exact_parts(correlated, 1.5)
+    x = made_rows(4000, correlated)
+    found = evaluation.elbo_surgery(vae, x, num_draws=4000, batch_size=500)
+    exact = exact_parts(np.cov(x, rowvar=False), 1.5)
     assert exact["total_correlation"] > 0.1 and exact["dimensionwise_kl"] > 0.1
     for name in PARTS:
         part = getattr(found, name)
-        assert abs(part.mean - exact[name]) < 4 * part.standard_error + 0.005, name
-        assert part.standard_error < 0.05
+        assert abs(part.mean - exact[name]) < 4 * part.standard_error + 0.01, name
+        assert part.standard_error < 0.06
 
 
-@pytest.mark.parametrize(("count", "num_draws"), [(7, 50), (40, 25)])
+@pytest.mark.parametrize(("count", "num_draws"), [(7, 50), pytest.param(40, 25, marks=pytest.mark.slow)])
 def test_few_rows_have_the_sums_over_every_row(count, num_draws):
     """In batches of 3, and with a q so narrow that float32's exp of most pairs is 0."""
     vae = linear_gaussian.vae(wider=0.1)
