@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-slow wheel-test cluster-test docs lint format clean
-.PHONY: bench bench-growth bench-limit bench-methods bench-pipelines bench-serving bench-peers bench-gpu-carry bench-gpu-run
+.PHONY: bench bench-growth bench-judges bench-limit bench-methods bench-pipelines bench-serving bench-peers bench-gpu-carry bench-gpu-run
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -53,6 +53,10 @@ bench: $(VENV)/.installed
 
 bench-growth: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.growth
+
+bench-judges: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps prdc==0.2
+	$(BIN)/python -m benchmarks.judges
 
 bench-limit: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.limit
