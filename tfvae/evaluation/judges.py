@@ -78,7 +78,7 @@ def check_judges(names: Sequence[str]) -> None:
 
 
 def _annealing(vae: VAE, rows: Any, seed: int) -> Findings:
-    some = _first(rows, _ANNEALED_ROWS)
+    some = _some(rows, _ANNEALED_ROWS, seed)
     found = annealed_log_marginal(vae, some, seed=seed)
     sandwich = bidirectional(vae, len(found.log_marginal), seed=seed, condition=some.get("condition"))
     return {
@@ -98,7 +98,7 @@ def _calibration(vae: VAE, rows: Any, seed: int) -> Findings:
 
 
 def _predictive(vae: VAE, rows: Any, seed: int) -> Findings:
-    some = _first(rows, _CALIBRATED_ROWS)
+    some = _some(rows, _CALIBRATED_ROWS, seed)
     num_bins = next(bins for bins in (20, 10, 5, 4, 2) if bins * 5 <= batches.num_rows(some) or bins == 2)
     return _calibrated(predictive_calibration(vae, some, num_bins=num_bins, seed=seed))
 
@@ -115,7 +115,7 @@ def _calibrated(found: Calibration) -> Findings:
 
 
 def _samples(vae: VAE, rows: Any, seed: int) -> Findings:
-    some = _first(vae.drawn(rows, tf.constant([seed, 0])), _COMPARED_ROWS)
+    some = vae.drawn(_some(rows, _COMPARED_ROWS, seed), tf.constant([seed, 0]))
     count = batches.num_rows(some)
     made = made_in_batches(vae, count, some.get("condition"), _BATCH, seed)["x"].numpy()
     mmd, near = maximum_mean_discrepancy(some["x"], made, seed=seed), precision_recall(some["x"], made)
@@ -141,8 +141,10 @@ def _means(found: Any, *names: str) -> Findings:
     return means
 
 
-def _first(rows: Any, count: int) -> dict[str, tf.Tensor]:
-    return tf.nest.map_structure(lambda part: part[:count], rows)
+def _some(rows: Any, count: int, seed: int) -> dict[str, tf.Tensor]:
+    """Rows from all over: those of a file may stand in the order of their classes."""
+    chosen = np.random.default_rng(abs(seed)).permutation(batches.num_rows(rows))[:count]
+    return tf.nest.map_structure(lambda part: tf.gather(part, np.sort(chosen)), rows)
 
 
 def _finite(found: Findings) -> Findings:
