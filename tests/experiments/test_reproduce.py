@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from tfvae import cli
 from tfvae.experiments import curves, reproduce
 from tfvae.experiments.aevb import figure2, figure3, figure4_5, linear, release
+from tfvae.experiments.annealing import quality
 from tfvae.experiments.iwae import table1
 from tfvae.experiments.renyi import table as renyi
 
@@ -18,6 +19,7 @@ FUNCTIONS = {
     "aevb-figure5": figure4_5.figure5,
     "aevb-models": release.models,
     "linear-frey": linear.linear_frey,
+    "annealing": quality.quality,
     "iwae": table1.table1,
     "renyi": renyi.table,
 }

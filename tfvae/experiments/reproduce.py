@@ -49,6 +49,11 @@ FIGURES = {
         "Table 1 of Importance Weighted Autoencoders, log p(x) of MNIST, one stochastic layer",
         "--rows VAE-1 IWAE-5 --stages 4",
     ),
+    "annealing": (
+        "annealing.quality.quality",
+        "what importance sampling misses of log p(x), by annealed importance sampling and bounds from both sides",
+        "--epochs 5 --temperatures 500",
+    ),
     "renyi": (
         "renyi.table.table",
         "the table of Rényi Divergence Variational Inference, log p(x) of Frey Face and of Caltech-101 silhouettes",
