@@ -35,9 +35,13 @@ SLOW = {
     "docs/howto/objectives.md",
     "docs/howto/watch.md",
     "docs/howto/judges.md",
+    "docs/start/tasks.md",
+    "docs/howto/tuning.md",
+    "docs/howto/mlflow.md",
+    "docs/howto/search.md",
 }  # and every notebook
 
-NO_EXTRA = ("openvino", "tf2onnx", "onnxruntime")
+NO_EXTRA = ("openvino", "tf2onnx", "onnxruntime", "lancedb", "mlflow")
 
 
 def name_of(page: pathlib.Path) -> str:
@@ -165,6 +169,13 @@ def test_the_bounds_in_the_readme_are_those_of_the_curves():
     page = (ROOT / "docs/results/aevb.md").read_text(encoding="utf-8")
     for name, there in (("the paper's AEVB", "paper"), ("ours", "ours")):
         assert f"| AEVB, {there} | {' | '.join(shown[name])} |" in page
+
+
+def test_no_task_takes_more_than_ten_lines():
+    page = re.sub(r"<!--.*?-->", "", (ROOT / "docs/start/tasks.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    tasks = re.split(r"^## \d+\. ", page, flags=re.MULTILINE)[1:]
+    shown = ["".join(re.findall(r"^```\w*\n(.*?)^```", task, re.MULTILINE | re.DOTALL)) for task in tasks]
+    assert len(tasks) == 10 and all(len([line for line in code.splitlines() if line]) <= 10 for code in shown)
 
 
 def slugs(text: str) -> set[str]:
