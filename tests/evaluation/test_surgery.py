@@ -80,6 +80,18 @@ def test_the_sums_are_exact_and_the_information_is_at_most_log_n(correlated):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("family", "fixed"), [("Laplace", {}), ("Normal", {"scale": [0.5, 0.8]})])
+def test_a_code_that_tells_nothing_misses_the_prior_by_its_own_kl(family, fixed):
+    posterior = DistributionLayer(family, [2], kernel_initializer="zeros", **fixed)
+    vae = VAE(networks.mlp([4]), networks.mlp([4]), posterior, DistributionLayer("Normal", [4]), seed=0)
+    found = evaluation.elbo_surgery(vae, linear_gaussian.rows(20)[0], num_draws=4000, batch_size=8)
+    q = vae.encode(linear_gaussian.rows(1)[0]).distribution
+    kl = np.sum(0.5 * np.log(2 * np.pi) + 0.5 * (q.mean() ** 2 + q.variance()) - q.entropy())
+    assert abs(found.mutual_information.mean) < 1e-4 and abs(found.total_correlation.mean) < 1e-4
+    assert abs(found.dimensionwise_kl.mean - kl) < 4 * found.dimensionwise_kl.standard_error
+
+
+@pytest.mark.slow
 def test_units_that_are_tied_have_no_total_correlation():
     vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.full_normal(2), DistributionLayer("Normal", [4]), seed=0)
     found = evaluation.elbo_surgery(vae, linear_gaussian.rows(20)[0], num_draws=20)

@@ -51,7 +51,7 @@ def elbo_surgery(vae: VAE, x: Any, num_draws: int = 10_000, batch_size: int = 25
     """The mean KL in its parts, with log q(z) = log Σ_n q(z|x_n) - log N over **all** rows of x.
 
     Exact in q(z) of these rows, and an estimate over draws of z. Every draw meets every row: time grows with
-    ``num_draws`` times N, memory with N alone. 60,000 rows of 784 and 10,000 draws of 20 units: 106 s of one core, and
+    ``num_draws`` times N, memory with N alone. 60,000 rows of 784 and 10,000 draws of 20 units: 34 s of one core, and
     0.23 GB, of which the rows as float32 are 0.19.
 
     I is of these N rows: near log N it says only that N is too small for the information in z.
@@ -142,21 +142,17 @@ def _log_aggregate(
 def _program(vae: VAE, by_unit: bool) -> Callable[..., dict[str, tf.Tensor]]:
     """Adds a batch of rows to Σ q(z_d|x) and, last, to Σ q(z|x) of every draw, ``[chunks, draws, D + 1]``."""
 
-    def log_densities(q: tfd.Distribution, z: tf.Tensor) -> tf.Tensor:
-        if not by_unit:
-            return q.log_prob(z[:, tf.newaxis])[..., tf.newaxis]
-        units = q.distribution.log_prob(z[:, tf.newaxis])
-        return tf.concat([units, tf.reduce_sum(units, axis=-1, keepdims=True)], axis=-1)
-
     @xla.compiled
     def add(rows: Any, chunks: tf.Tensor, counts: tf.Tensor, sums: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         q = vae.encode(vae.batch(rows))
 
         def one_chunk(given: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
             z, peak, total = given
-            log_q = tf.where(counts[:, tf.newaxis], log_densities(q, z), -np.inf)
-            higher = tf.maximum(peak, tf.reduce_max(log_q, axis=1))
-            return higher, total * tf.exp(peak - higher) + tf.reduce_sum(tf.exp(log_q - higher[:, tf.newaxis]), axis=1)
+            log_q = tf.where(counts, _log_densities(q, z, by_unit), -np.inf)
+            higher = tf.maximum(peak, tf.reduce_max(log_q, axis=-1))
+            return higher, total * tf.exp(peak - higher) + tf.reduce_sum(
+                tf.exp(log_q - higher[..., tf.newaxis]), axis=-1
+            )
 
         peak, total = tf.map_fn(
             one_chunk, (chunks, sums["peak"], sums["total"]), fn_output_signature=(tf.float32, tf.float32)
@@ -164,3 +160,17 @@ def _program(vae: VAE, by_unit: bool) -> Callable[..., dict[str, tf.Tensor]]:
         return {"peak": peak, "total": total}
 
     return add
+
+
+def _log_densities(q: tfd.Distribution, z: tf.Tensor, by_unit: bool) -> tf.Tensor:
+    """log q(z_d|x) of each unit and, last, log q(z|x): ``[draws, D + 1, rows]``, or ``[draws, 1, rows]``."""
+    if not by_unit:
+        return q.log_prob(z[:, tf.newaxis])[:, tf.newaxis]
+    unit = q.distribution
+    if isinstance(unit, tfd.Normal):  # sums over what lies side by side in memory take half the time
+        shape = unit.batch_shape_tensor()  # a scale that is fixed or shared has less
+        loc, scale = (tf.transpose(tf.broadcast_to(part, shape)) for part in (unit.loc, unit.scale))
+        units = tfd.Normal(loc, scale).log_prob(z[..., tf.newaxis])
+    else:
+        units = tf.transpose(unit.log_prob(z[:, tf.newaxis]), [0, 2, 1])
+    return tf.concat([units, tf.reduce_sum(units, axis=1, keepdims=True)], axis=1)
