@@ -9,6 +9,7 @@ from tfvae import cli
 from tfvae.experiments import curves, reproduce
 from tfvae.experiments.aevb import figure2, figure3, figure4_5, linear, release
 from tfvae.experiments.annealing import quality
+from tfvae.experiments.isolating import sprites
 from tfvae.experiments.iwae import table1
 from tfvae.experiments.renyi import table as renyi
 
@@ -21,6 +22,7 @@ FUNCTIONS = {
     "linear-frey": linear.linear_frey,
     "annealing": quality.quality,
     "iwae": table1.table1,
+    "sprites": sprites.sprites,
     "renyi": renyi.table,
 }
 

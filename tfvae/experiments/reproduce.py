@@ -54,6 +54,11 @@ FIGURES = {
         "what importance sampling misses of log p(x), by annealed importance sampling and bounds from both sides",
         "--epochs 5 --temperatures 500",
     ),
+    "sprites": (
+        "isolating.sprites.sprites",
+        "whether β-TCVAE's units stand for factors more than β-VAE's, by the mutual information gap, on sprites",
+        "--methods beta TC --seeds 0 1 2",
+    ),
     "renyi": (
         "renyi.table.table",
         "the table of Rényi Divergence Variational Inference, log p(x) of Frey Face and of Caltech-101 silhouettes",

@@ -81,7 +81,7 @@ class Model:
     """One row of a table.
 
     Attributes:
-        method: A name in ``METHODS``.
+        method: A name in ``METHODS``, or an objective.
         num_samples: K of training.
         hidden: Units of the encoder's layers; the decoder has them in reverse.
         latent_dim: Size of z.
@@ -90,7 +90,7 @@ class Model:
         noise: What is drawn of x at each presentation.
     """
 
-    method: str
+    method: str | Objective
     num_samples: int
     hidden: tuple[int, ...]
     latent_dim: int
@@ -120,17 +120,17 @@ class Model:
                 name="posterior",
             ),
             self.likelihood(initial(), keras.initializers.Constant(pixel_bias)),
-            objective=METHODS[self.method],
+            objective=METHODS[self.method] if isinstance(self.method, str) else self.method,
             num_samples=self.num_samples,
             noise=self.noise,
             seed=seed,
         )
 
 
-def bernoulli(kernel_initializer: Any, bias_initializer: Any) -> DistributionLayer:
-    """784 pixels of 0 and 1."""
+def bernoulli(kernel_initializer: Any, bias_initializer: Any, num_pixels: int = 784) -> DistributionLayer:
+    """Pixels of 0 and 1."""
     initial = {"kernel_initializer": kernel_initializer, "bias_initializer": bias_initializer}
-    return DistributionLayer("Bernoulli", [784], name="likelihood", **initial)
+    return DistributionLayer("Bernoulli", [num_pixels], name="likelihood", **initial)
 
 
 def logits_of_mean(x: np.ndarray) -> np.ndarray:
