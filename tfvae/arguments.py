@@ -6,6 +6,8 @@ import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 
 def check_at_least(least: int, **given: Any) -> None:
     """Raise ValueError unless each is a whole number of ``least`` or more.
@@ -116,6 +118,21 @@ def check_kind(name: str, given: Any, kinds: Any, expected: str) -> None:
     """
     if not isinstance(given, kinds):
         raise ValueError(f"{name} is {reprlib.repr(given)}, expected {expected}.")
+
+
+def refuse_masked(name: str, given: Any) -> None:
+    """Raise ValueError where cells are masked: what is behind a mask would be taken for numbers.
+
+    Example:
+        >>> refuse_masked("x", np.ma.masked_less([1.0, -999.0], 0.0))
+        Traceback (most recent call last):
+        ValueError: x is a masked array with 1 cell masked: fill it, x.filled(value), or leave out the rows.
+    """
+    if np.ma.is_masked(given):
+        cells = f"{(count := int(np.ma.count_masked(given))):,} cell{'s' * (count > 1)}"
+        raise ValueError(
+            f"{name} is a masked array with {cells} masked: fill it, {name}.filled(value), or leave out the rows."
+        )
 
 
 def found_by(get: Callable[[Any], Any], name: str, given: Any, expected: str) -> Any:

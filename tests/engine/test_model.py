@@ -558,3 +558,72 @@ def test_the_loss_curve_is_that_of_a_plain_keras_loop():
     expected = loop.fit(stream, epochs=6, verbose=0).history["loss"]
     np.testing.assert_allclose(curve, expected, atol=0.4)
     assert curve[0] - curve[-1] > 10
+
+
+def parts_of(x: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    for start in range(0, len(x), 4):
+        yield {"x": x[start : start + 4], "label": np.zeros(len(x[start : start + 4]), int)}
+
+
+def cut(name: str, axis: int, one: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows; of the last batch, of three, a part without the last along an axis."""
+    return {**one, name: np.delete(one[name], -1, axis=axis)} if len(one["x"]) == 3 else one
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (("x", 1), r"x has shape \[3 4\], expected \(N, 5\)"),
+        (("x", 0), "in equal numbers, received x: 2, label: 3 rows"),
+        (("label", 0), "in equal numbers, received x: 3, label: 2 rows"),
+    ],
+)
+def test_a_batch_of_another_shape_is_told_and_not_filled_up(wrong, sentence, x):
+    """Batches of a group are stacked, by filling up with zeros what is smaller: rows alone, never columns or parts."""
+    vae = make_vae()
+    vae.compile(run_eagerly=True)
+    stream = tf.data.Dataset.from_generator(
+        lambda: (cut(*wrong, one) for one in parts_of(x)),
+        output_signature={"x": tf.TensorSpec([None, None]), "label": tf.TensorSpec([None], tf.int32)},
+    )
+    for see in (vae.fit, vae.evaluate):
+        with pytest.raises(ValueError, match=sentence):
+            see(stream, verbose=0)
+
+
+def test_a_generator_may_change_the_shape_of_its_batches_no_more_than_a_dataset(x):
+    vae = make_vae()
+    vae.compile(run_eagerly=True)
+    for widths in ([4, 5, 5], [5, 5, 4], [5, 5, 5, 5, 4]):
+        for see in (lambda given: vae.fit(given, verbose=0), vae.embed):
+            with pytest.raises(ValueError, match="shape"):
+                see(np.zeros([2, width], np.float32) for width in widths)
+
+
+@pytest.mark.parametrize("source", [Batches, lambda x: (batch for batch in np.split(x, [3, 6, 9]))])
+def test_what_reads_rows_reads_streams_of_any_kind(source, x):
+    vae = make_vae()
+    vae.compile(run_eagerly=True)
+    np.testing.assert_allclose(vae.embed(source(x)), vae.embed(x), atol=1e-6)
+    seed = tf.constant([0, 1])
+    np.testing.assert_allclose(vae.elbo(source(x), seed=seed), vae.elbo(x, seed=seed), atol=1e-5)
+
+
+def test_a_number_of_fit_is_a_whole_number(x):
+    vae = make_vae()
+    vae.compile(run_eagerly=True)
+    for name in ("steps_per_epoch", "batch_size", "epochs", "validation_freq", "validation_steps"):
+        for value in (-1, 2.5, "a", *([0] if name != "epochs" else [])):  # no steps would be an epoch without an end
+            with pytest.raises(ValueError, match=f"{name} must be"):
+                vae.fit(x, validation_data=x, verbose=0, **{name: value})
+
+
+def test_masked_cells_are_no_numbers_and_classes_no_callbacks(x):
+    vae = make_vae()
+    vae.compile(run_eagerly=True)
+    for see in (vae.fit, vae.predict, vae.embed, vae.elbo, vae.train_on_batch):
+        with pytest.raises(ValueError, match="masked array with 1 cell masked"):
+            see(np.ma.masked_equal(x, x[0, 0]))
+    for wrong in ("EarlyStopping", [None], [keras.callbacks.EarlyStopping]):
+        with pytest.raises(ValueError, match="callbacks holds"):
+            vae.fit(x, callbacks=wrong)

@@ -22,7 +22,7 @@ class Regression(UnsupervisedModel):
         self.built = True
 
     def prepare(self, inputs):
-        return {"x": tf.cast(inputs, tf.float32)}
+        return inputs if isinstance(inputs, dict) else {"x": tf.cast(inputs, tf.float32)}
 
     def check(self, inputs):
         pass
@@ -162,3 +162,51 @@ def test_weights_that_are_not_one_for_each_row_are_refused(weights):
         vae.fit(linear_gaussian.rows(8)[0], sample_weight=weights, verbose=0)
     with pytest.raises(ValueError, match="equal numbers, received x: 8, sample_weight: 7 rows"):
         vae.fit(linear_gaussian.rows(8)[0], sample_weight=np.ones(7), verbose=0)
+
+
+def small() -> keras.Model:
+    model = linear_gaussian.vae(wider=1.3, seed=0)
+    model.compile(run_eagerly=True)
+    return model
+
+
+def of_stream(x, weights, at: int = 6) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Trained by a generator of two batches of Keras's ``(x, None, sample_weight)``."""
+    model = small()
+    parts = ((x[part], None, weights[part]) for part in (slice(at), slice(at, None)))
+    return model, model.fit(parts, verbose=0).history
+
+
+X = np.random.default_rng(0).normal(size=[11, 4]).astype(np.float32)
+
+
+def test_a_generator_gives_weights_as_arrays_do():
+    model, other = of_stream(X, WEIGHTS)[0], small()
+    other.fit(X, sample_weight=WEIGHTS, batch_size=6, shuffle=False, verbose=0)
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        (np.where(np.arange(11) == 8, -1.0, 1.0), "sample_weight holds negative numbers"),
+        (np.where(np.arange(11) == 8, np.nan, 1.0), "sample_weight holds NaN"),
+        (WEIGHTS[:10], "received x: (5|11), sample_weight: (4|10) rows"),
+    ],
+)
+def test_weights_that_cannot_be_right_are_refused_wherever_they_come_in(weights, sentence):
+    for train in (
+        of_stream,
+        lambda x, w: small().fit(x, sample_weight=w),
+        lambda x, w: small().evaluate(x, sample_weight=w),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            train(X, weights)
+
+
+def test_weights_that_are_all_zero_or_masked_are_refused():
+    with pytest.raises(ValueError, match="0 for every row"):
+        small().evaluate(X, sample_weight=np.zeros(11))
+    with pytest.raises(ValueError, match="masked array with 1 cell"):
+        small().fit(X, sample_weight=np.ma.masked_less(np.arange(11), 1))

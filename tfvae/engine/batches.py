@@ -12,6 +12,7 @@ their rows to the engine where there are replicas.
 import contextlib
 import dataclasses
 import itertools
+import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -69,10 +70,13 @@ def num_rows(rows: Any) -> int:
 
 
 def _counts_in_words(rows: Any) -> str:
+    return ", ".join(f"{name}: {np.shape(leaf)[0]}" for name, leaf in _named(rows))
+
+
+def _named(rows: Any) -> list[tuple[Any, Any]]:
     if isinstance(rows, Data) and isinstance(rows.inputs, Mapping):
         rows = dict(rows.inputs, **({"sample_weight": rows.sample_weight[0]} if rows.sample_weight else {}))
-    named = rows.items() if isinstance(rows, Mapping) else enumerate(tf.nest.flatten(rows))
-    return ", ".join(f"{name}: {np.shape(leaf)[0]}" for name, leaf in named)
+    return list(rows.items() if isinstance(rows, Mapping) else enumerate(tf.nest.flatten(rows)))
 
 
 def in_memory(x: Any) -> bool:
@@ -256,7 +260,7 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         if self._steps is not None and not self._once:
             batches = batches.repeat()  # as Keras, which begins a finite stream anew wherever it ends
         given, steps, groups = False, 0, 0
-        for data, counts, measured in _without_autotuner(self._grouped(batches).prefetch(1)):
+        for data, counts, measured in _in_own_words(_without_autotuner(self._grouped(batches).prefetch(1))):
             self._judge(measured.numpy().max(axis=0))
             given = given or counts.numpy().sum() > 0
             if not given:
@@ -280,7 +284,12 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
 
     def _counted(self, *element: Any) -> tuple[Data, tf.Tensor, tf.Tensor]:
         batch = self._prepare(element if len(element) > 1 else element[0])
-        return batch, tf.shape(tf.nest.flatten(batch)[0])[0], self._measure(batch)
+        names, leaves = zip(*_named(batch), strict=True)
+        first, *others = counts = [tf.shape(leaf)[0] for leaf in leaves]
+        came = ", ".join(f"{name}: {{}}" for name in names)
+        words = f"The parts of a row must come in equal numbers, received {came} rows."
+        with tf.control_dependencies([assertion(tf.equal(first, other), words, *counts) for other in others]):
+            return batch, tf.identity(first), self._measure(batch)
 
     def _grouped(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """Groups of K batches that never reach across the end of an epoch."""
@@ -323,11 +332,39 @@ def check_kind(x: Any) -> None:
     Example:
         >>> check_kind(np.zeros([3, 2]))
     """
-    if x is None or isinstance(x, (bool, int, float, complex, str, bytes)):
+    if x is None or isinstance(x, (bool, int, float, complex, str, bytes, set, frozenset)):
         raise ValueError(
             f"x is {x!r:.40}, expected rows: an array [N, ...], a mapping of arrays, or a stream of batches, such as a "
             "tf.data.Dataset."
         )
+
+
+def assertion(right: tf.Tensor, sentence: str, *values: tf.Tensor) -> tf.Operation:
+    """Ends a stream where something is not right, with our sentence, in which values take the places of ``{}``.
+
+    Example:
+        >>> assertion(tf.constant(True), "x has {} columns, expected 6.", tf.constant(6))
+    """
+    return tf.debugging.Assert(right, [tf.strings.format(sentence, values)])
+
+
+def _in_own_words(groups: Iterable[Any]) -> Iterator[Any]:
+    """The groups; an ``assertion`` in them, or a batch of another shape, is told without TensorFlow's frame."""
+    try:
+        yield from groups
+    except tf.errors.InvalidArgumentError as error:
+        asserted = re.search(r"assertion failed: \[(.*?\.)\]", error.message, re.DOTALL)
+        differs = re.search(r"yielded an element of (shape .*? was expected)", error.message)
+        if asserted:
+            raise ValueError(asserted[1].replace("\\'", "'")) from None
+        if differs:
+            raise ValueError(f"x gives batches of different shapes: one of {differs[1]}.") from None
+        if "did not match the expected structure" in error.message:
+            raise ValueError(
+                "x gives batches that are not made alike, or is a PyDataset that gives None, as in (x, None, "
+                "sample_weight), which Keras cannot read from one: pass a generator or a tf.data.Dataset."
+            ) from None
+        raise
 
 
 @contextlib.contextmanager
@@ -340,6 +377,21 @@ def _in_one_sentence(source: Any) -> Iterator[None]:
             f"x is a {type(source).__name__}, of which Keras can read no batches ({str(error).splitlines()[0]}): pass "
             "an array of numbers, a tf.data.Dataset, a PyDataset, or a generator that gives arrays of one dtype."
         ) from error
+
+
+def elements(source: Any) -> Iterator[Any]:
+    """What a stream gives, as Keras reads it, one after another.
+
+    Example:
+        >>> [x.shape for (x,) in elements(x for x in [np.zeros([2, 3]), np.zeros([1, 3])])]
+        [TensorShape([2, 3]), TensorShape([1, 3])]
+    """
+    if isinstance(source, tf.data.Dataset):
+        yield from source
+        return
+    with _in_one_sentence(source):
+        batches = keras_private.adapter(of_tuples(source), None, False).get_tf_dataset()
+    yield from _in_own_words(batches)
 
 
 def of_tuples(source: Any) -> Any:
@@ -367,7 +419,7 @@ def judged(source: Any, judge: Callable[[Any], Any]) -> Iterator[Any]:
 
     def batches() -> Iterator[tuple[Any]]:
         try:
-            for batch in keras_private.adapter(of_tuples(source), None, False).get_tf_dataset():
+            for batch in elements(source):
                 yield (judge(batch),)
         except ValueError as error:
             raised.append(error)

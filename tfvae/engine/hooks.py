@@ -26,9 +26,14 @@ def acting_on_batches(callbacks: Any, testing: bool = False) -> list[str]:
         >>> acting_on_batches(keras.callbacks.ModelCheckpoint("m.keras", save_freq=10))
         ['ModelCheckpoint']
     """
-    given = callbacks if isinstance(callbacks, Iterable) else [callbacks]
+    given = callbacks if isinstance(callbacks, Iterable) else [] if callbacks is None else [callbacks]
     given = getattr(callbacks, "callbacks", given)
-    return [type(one).__name__ for one in given if one is not None and _acts(one, _TEST if testing else _TRAIN)]
+    for one in given:
+        if isinstance(one, type) or not hasattr(one, "set_model"):
+            raise ValueError(
+                f"callbacks holds {one!r:.60}, expected callbacks, such as keras.callbacks.EarlyStopping()."
+            )
+    return [type(one).__name__ for one in given if _acts(one, _TEST if testing else _TRAIN)]
 
 
 def _acts(callback: Any, hooks: Iterable[str]) -> bool:

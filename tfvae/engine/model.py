@@ -10,14 +10,14 @@ import abc
 import contextlib
 import logging
 import numbers
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import check_at_least, check_whole, found_by
+from tfvae.arguments import check_at_least, check_number, check_whole, found_by, refuse_masked
 from tfvae.engine import batches, hooks, keras_private, loop, replicas, saving, xla
 from tfvae.engine.batches import Data
 from tfvae.engine.loop import Step
@@ -105,7 +105,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, inputs: Any) -> dict[str, tf.Tensor]:
-        """Rows as the user gives them as tensors ``[N, ...]`` of the model's dtypes and shapes.
+        """Rows as the user gives them, or as it gave them, as tensors ``[N, ...]`` of the model's dtypes and shapes.
 
         Raises:
             ValueError: That says what came and what was expected.
@@ -271,8 +271,18 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             ValueError: For targets, a wrong shape, or observations outside the likelihood's support.
         """
         self._refuse_targets(y, kwargs)
+        sizes = {"batch_size": batch_size, "validation_batch_size": validation_batch_size}
+        _check_counts(**sizes, steps_per_epoch=steps_per_epoch, validation_steps=validation_steps)
+        check_at_least(0, epochs=epochs, initial_epoch=kwargs.get("initial_epoch", 0))
+        check_number(0, validation_split=validation_split)
+        often = kwargs.get("validation_freq")
+        if isinstance(often, str) or not isinstance(often, Iterable):  # else the epochs that are validated
+            _check_counts(validation_freq=often)
         if validation_split and validation_data is None:
-            (x, sample_weight), validation_data = _split(x, sample_weight, validation_split)
+            if self.is_stream(x):
+                raise ValueError("validation_split needs an array in memory: pass validation_data instead.")
+            data = self._data(x, sample_weight)
+            (x, sample_weight), validation_data = _split(data, validation_split)
         batch_size = self._choose_steps(batch_size, x, hooks.acting_on_batches(callbacks))
         if validation_data is not None:
             held_out, weight = _validation(validation_data)
@@ -325,6 +335,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         x and ``sample_weight`` are as in ``fit``.
         """
         self._refuse_targets(y, kwargs)
+        _check_counts(batch_size=batch_size, steps=steps)
         if not isinstance(x, (batches.ArrayBatches, batches.StreamBatches)):
             acting = hooks.acting_on_batches(callbacks, testing=True)
             batch_size = self._choose_steps(batch_size, x, acting)
@@ -333,9 +344,18 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         with self._watched(callbacks, verbose, fits=False, **told) as watch:
             return super().evaluate(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=watch, **kwargs)
 
-    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> Any:
         """Keras's ``predict``, of what ``fit`` takes."""
-        return super().predict(self.prepare(x) if batches.in_memory(x) else x, *args, **kwargs)
+        _check_counts(batch_size=batch_size, steps=steps)
+        x = x if self.is_stream(x) else self.prepare(x)
+        return super().predict(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks)
 
     def train_on_batch(
         self, x: Any, y: None = None, sample_weight: Any = None, class_weight: None = None, return_dict: bool = False
@@ -374,6 +394,28 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         self, x: Any, batch_size: int, steps: int | None, shuffle: bool = False, sample_weight: Any = None
     ) -> Any:
         """x as the engine's batches."""
+        if self.is_stream(x):
+            if sample_weight is not None:
+                raise ValueError(
+                    "sample_weight belongs to arrays: let the dataset give (x, None, sample_weight) instead."
+                )
+            parts = (self._element, self._measure, self._judge)
+            return batches.StreamBatches(x, *parts, self.steps_per_execution, steps, shuffle)
+        data = self._data(x, sample_weight)
+        self._check(data)
+        if data.sample_weight and not tf.reduce_any(data.sample_weight[0] > 0) and batches.num_rows(data):
+            raise ValueError("sample_weight is 0 for every row, so that none would count.")
+        seed = self._shuffle_seed if shuffle else None
+        return batches.ArrayBatches(data, batch_size, self.steps_per_execution, steps, seed)
+
+    def _data(self, x: Any, sample_weight: Any) -> Data:
+        """Rows in memory, as the engine moves them."""
+        on_host = tf.device("CPU:0")  # every replica takes its rows from the host's memory
+        with contextlib.nullcontext() if keras_private.strategy(self) is None else on_host:
+            return Data(self.prepare(x), _sample_weights(sample_weight))
+
+    def is_stream(self, x: Any) -> bool:
+        """Whether x gives batches, and is no rows in memory; a ValueError where it is neither."""
         batches.check_kind(x)
         if isinstance(x, tf.distribute.DistributedDataset) and not isinstance(x, keras_private.DataAdapter):
             raise ValueError(
@@ -382,19 +424,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             )
         if isinstance(x, tuple):
             raise ValueError(f"{_NO_TARGETS}, received a tuple of {len(x)}: pass only its first part. {_LABELS}")
-        if not batches.in_memory(x):
-            if sample_weight is not None:
-                raise ValueError(
-                    "sample_weight belongs to arrays: let the dataset give (x, None, sample_weight) instead."
-                )
-            parts = (self._element, self._measure, self._judge)
-            return batches.StreamBatches(x, *parts, self.steps_per_execution, steps, shuffle)
-        on_host = tf.device("CPU:0")  # every replica takes its rows from the host's memory
-        with contextlib.nullcontext() if keras_private.strategy(self) is None else on_host:
-            data = Data(self.prepare(x), _sample_weights(sample_weight))
-        self._check(data)
-        seed = self._shuffle_seed if shuffle else None
-        return batches.ArrayBatches(data, batch_size, self.steps_per_execution, steps, seed)
+        return not batches.in_memory(x)
 
     def _shuffle_seed(self) -> list[int]:
         return [int(self.seed_generator.state.numpy()[0]), int(self.optimizer.iterations.numpy())]
@@ -402,6 +432,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
     def _element(self, element: Any) -> Data:
         """What a dataset gives, ``x`` or Keras's ``(x, None, sample_weight)``, as rows of the engine."""
         parts = element if isinstance(element, (tuple, list)) else (element,)
+        parts = [None if isinstance(part, tf.experimental.Optional) else part for part in parts]  # Keras's None
         if not 1 <= len(parts) <= 3 or (len(parts) > 1 and parts[1] is not None):
             raise ValueError(
                 f"{_NO_TARGETS}, but the dataset gives {type(element).__name__}s of {len(parts)}: map it to its "
@@ -498,6 +529,10 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             state.assign(store[f"seed_state_{i}"])
 
 
+def _check_counts(**given: Any) -> None:
+    check_at_least(1, **{name: value for name, value in given.items() if value is not None})
+
+
 _NO_TARGETS = "A VAE is trained without targets"
 _LABELS = 'Labels and conditions are parts of a row: {"x": x, "label": label}.'
 
@@ -506,6 +541,7 @@ def _sample_weights(given: Any) -> tuple[tf.Tensor, ...]:
     """Keras's sample weights ``[N]`` as the engine's data have them."""
     if given is None:
         return ()
+    refuse_masked("sample_weight", given)
     try:
         weights = tf.convert_to_tensor(given)
     except (TypeError, ValueError) as error:
@@ -519,14 +555,18 @@ def _sample_weights(given: Any) -> tuple[tf.Tensor, ...]:
 
 
 def _broken_weights(data: Data) -> tf.Tensor:
-    """1 where a row's weight is no finite number, else 0."""
-    right = [tf.reduce_all(tf.math.is_finite(weight)) for weight in data.sample_weight]
-    return tf.constant(0.0) if not right else 1.0 - tf.cast(right[0], tf.float32)
+    """2 where a row's weight is no finite number, 1 where one is negative, else 0."""
+    if not data.sample_weight:
+        return tf.constant(0.0)
+    weights = data.sample_weight[0]
+    negative = tf.where(tf.reduce_any(weights < 0), 1.0, 0.0)
+    return tf.where(tf.reduce_all(tf.math.is_finite(weights)), negative, 2.0)
 
 
 def _judge_weights(broken: Any) -> None:
     if broken:
-        raise ValueError("sample_weight holds NaN or infinite values: a row that is not to count has the weight 0.")
+        held = "NaN or infinite values" if broken > 1 else "negative numbers, by which a bound would be made lower"
+        raise ValueError(f"sample_weight holds {held}: a row that is not to count has the weight 0.")
 
 
 def _validation(given: Any) -> tuple[Any, Any]:
@@ -538,18 +578,14 @@ def _validation(given: Any) -> tuple[Any, Any]:
     return given[0], given[2] if len(given) == 3 else None
 
 
-def _split(x: Any, sample_weight: Any, fraction: float) -> tuple[tuple[Any, Any], tuple[Any, None, Any]]:
+def _split(data: Data, fraction: float) -> tuple[tuple[Any, Any], tuple[Any, None, Any]]:
     """The first rows for training and the last ``fraction`` of them for validation, as Keras splits."""
-    if not batches.in_memory(x):
-        raise ValueError("validation_split needs an array in memory: pass validation_data instead.")
-    count = batches.num_rows(x)
+    count = batches.num_rows(data)
     at = int(np.floor(count * (1.0 - fraction)))
     if not 0 < at < count:
         raise ValueError(f"validation_split={fraction} of {count} rows leaves one side empty.")
-
-    def part(rows: Any, chosen: slice) -> Any:
-        return {name: leaf[chosen] for name, leaf in rows.items()} if isinstance(rows, Mapping) else rows[chosen]
-
-    first, last = slice(0, at), slice(at, None)
-    weights = [None if sample_weight is None else sample_weight[chosen] for chosen in (first, last)]
-    return (part(x, first), weights[0]), (part(x, last), None, weights[1])
+    first, last = (
+        tf.nest.map_structure(lambda leaf, part=part: leaf[part], data) for part in (slice(at), slice(at, None))
+    )
+    weights = [part.sample_weight[0] if part.sample_weight else None for part in (first, last)]
+    return (first.inputs, weights[0]), (last.inputs, None, weights[1])

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfvae.arguments import refuse_masked
+from tfvae.engine import batches
+
 _PARTS = ("x", "condition", "label")
 
 
@@ -100,6 +103,8 @@ def _labels(given: Any) -> tf.Tensor:
     label = _shaped("label", _tensor("label", given), (), "give each row one class, -1 where it is unknown")
     if not label.dtype.is_integer:
         raise ValueError(f"label has dtype {label.dtype.name}, expected whole numbers, -1 where the class is unknown.")
+    if label.dtype == tf.uint64:  # which TensorFlow cannot clip
+        label = tf.where(label > tf.int32.max, tf.constant(tf.int32.max, tf.int64), tf.cast(label, tf.int64))
     return tf.saturate_cast(label, tf.int32)
 
 
@@ -119,23 +124,27 @@ def _tensor(name: str, given: Any) -> tf.Tensor:
             f"{'.toarray()' if hasattr(given, 'toarray') else 'tf.sparse.to_dense or .to_tensor()'} of it, a part at a "
             "time where it is large."
         )
+    refuse_masked(name, given)
     try:
         return tf.convert_to_tensor(given)
-    except (TypeError, ValueError) as error:
+    except (NotImplementedError, TypeError, ValueError) as error:
         kind = getattr(given, "dtype", None) or getattr(given, "dtypes", None)
         what = f"a {type(given).__name__}" + (f" of {kind}" if kind is not None and "\n" not in str(kind) else "")
         raise ValueError(
             f"{name} is {what}, which is no array of numbers: pass numbers alone, rows of one shape, for example the "
-            "numeric columns of a table."
+            "numeric columns of a table, .to_numpy('float32') where they may be null."
         ) from error
 
 
 def _shaped(name: str, tensor: tf.Tensor, shape: Sequence[int], mend: str) -> tf.Tensor:
-    """The tensor, once it is ``[N, *shape]``; one of unknown rank is taken at its word and checked as it runs."""
+    """The tensor, once it is ``[N, *shape]``; where a stream does not say, each batch is asked as it comes."""
     expected = tf.TensorShape([None, *shape])
-    if tensor.shape.rank is None:
-        return tf.ensure_shape(tensor, expected)
+    words = f"expected ({', '.join(['N', *map(str, shape)])}{'' if shape else ','}): {mend}."
     if not tensor.shape.is_compatible_with(expected):
-        words = ", ".join(["N", *map(str, shape)]) + ("," if not shape else "")
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({words}): {mend}.")
-    return tensor
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {words}")
+    if tensor.shape.rank is not None and tensor.shape[1:].is_fully_defined():
+        return tensor
+    came = tf.shape(tensor)  # to be filled up with zeros where the batches of a stream differ, if nobody looked
+    right = tf.cond(tf.size(came) == len(shape) + 1, lambda: tf.reduce_all(came[1:] == shape), lambda: False)
+    with tf.control_dependencies([batches.assertion(right, f"{name} has shape {{}}, {words}", came)]):
+        return tf.ensure_shape(tensor, expected)

@@ -339,10 +339,11 @@ class VAE(engine.UnsupervisedModel):
         return xla.compiled_where_it_pays(self, lambda x: self(x))
 
     def _map(self, function: Callable, x: Any, shape: Any, batch_size: int) -> np.ndarray:
-        if isinstance(x, tf.data.Dataset):
-            parts = [self._through(function, self.checked_element(batch).inputs, shape, batch_size) for batch in x]
-            return np.concatenate([np.zeros([0, *shape], np.float32), *parts])
         check_at_least(1, batch_size=batch_size)
+        if self.is_stream(x):
+            rows = (self.checked_element(batch).inputs for batch in batches.elements(x))
+            parts = [self._through(function, batch, shape, batch_size) for batch in rows]
+            return np.concatenate([np.zeros([0, *shape], np.float32), *parts])
         return self._through(function, self.checked(x), shape, batch_size)
 
     def _through(self, function: Callable, rows: dict[str, tf.Tensor], shape: Any, batch_size: int) -> np.ndarray:
@@ -383,13 +384,13 @@ class VAE(engine.UnsupervisedModel):
     def checked(self, x: Any) -> dict[str, tf.Tensor]:
         """Rows as ``prepare`` gives them, once their values are those that the model scores.
 
-        Of a dataset, the rows of all its batches. Inside a program, where values are not known yet, they are taken at
+        Of a stream, the rows of all its batches. Inside a program, where values are not known yet, they are taken at
         their word.
         """
-        if isinstance(x, tf.data.Dataset):
-            parts = [self.checked_element(batch).inputs for batch in x]
+        if self.is_stream(x):
+            parts = [self.checked_element(batch).inputs for batch in batches.elements(x)]
             if not parts:
-                raise ValueError("x has no rows: the dataset gives no batch.")
+                raise ValueError("x has no rows: the stream gives no batch.")
             return tf.nest.map_structure(lambda *leaves: tf.concat(leaves, axis=0), *parts)
         rows = self.prepare(x)
         if tf.executing_eagerly():
@@ -478,8 +479,7 @@ class VAE(engine.UnsupervisedModel):
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         """Keras's ``predict``: ``reconstruct`` of rows given as to ``fit``."""
-        batches.check_kind(x)
-        if batches.in_memory(x):
+        if not self.is_stream(x):
             x = self.prepare(x) if keras_private.strategy(self) is None else self.checked(x)
             if batches.num_rows(x) == 0:
                 return np.zeros([0, *self.event_shape], np.float32)
