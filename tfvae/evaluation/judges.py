@@ -29,13 +29,11 @@ _COMPARED_ROWS = 2000  # of whose pairs each is looked at
 def judge(vae: VAE, x: Any, names: Sequence[str], seed: int = 0) -> dict[str, Findings]:
     """What judges find, by their names and the names of their numbers; None where a number is not finite.
 
-    | judge | asks | by |
-    |---|---|---|
-    | ``annealing`` | log p(x) without q(z|x), of 100 rows, and how far off it can be | ``annealed_log_marginal`` |
-    | ``calibration`` | whether q(z|x) is p(z|x) | ``simulation_based_calibration`` |
-    | ``predictive`` | whether each number of x lies where p(x) has it | ``predictive_calibration`` |
-    | ``samples`` | whether the model's samples are like the data | ``maximum_mean_discrepancy``, ``precision_recall`` |
-    | ``surgery`` | what the KL is made of | ``elbo_surgery`` |
+    - ``annealing``: log p(x) of 100 rows without q(z|x), and how far off it can be, by ``annealed_log_marginal``.
+    - ``calibration``: whether q(z|x) is p(z|x), by ``simulation_based_calibration``.
+    - ``predictive``: whether each number of x lies where p(x) has it, by ``predictive_calibration``.
+    - ``samples``: whether samples are like the rows, by ``maximum_mean_discrepancy`` and ``precision_recall``.
+    - ``surgery``: what the KL is made of, by ``elbo_surgery``.
 
     Args:
         vae: The model.
