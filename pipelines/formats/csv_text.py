@@ -66,7 +66,15 @@ def read_header(stream: BinaryIO, path: str, known: Sequence[str] = (), *, no_he
             f"{path} begins with {','.join(names)[:60]!a}, which looks like a row: say --no-header where it is one, "
             "or give every column a name that is no number"
         )
-    doubtful = [name for name in names if not name.strip() or not is_utf8(name) or names.count(name) > 1]
+    separator = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), None)
+    if separator:
+        raise PipelineError(
+            f"{path} has one column, {names[0][:60]!a}: its cells seem to be separated by {separator!a}: save it "
+            "with commas, and with decimal points"
+        )
+    if any(not is_utf8(name) for name in names):
+        raise PipelineError(f"{path} begins with text that is not UTF-8: save it as such")
+    doubtful = [name for name in names if not name.strip() or names.count(name) > 1]
     if not names or doubtful:
         what = f"the columns {doubtful[:5]!a}, which are no names, or not different ones" if names else "no header"
         raise PipelineError(f"{path} has {what}: give every column a name in the first line, or say --no-header")
@@ -111,7 +119,14 @@ def read_rows(stream: BinaryIO, path: str) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise PipelineError(f"{path} cannot be read at byte {lines.start}: {error}; mend its quotes") from error
+            what = (
+                "; mend its quotes"
+                if "new-line" not in str(error)
+                else ", its lines end in CR alone: let them end in LF"
+            )
+            raise PipelineError(
+                f"{path} cannot be read at byte {lines.start}: {str(error).partition(' - ')[0]}{what}"
+            ) from error
         if cells:
             yield lines.start, cells
 

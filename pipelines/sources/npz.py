@@ -40,12 +40,12 @@ class _Part(NamedTuple):
 class Npz(ArraySource):
     """An ``.npz`` archive, a folder of them, or a pattern.
 
-    An archive holds ``x`` `[N, ...]`, and as it likes ``y`` or ``labels`` (integers `[N]`) and ``keys`` (text or
-    integers `[N]`); or in Keras's way ``x_train``, ``x_test`` and ``x_validation``, each with its ``y_train`` and
-    ``keys_train``, which are its splits; or in MedMNIST's way ``train_images`` and ``train_labels``, ``val_`` and
-    ``test_``; or one array of any name, such as ``np.savez``'s ``arr_0``. Of several archives called ``train.npz``,
-    ``test.npz`` and ``validation.npz`` each is a split. Dtypes and shapes are as for ``npy``. Rows without keys are
-    numbered after the split, or after the file where there are several.
+    An archive holds ``x`` `[N, ...]`, and as it likes ``y``, ``label`` or ``labels`` (integers `[N]`) and ``keys`` or
+    ``key`` (text or integers `[N]`); or in Keras's way ``x_train``, ``x_test`` and ``x_validation``, each with its
+    ``y_train`` and ``keys_train``, which are its splits; or in MedMNIST's way ``train_images`` and ``train_labels``,
+    ``val_`` and ``test_``; or one array of any name, such as ``np.savez``'s ``arr_0``. Of several archives called
+    ``train.npz``, ``test.npz`` and ``validation.npz`` each is a split. Dtypes and shapes are as for ``npy``. Rows
+    without keys are numbered after the split, or after the file where there are several.
 
     An array is unpacked into memory as a whole, in each worker process, whatever the unit takes of it; two are kept.
     Many archives with rows of one split are therefore unpacked again for every shard: make the shards large.
@@ -109,11 +109,14 @@ def _parts(path: str) -> list[_Part]:
 
     def part(split: str | None) -> _Part:
         suffix = f"_{split}" if split else ""
-        labels = [name for stem in ("y", "labels") if (name := stem + suffix) in names]
-        if len(labels) > 1:
-            raise PipelineError(f"{path} holds both {labels[0]} and {labels[1]}: keep one of them")
-        keys = f"keys{suffix}"
-        return _Part(split, f"x{suffix}", labels[0] if labels else None, keys if keys in names else None)
+
+        def one(*stems: str) -> str | None:
+            found = [name for stem in stems if (name := stem + suffix) in names]
+            if len(found) > 1:
+                raise PipelineError(f"{path} holds both {' and '.join(found)}: keep one of them")
+            return found[0] if found else None
+
+        return _Part(split, f"x{suffix}", one("y", "label", "labels"), one("keys", "key"))
 
     own: list[str | None] = [split for split in _SPLITS if f"x_{split}" in names]
     medical = [split for split in _MEDMNIST if f"{split}_images" in names]
@@ -179,7 +182,8 @@ def _parse(file: BinaryIO, size: int) -> np.ndarray:
     with reading_header:
         shape, fortran_order, dtype = _HEADERS[version](file)
     if dtype.hasobject or dtype.kind not in "uifUS":
-        raise ValueError(f"dtype {dtype}, expected numbers or text: objects would have to be unpickled")
+        why = ": objects would have to be unpickled" if dtype.hasobject else ", such as .astype('float32') gives"
+        raise ValueError(f"dtype {dtype}, expected numbers or text{why}")
     count = functools.reduce(lambda a, b: a * b, shape, 1)  # in whole numbers, which do not overflow
     if min(shape, default=0) < 0 or count * dtype.itemsize != size - file.tell():
         raise ValueError(f"{dtype} {list(shape)} does not take {size - file.tell()} bytes")

@@ -188,6 +188,9 @@ def test_bad_rows_are_named_and_the_others_kept(tmp_path):
         ("", "no header"),
         ("a,,b\n1,2,3\n", "columns \\[''\\], which are no names"),
         ("a,b,a\n1,2,3\n", "columns \\['a', 'a'\\], which are no names, or not different"),
+        ("a;b\n1,5;2\n", "cells seem to be separated by ';': save it with commas, and with decimal points"),
+        ("a\tb\n1\t2\n", r"separated by '\\t'"),
+        ("a,b\r1,2\r", "lines end in CR alone: let them end in LF"),
         ("key\na\n", "expected some with numbers beside them"),
         ("a,b\n", "none of the 0 rows"),
         ("key,a\n,1\n", "none of the 1 rows can be taken; the first, x.csv:6: the key is empty"),
@@ -208,6 +211,8 @@ def test_other_mistakes(tmp_path):
         source(tmp_path / "absent.csv").plan()
     with pytest.raises(PipelineError, match="UTF-16"):
         source(write(tmp_path / "x.csv", "a\n1\n", "utf-16")).plan()
+    with pytest.raises(PipelineError, match="begins with text that is not UTF-8"):
+        source(write(tmp_path / "x.csv", "größe\n1\n", "latin-1")).plan()
     path = write(tmp_path / "a.csv", "a,b\n1,2\n")
     for field in ("key", "label"):
         with pytest.raises(PipelineError, match=r"no column 'id', expected one of \['a', 'b'\]"):

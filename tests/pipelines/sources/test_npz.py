@@ -25,12 +25,11 @@ def stack(rows):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-@pytest.mark.parametrize("labels", ["y", "labels"])
-def test_arrays_labels_and_keys(tmp_path, x, save, labels):
+@pytest.mark.parametrize(("labels", "key"), [("y", "keys"), ("labels", "keys"), ("label", "key")])
+def test_arrays_labels_and_keys(tmp_path, x, save, labels, key):
     keys = np.array([f"ключ {i}" for i in range(12)])
-    save(
-        tmp_path / "a.npz", x=np.asfortranarray(x), keys=keys, other=np.ones(3), **{labels: np.arange(12)[:, None] % 3}
-    )
+    more = {key: keys, labels: np.arange(12)[:, None] % 3, "other": np.ones(3)}
+    save(tmp_path / "a.npz", x=np.asfortranarray(x), **more)
     plan, rows = read_all(make_source("npz", str(tmp_path / "a.npz")))
     assert (
         column(plan, "key") == keys.tolist()
