@@ -1,6 +1,7 @@
 """STL and DReG: their gradients have the right mean and less variance, on a model whose every number is known."""
 
 import functools
+import itertools
 import json
 
 import keras
@@ -244,6 +245,21 @@ def test_the_value_is_the_definition_at_weights_hundreds_of_nats_apart(objective
 def test_renyi_s_objective_falls_with_alpha():
     values = np.stack([value(objectives.Renyi(alpha)) for alpha in (-np.inf, -2.0, -0.5, 0.0, 0.5, 1.0, 2.0)])
     assert (np.diff(values, axis=0) < 0).all()
+
+
+def test_renyi_s_objective_rises_with_the_samples_up_to_alpha_1_and_falls_beyond():
+    """Li & Turner's theorem 2, without noise: the mean over all K of eight weights, K = 1, 2, 4, 8."""
+    subsets = [[list(one) for one in itertools.combinations(range(8), k)] for k in (1, 2, 4, 8)]
+    some = [by_hand(np.concatenate([LOG_WEIGHT[one] for one in of_size], axis=1)) for of_size in subsets]
+
+    def steps(alpha: float) -> np.ndarray:
+        means = [objectives.Renyi(alpha)(terms).objective.numpy().reshape(-1, 5).mean(axis=0) for terms in some]
+        return np.diff(means, axis=0)
+
+    for alpha in (-np.inf, -1.0, 0.0, 0.5):
+        assert (steps(alpha) > 0).all(), alpha
+    np.testing.assert_allclose(steps(1.0), 0.0, atol=1e-4)
+    assert (steps(2.0) < 0).all()
 
 
 def test_a_gradient_at_weights_that_underflow_is_finite():
