@@ -39,9 +39,10 @@ SLOW = {
     "docs/howto/tuning.md",
     "docs/howto/mlflow.md",
     "docs/howto/search.md",
+    "docs/howto/ray.md",
 }  # and every notebook
 
-NO_EXTRA = ("openvino", "tf2onnx", "onnxruntime", "lancedb", "mlflow")
+NO_EXTRA = ("openvino", "tf2onnx", "onnxruntime", "lancedb", "mlflow", "ray")
 
 
 def name_of(page: pathlib.Path) -> str:
