@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-slow wheel-test cluster-test docs lint format clean
-.PHONY: bench bench-growth bench-judges bench-limit bench-methods bench-pipelines bench-serving bench-peers bench-gpu-carry bench-gpu-run
+.PHONY: bench bench-densities bench-growth bench-judges bench-limit bench-methods bench-pipelines bench-serving bench-peers
+.PHONY: bench-gpu-carry bench-gpu-run
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -60,6 +61,10 @@ bench-judges: $(VENV)/.installed
 
 bench-limit: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.limit
+	$(BIN)/python -m benchmarks.samples
+
+bench-densities: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.densities
 
 bench-methods: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.methods

@@ -6,6 +6,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,7 +19,12 @@ EVENT_SHAPES = {"mlp": (PIXELS,), "conv": IMAGE}
 
 
 def vae(
-    name: str, posterior: tfvae.DistributionLayer | None = None, hidden: int = HIDDEN, latent: int = LATENT
+    name: str,
+    posterior: tfvae.DistributionLayer | None = None,
+    hidden: int = HIDDEN,
+    latent: int = LATENT,
+    likelihood: tfvae.DistributionLayer | None = None,
+    **more: Any,
 ) -> tfvae.VAE:
     """Ours, compiled, from the package's own networks."""
     keras.utils.set_random_seed(0)
@@ -31,7 +37,8 @@ def vae(
         encoder=encoder,
         decoder=decoder,
         posterior=posterior or tfvae.DistributionLayer("Normal", [latent]),
-        likelihood=tfvae.DistributionLayer("Bernoulli", EVENT_SHAPES[name]),
+        likelihood=likelihood or tfvae.DistributionLayer("Bernoulli", EVENT_SHAPES[name]),
+        **more,
     )
     model.compile(optimizer=keras.optimizers.Adam(1e-3))
     return model

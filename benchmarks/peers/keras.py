@@ -13,7 +13,7 @@ from benchmarks.peers.turns import Work, take_turns
 from benchmarks.sizes import EPOCHS, HIDDEN, LATENT
 
 
-def products(x: np.ndarray, batch_size: int, width: int = HIDDEN, latent: int = LATENT) -> Work:
+def products(x: np.ndarray, batch_size: int, width: int = HIDDEN, latent: int = LATENT, num_samples: int = 1) -> Work:
     """The matrix products of a training step, forward and backward, and nothing else: an epoch is one XLA program.
 
     No batch is gathered, no activation applied, no weight changed: each batch is a slice of the rows.
@@ -31,11 +31,12 @@ def products(x: np.ndarray, batch_size: int, width: int = HIDDEN, latent: int = 
             batch = tf.slice(data, [k * batch_size, 0], [batch_size, pixels])
             hidden = batch @ w1
             parameters = hidden @ w2
-            z = parameters[:, :latent]
+            z = tf.tile(parameters[:, :latent], [num_samples, 1])
             features = z @ w3
             d_logits = features @ w4
             d_w4, d_features = mm_t(features, d_logits), tf.matmul(d_logits, w4, transpose_b=True)
             d_w3, d_z = mm_t(z, d_features), tf.matmul(d_features, w3, transpose_b=True)
+            d_z = tf.reduce_sum(tf.reshape(d_z, [num_samples, batch_size, latent]), axis=0)
             d_parameters = tf.concat([d_z, d_z], axis=1)
             d_w2, d_hidden = mm_t(hidden, d_parameters), tf.matmul(d_parameters, w2, transpose_b=True)
             return k + 1, mm_t(batch, d_hidden), d_w2, d_w3, d_w4

@@ -1,0 +1,58 @@
+"""What a likelihood costs: ``fit`` with densities of 784 pixels beside ``fit`` with a Bernoulli.
+
+    python -m benchmarks.densities [--rounds 5] [--batch-size 100]
+
+A density with two numbers a pixel has a projection of twice the size: its products are said beside its rate.
+"""
+
+import argparse
+from collections.abc import Callable
+
+from benchmarks import models, report
+from benchmarks.sizes import HIDDEN, LATENT, PIXELS
+from benchmarks.training import ROWS, fitted, images, timed
+from tfvae import DistributionLayer, likelihoods
+
+DENSITIES: dict[str, Callable[[], DistributionLayer]] = {
+    "Bernoulli": lambda: likelihoods.bernoulli([PIXELS]),
+    "discretised logistic": lambda: likelihoods.discretized_logistic([PIXELS]),
+    "discretised logistic, scale from z": lambda: DistributionLayer("DiscretizedLogistic", [PIXELS]),
+    "normal, scale from z": lambda: likelihoods.normal([PIXELS]),
+}
+
+
+def _products(layer: DistributionLayer) -> int:
+    """Multiplications of a row, forward; backward takes about twice as many of each."""
+    return PIXELS * HIDDEN + HIDDEN * 2 * LATENT + LATENT * HIDDEN + HIDDEN * len(layer.free) * PIXELS
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="calls of fit of each side after the first (default 5)")
+    parser.add_argument("--batch-size", type=int, default=100)
+    options = parser.parse_args(arguments)
+    x = images()
+    sides = {
+        name: timed(fitted(models.vae("mlp", likelihood=make()), x, options.batch_size), [])
+        for name, make in DENSITIES.items()
+    }
+    for run in sides.values():
+        run()  # traces and compiles
+    rates = report.interleave(sides, options.rounds)
+    first = _products(DENSITIES["Bernoulli"]())
+    table = [
+        [
+            name,
+            report.spread(rates[name]),
+            f"{report.ratio(rates, name, 'Bernoulli'):.2f}",
+            f"{first / _products(make()):.2f}",
+        ]
+        for name, make in DENSITIES.items()
+    ]
+    header = ["likelihood", "`fit`, examples/s", "of a Bernoulli's rate", "which its products alone would allow"]
+    title = f"Densities of {PIXELS} pixels, {PIXELS}-{HIDDEN}-{LATENT}, batch {options.batch_size}, {ROWS:,} rows"
+    report.keep("densities", title, header, table, {"examples_per_second": rates})
+
+
+if __name__ == "__main__":
+    main()
