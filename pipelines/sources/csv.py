@@ -282,7 +282,10 @@ def _as(dtype: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers as they are stored, and which of them cannot be."""
     with np.errstate(over="ignore", invalid="ignore"):
         stored = values.astype(dtype)
-        return stored, (stored != values) if dtype == "uint8" else ~np.isfinite(stored)
+        if dtype == "uint8":
+            return stored, stored != values
+        rounded = (stored != values) & (values == np.rint(values))  # whole, unless the cell has a point
+        return stored, ~np.isfinite(stored) | rounded | (np.abs(values) >= 2.0**53)
 
 
 def _indices(column: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:

@@ -163,7 +163,21 @@ def _number(cell: str, name: str, dtype: str) -> float:
     value = float(cell)
     if dtype == "uint8" and not (0 <= value <= 255 and value == int(value)):
         raise RowError(f"column {name!r} is {cell[:50]!a}, expected a whole number from 0 to 255")
+    if dtype == "float32" and not _is_held(cell, value):
+        raise RowError(
+            f"column {name!r} is {cell[:50]!a}, a whole number that float32 does not hold: --drop the column if it is "
+            "a name, or write its numbers with a point if they may be rounded"
+        )
     return value
+
+
+def _is_held(cell: str, value: float) -> bool:
+    """Whether float32 has the number of a cell of digits; a cell with a point is rounded, as all such are."""
+    if abs(value) < 2.0**24 or not cell.strip().lstrip("+-").isdigit():
+        return True
+    with np.errstate(over="ignore"):
+        stored = float(np.float32(value))
+    return not math.isfinite(stored) or int(cell) == int(stored)  # what is infinite is rejected as such
 
 
 def text(cell: str, what: str) -> str:

@@ -182,6 +182,19 @@ def test_bad_rows_are_named_and_the_others_kept(tmp_path):
     assert found[text.index(b"latin")] == "the label is not UTF-8"
 
 
+@pytest.mark.parametrize("bad", [2**24 + 1, -(2**31) + 3, 2**60 + 1, 10**30 + 7])
+def test_a_whole_number_that_float32_does_not_hold_is_not_rounded(tmp_path, bad):
+    held = [str(2**24), str(2**60), f"{2**24 + 1}.0", "123456789.125", " 33554436"]
+    path = write(tmp_path / "x.csv", "".join(["key,a\n", *(f"k{i},{cell}\n" for i, cell in enumerate([*held, bad]))]))
+    summary = preprocess.run("csv", str(path), str(tmp_path / "out"), test_fraction=0.0)
+    rows = read_dataset(str(tmp_path / "out"), "train")
+    assert {key: x.tolist() for key, (x, _) in rows.items()} == {
+        f"k{i}": [float(np.float32(cell))] for i, cell in enumerate(held)
+    }
+    [reason] = [row["reason"] for row in rejections(tmp_path / "out").values()]
+    assert summary.rejected == 1 and reason.startswith(f"column 'a' is '{bad}', a whole number that float32 does not")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
