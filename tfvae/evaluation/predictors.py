@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,6 @@ from tfvae.evaluation.disentanglement import active, paired_rows
 from tfvae.evaluation.estimate import Mean
 
 _HELD_OUT = 3  # one row of so many tests a predictor
-
-
-def _needed() -> AbstractContextManager[None]:
-    from tfvae.pipelines import extras  # here: the pipelines are no part of the package's own import
-
-    return extras.needed("sklearn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +69,9 @@ def disentanglement_completeness(
         >>> found.disentanglement > 0.99, found.completeness > 0.99, found.informativeness > 0.99
         (True, True, True)
     """
-    with _needed():
+    from tfvae.pipelines import extras  # here: the pipelines are no part of the package's own import
+
+    with extras.needed("sklearn"):
         from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
     code, factors = active(code, factors, least_factors=2)
     is_class = _columns(categorical, factors.shape[1])
@@ -153,7 +148,9 @@ def beta_vae_score(
         >>> beta_vae_score(factors, factors, num_train=200, num_test=50).mean
         1.0
     """
-    with _needed():
+    from tfvae.pipelines import extras  # here: the pipelines are no part of the package's own import
+
+    with extras.needed("sklearn"):
         from sklearn.linear_model import LogisticRegression
     code, factors = active(code, factors, least_factors=2)
     check_at_least(2, num_train=num_train, num_test=num_test, num_pairs=num_pairs)
@@ -170,7 +167,9 @@ def beta_vae_score(
 
 def _accuracies(code: np.ndarray, factor: np.ndarray, seed: int) -> np.ndarray:
     """Of each unit by itself."""
-    with _needed():
+    from tfvae.pipelines import extras  # here: the pipelines are no part of the package's own import
+
+    with extras.needed("sklearn"):
         from sklearn.svm import LinearSVC
     train, test = _split(len(code), seed)
     code = (code - code[train].mean(axis=0)) / code[train].std(axis=0)

@@ -78,7 +78,7 @@ class _Figures(click.Group):
 
 def group(around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> click.Group:
     """The commands of all figures; each draws inside of ``around`` and prints a table of paper, ours and time."""
-    about = "Make a figure or table of a paper anew, beside its own numbers. What it shows is trained."
+    about = "Make a figure or table of a paper anew. Its own numbers stand beside; what it shows is trained."
     return _Figures("reproduce", {name: _command(name, around) for name in FIGURES}, help=about)
 
 
