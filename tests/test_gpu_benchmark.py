@@ -113,6 +113,7 @@ def test_two_chained_calls_are_two_epochs_of_fit(model, cases, elsewhere):
             np.testing.assert_allclose(came, expected, rtol=1e-5, atol=1e-5 * np.max(np.abs(expected)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["jax", "torch"])
 @pytest.mark.parametrize("model", MODELS)
 def test_the_peers_are_the_same_model(model, side, cases, elsewhere):
@@ -131,6 +132,7 @@ def test_the_peers_are_the_same_model(model, side, cases, elsewhere):
     np.testing.assert_allclose(found[f"{model}_{side}"], -np.mean(terms.log_likelihood[0] - terms.kl), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_table_names_every_side_with_its_rate_loss_and_precision(elsewhere):
     found = json.loads((elsewhere / "gpu.json").read_text(encoding="utf-8"))
     lines = (elsewhere / "gpu.md").read_text(encoding="utf-8").splitlines()
@@ -146,6 +148,7 @@ def test_the_table_names_every_side_with_its_rate_loss_and_precision(elsewhere):
         np.testing.assert_allclose(losses, losses[0], rtol=0.01)  # the same model and data, other noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
@@ -185,6 +188,7 @@ def test_an_absent_package_has_no_version():
     assert report.versions("numpy", "no-such-package") == {"numpy": np.__version__}
 
 
+@pytest.mark.slow
 def test_a_case_knows_its_parts(cases):
     for case in cases:
         assert case.calls(len(ROWS)) == 2

@@ -177,6 +177,7 @@ class Beside(keras.layers.Layer):
         return tf.concat([inputs[0], inputs[1][:, None]], axis=1)
 
 
+@pytest.mark.slow
 def test_it_learns_what_no_model_without_the_condition_can(tmp_path):
     rng = np.random.default_rng(0)
     c = rng.choice([-3.0, 3.0], size=[400, 3]).astype(np.float32)

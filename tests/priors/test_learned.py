@@ -49,6 +49,7 @@ def test_it_starts_from_equal_weights_and_unit_scales():
     assert np.std(components.components_distribution.mean()) > 0.1  # else all components would learn the same
 
 
+@pytest.mark.slow
 def test_a_mixture_learns_with_its_model():
     """Two far clusters: the posterior cannot be N(0, I) on the whole, and the prior comes to say so."""
     rng = np.random.default_rng(0)
@@ -118,6 +119,7 @@ def pictures(prior: priors.Prior) -> VAE:
     return VAE(*parts, prior=prior, seed=1)
 
 
+@pytest.mark.slow
 def test_a_vamp_prior_trains_under_xla_and_comes_back(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, [30, 5], np.uint8)
     vae = pictures(priors.VampPrior(2, [5], num_components=3))
