@@ -86,8 +86,9 @@ def run(
             default float32, uint8 where they are pixels.
         no_header: The first line of a CSV file is a row; its columns are called by their numbers, from 0.
         drop: Columns of a CSV file that are no part of the observation.
-        categories: Columns of a CSV file that hold words: each makes a number for every word in it, 1 for the row's
-            own and else 0. The words are kept in the manifest, for ``pipelines.embed --prepared-with``.
+        categories: Columns of a CSV file that hold words, one name after another: each makes a number for every word
+            in it, 1 for the row's own and else 0 (one-hot). The words are kept in the manifest, for
+            ``pipelines.embed --prepared-with``.
         standardize: Take from each column of float vectors its mean and divide it by its standard deviation, both of
             the training rows and kept in the manifest, for ``pipelines.embed --prepared-with``. Words stay 0 and 1.
         resize: HEIGHTxWIDTH that every picture of ``images`` gets by Lanczos's filter, such as 64x64, upright as its

@@ -221,3 +221,6 @@ def test_ctrl_c_in_training_says_what_is_there_and_ends_as_shells_expect(monkeyp
     result = invoke("train", "--data", str(tmp_path), "--output", "runs/mine")
     assert result.exit_code == 130
     assert "Stopped: runs/mine is as it was before this training began." in result.output
+    monkeypatch.setattr(cli.listing, "found", lambda folder: stopped())
+    result = invoke("runs", str(tmp_path))
+    assert result.exit_code == 130 and result.output.endswith("\nStopped.\n")

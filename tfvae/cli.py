@@ -30,6 +30,14 @@ class _InOrder(click.Group):
         """See ``click.Group``."""
         return list(self.commands)
 
+    def invoke(self, context: click.Context) -> Any:
+        """See ``click.Group``: Ctrl-C ends with the exit code that shells expect, wherever it comes."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo("\nStopped.", err=True)
+            sys.exit(130)
+
 
 def _log_from(context: click.Context, option: click.Parameter, level: str | None) -> None:
     """Shows Python's messages from a level on; where none is named, all stays as the program has set it."""

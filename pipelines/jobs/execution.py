@@ -85,13 +85,19 @@ class Summary:
         """0 when complete, 3 when complete with rejected rows."""
         return EXIT_REJECTED if self.rejected else EXIT_COMPLETE
 
+    @property
+    def _earlier(self) -> str:
+        """How many rows were rejected before this run read any: when it was planned, or by a run before it."""
+        earlier = self.rejected - self.rows_rejected
+        return f" ({earlier:,} of them when planned, or earlier)" if earlier else ""
+
     def table(self) -> str:
         """The summary for a terminal, a line an entry."""
         lines = [(f"rows in {split}", f"{count:,}") for split, count in self.rows.items()]
         lines += [
             (
                 "rows rejected",
-                f"{self.rejected:,}" + (f", see {self.output}/rejected" if self.rejected else ""),
+                f"{self.rejected:,}" + (f", see {self.output}/rejected" if self.rejected else "") + self._earlier,
             ),
             *([("hidden files", f"{self.hidden:,} passed over")] if self.hidden else []),
             *([("made again", f"{', '.join(self.damaged)}: damaged since they were written")] if self.damaged else []),

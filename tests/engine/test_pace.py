@@ -204,7 +204,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.slow
 def test_ctrl_c_is_answered_and_the_bar_moves():
-    """Of a model whose group of steps takes many seconds; a crowded machine may take twice its time."""
+    """Of a model whose group of steps takes many seconds; a crowded machine may take four times its time."""
     command = [sys.executable, "-c", SLOW]
     root = pathlib.Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -216,6 +216,6 @@ def test_ctrl_c_is_answered_and_the_bar_moves():
         finally:
             process.kill()
     times = [float(at) for at, _ in told]
-    assert np.median(np.diff(times)) < 1.5
+    assert np.median(np.diff(times)) < 3.0
     word, answered = rest.splitlines()[-1].split()
-    assert word == "interrupted" and float(answered) - sent < 4.0
+    assert word == "interrupted" and float(answered) - sent < 8.0

@@ -41,6 +41,20 @@ class Mean:
         values = np.asarray(values, np.float64)
         return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
 
+    @classmethod
+    def of_shares(cls, found: Any) -> "Mean":
+        """The share of N answers that are true; its error is as if one more were true and one more false.
+
+        So that all true, or none, is not taken for certain (Agresti and Coull, The American Statistician 52, 1998).
+
+        Example:
+            >>> Mean.of_shares([True] * 14).standard_error
+            0.0625
+        """
+        found = np.asarray(found, bool)
+        share = (found.sum() + 1) / (len(found) + 2)
+        return cls(float(found.mean()), math.sqrt(share * (1 - share) / (len(found) + 1)))
+
 
 @dataclasses.dataclass(frozen=True)
 class MarginalEstimate:

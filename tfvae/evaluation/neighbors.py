@@ -66,8 +66,8 @@ def precision_recall(real: Any, generated: Any, k: int = 5) -> PrecisionRecall:
     for part in _parts(real, len(generated)):
         recalled.append((squared_distances(part, generated) < of_generated).any(axis=1))
     inside = np.concatenate(balls)
-    precision, recall = Mean.of(inside > 0), Mean.of(np.concatenate(recalled))
-    return PrecisionRecall(precision, recall, Mean.of(inside / k), Mean.of(nearest < of_real), k)
+    precision, recall = Mean.of_shares(inside > 0), Mean.of_shares(np.concatenate(recalled))
+    return PrecisionRecall(precision, recall, Mean.of(inside / k), Mean.of_shares(nearest < of_real), k)
 
 
 def _radii(rows: np.ndarray, k: int) -> np.ndarray:
