@@ -185,7 +185,8 @@ def test_keras_s_bar_ends_at_the_last_step(capfd):
 
 
 SLOW = """
-import time, keras, numpy as np
+import signal, time, keras, numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has jobs in the background ignore it
 from tfvae import VAE, likelihoods, networks, posteriors
 from tfvae.engine.hooks import Looking
 keras.utils.set_random_seed(0)
@@ -204,7 +205,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.slow
 def test_ctrl_c_is_answered_and_the_bar_moves():
-    """Of a model whose group of steps takes many seconds; a crowded machine may take four times its time."""
+    """Of a model whose group of steps takes many seconds; a crowded machine may take twice its time."""
     command = [sys.executable, "-c", SLOW]
     root = pathlib.Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -216,6 +217,6 @@ def test_ctrl_c_is_answered_and_the_bar_moves():
         finally:
             process.kill()
     times = [float(at) for at, _ in told]
-    assert np.median(np.diff(times)) < 3.0
+    assert np.median(np.diff(times)) < 1.5
     word, answered = rest.splitlines()[-1].split()
-    assert word == "interrupted" and float(answered) - sent < 8.0
+    assert word == "interrupted" and float(answered) - sent < 4.0
