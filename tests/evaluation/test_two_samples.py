@@ -124,7 +124,10 @@ def test_neighbors_are_counted_as_by_hand(rng, monkeypatch):
         monkeypatch.setattr("tfvae.evaluation.neighbors._FLOATS_AT_ONCE", at_once)
         found = evaluation.precision_recall(real, generated, k=3)
         assert {name: getattr(found, name).mean for name in exact} == pytest.approx(exact)
-    assert found.precision.standard_error == pytest.approx(np.sqrt(exact["precision"] * (1 - exact["precision"]) / 49))
+    share = (50 * exact["precision"] + 1) / 52  # as if one more were inside, and one more outside
+    assert found.precision.standard_error == pytest.approx(np.sqrt(share * (1 - share) / 51))
+    alike = evaluation.precision_recall(real, real + 1e-6, k=3).precision
+    assert alike.mean == 1.0 and 0.02 < alike.standard_error < 0.03
 
 
 def test_samples_that_do_not_fit_are_told(rng):
