@@ -11,12 +11,8 @@ from tfvae.arguments import check_number, checked_shape, found_by
 from tfvae.families import facts
 from tfvae.models.vae import VAE, check_vae
 
-_OF_LEVELS = (
-    facts.COUNTS,
-    facts.SUCCESSES,
-    facts.LABELS,
-    facts.LEVELS,
-)  # their probabilities are of whole numbers: of the levels
+# Their probabilities are those of the levels themselves.
+_OF_LEVELS = (facts.COUNTS, facts.SUCCESSES, facts.LABELS, facts.LEVELS)
 
 
 def bits_per_dimension(nats: Any, event_shape: Sequence[int], bin_width: float = 1.0) -> Any:
