@@ -28,13 +28,18 @@ def observed(name: str, x: tf.Tensor, likelihood: DistributionLayer) -> tf.Tenso
         return checked(name, x, likelihood.event_shape)
     x = _shaped(name, x, likelihood.event_shape)
 
-    def look() -> tf.Operation:
+    @tf.function(autograph=False, experimental_attributes={"_noinline": True})  # else each request visits its nodes
+    def look(x: tf.Tensor) -> None:
         extent = observations.extent(likelihood, x)
         seen = _finite(name, x, tf.reduce_all(tf.math.is_finite(extent[:2])))
         message = [f"{name} ranges from", -extent[0], "to", extent[1], f"but {observations.expected(likelihood)}"]
-        return tf.group(seen, require(observations.fits(likelihood, extent), message, seen))
+        require(observations.fits(likelihood, extent), message, seen)
 
-    with tf.control_dependencies([tf.cond(observations.glance(likelihood, x)[0], tf.no_op, look)]):
+    def closer() -> tf.Operation:
+        look(x)
+        return tf.no_op()
+
+    with tf.control_dependencies([tf.cond(observations.glance(likelihood, x)[0], tf.no_op, closer)]):
         return tf.identity(x)
 
 
@@ -45,13 +50,11 @@ def _finite(name: str, x: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
 def _shaped(name: str, x: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
     # Through a placeholder the shape is unknown again: a check against the declared one would be folded away.
     x = tf.compat.v1.placeholder_with_default(x, shape=None)
-    known = tf.constant([i for i, size in enumerate(shape, start=1) if size is not None], tf.int32)
-    wanted = tf.constant([size for size in shape if size is not None], tf.int32)
-    right = tf.equal(tf.rank(x), 1 + len(shape))
-    sizes = tf.concat([tf.shape(x), tf.zeros([1 + len(shape)], tf.int32)], axis=0)  # long enough to look at
-    same = tf.reduce_all(tf.gather(sizes, known) == wanted)
+    low, high = zip((1, tf.int32.max), *((size or 0, size or tf.int32.max) for size in shape), (-1, -1), strict=True)
+    sizes = tf.concat([tf.shape(x), tf.fill([len(low)], -1)], axis=0)[: len(low)]  # of every rank, as many numbers
+    right = tf.reduce_all(tf.logical_and(sizes >= low, sizes <= high))
     expected = f"expected [{', '.join(['B', *('K' if size is None else str(size) for size in shape)])}] with B > 0"
-    x = require(tf.reduce_all([right, same, sizes[0] > 0]), [f"{name} has shape", tf.shape(x), expected], x)
+    x = require(right, [f"{name} has shape", tf.shape(x), expected], x)
     return tf.ensure_shape(x, [None, *shape])
 
 
