@@ -158,7 +158,7 @@ def run(
     units = _units(blocks, dataset, fingerprint)
     with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
         if job.is_finished:
-            return dataclasses.replace(job.summary(), hidden=dataset.hidden)
+            return dataclasses.replace(job.summary(), hidden=dataset.hidden, unread=dataset.unread)
         if job.pending:
             dataset.write_lists(target.writing, lists, blocks)
             job.run_units(units, _Embed(target, dataset, handler, standardize))
@@ -170,7 +170,7 @@ def run(
             "options": settings,
         }
         summary = job.finish(entries, [], job.verify(), dataset.rejected)
-        return dataclasses.replace(summary, hidden=dataset.hidden)
+        return dataclasses.replace(summary, hidden=dataset.hidden, unread=dataset.unread)
 
 
 def _units(blocks: Sequence[BlockReference], dataset: Rows, job_fingerprint: str) -> list[Unit]:

@@ -136,7 +136,7 @@ def run(
 
     with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
         if job.is_finished:
-            return dataclasses.replace(job.summary(), hidden=plan.hidden, hint=_hint(target, plan))
+            return _told(job.summary(), target, plan)
         reasons: dict[int, str] = {}
         if deduplicate and (job.pending or standardize):
             reasons = equal_rows.find_duplicates(job, reader, plan, rows_per_shard)
@@ -152,7 +152,12 @@ def run(
         entries = {"options": settings, "inputs": _inputs(plan), "columns": plan.schema.columns}
         entries |= {"standardized": dataclasses.asdict(by)} if by else {}
         summary = job.finish(entries, files, records, plan.rejected)
-        return dataclasses.replace(summary, hidden=plan.hidden, hint=_hint(target, plan))
+        return _told(summary, target, plan)
+
+
+def _told(summary: jobs.Summary, output: Output, plan: Plan) -> jobs.Summary:
+    """The summary with what the plan knows beside rows."""
+    return dataclasses.replace(summary, hidden=plan.hidden, unread=plan.unread, hint=_hint(output, plan))
 
 
 def _hint(output: Output, plan: Plan) -> str:

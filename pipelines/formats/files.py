@@ -6,7 +6,7 @@ import os
 import re
 import types
 import urllib.parse
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, BinaryIO
 
 from .. import storage
@@ -25,11 +25,23 @@ class Found:
         root: Folder or start of all paths.
         files: Their paths below it, in sorted order.
         hidden: How many others were passed over, because their names say that they are no data.
+        unread: Names of what else is there and makes no part of a row: files of other kinds, columns, arrays.
     """
 
     root: str
     files: tuple[str, ...]
     hidden: int = 0
+    unread: tuple[str, ...] = ()
+
+    def beside(self, names: Iterable[str], read: Collection[str | None] = ()) -> "Found":
+        """The same files; of these names of columns or arrays those that are not read are unread too.
+
+        Example:
+            >>> Found("data", ("a.npz",)).beside(["x", "weight"], read=["x", "y"]).unread
+            ('weight',)
+        """
+        more = (name for name in names if name not in read)
+        return dataclasses.replace(self, unread=tuple(dict.fromkeys([*self.unread, *more])))
 
     def path(self, file: str) -> str:
         """Where a file lies."""
@@ -97,7 +109,8 @@ def find_files(path: str, suffixes: tuple[str, ...], otherwise: str = "") -> Fou
     """The files with one of the suffixes that ``path`` names, in sorted order.
 
     A file that is named itself may have any suffix. A folder is searched with its sub-folders; names that begin with
-    ``_``, and hidden ones, are other programs' notes. The number of a shard, ``-00000-of-00010``, may follow a suffix.
+    ``_``, and hidden ones, are other programs' notes; those with other suffixes are unread. The number of a shard,
+    ``-00000-of-00010``, may follow a suffix.
 
     Args:
         path: A file, a folder or a pattern.
@@ -131,14 +144,21 @@ def files_with_suffix(path: str, suffixes: tuple[str, ...], links: bool = False)
     if storage.is_file(path):
         names = [os.path.basename(path)]
     elif storage.is_folder(path):
-        names = [name for name in storage.files_below(path) if not _is_note(name.replace(os.sep, "/"))]
+        names = storage.files_below(path)
     else:
         names = [os.path.relpath(name, root) for name in storage.matching(path)]
-    named = {name.replace(os.sep, "/") for name in names if has_suffix(name, suffixes)}
-    files = tuple(sorted(name for name in named if storage.is_file(path) or not is_hidden(name)))
+    files: list[str] = []
+    others: list[str] = []
+    hidden = 0
+    for name in sorted({name.replace(os.sep, "/") for name in names}):
+        wanted = has_suffix(name, suffixes)
+        if not storage.is_file(path) and (is_hidden(name) or (storage.is_folder(path) and _is_note(name))):
+            hidden += wanted
+        else:
+            (files if wanted else others).append(name)
     for file in files if not (links or storage.is_file(path)) else ():
         _refuse_odd(root, file)
-    return Found(root, files, len(named) - len(files))
+    return Found(root, tuple(files), hidden, tuple(others))
 
 
 def is_hidden(path: str) -> bool:

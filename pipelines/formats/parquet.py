@@ -34,10 +34,12 @@ class ParquetLayout:
     Attributes:
         kinds: The types of those columns, by name.
         groups: How many rows each row group of a file has, by file.
+        names: Every column that a file has.
     """
 
     kinds: dict[str, pa.DataType]
     groups: dict[str, tuple[int, ...]]
+    names: tuple[str, ...]
 
 
 def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[str]]) -> ParquetLayout:
@@ -59,12 +61,14 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
     """
     groups: dict[str, tuple[int, ...]] = {}
     kinds: dict[tuple[tuple[str, pa.DataType], ...], str] = {}
+    present: dict[str, None] = {}
     for file in found.files:
         schema, groups[file] = _look(found, file)
         values = found.folder_values(file)
         with_folders(schema.names, found.path(file), values)
         for name, value in values.items():
             schema = schema.append(pa.field(name, pa.scalar(value).type))
+        present |= dict.fromkeys(schema.names)
         wanted = names(schema)
         missing = [name for name in wanted if name not in schema.names]
         if missing:
@@ -75,7 +79,7 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
         raise PipelineError(f"{first} and {second} in {found.root} have columns of different types: take them apart")
     if not any(map(sum, groups.values())):
         raise PipelineError(f"{path} holds no rows")
-    return ParquetLayout(dict(next(iter(kinds))), groups)
+    return ParquetLayout(dict(next(iter(kinds))), groups, tuple(present))
 
 
 def narrow(kind: pa.DataType) -> pa.DataType:

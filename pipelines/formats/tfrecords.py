@@ -371,6 +371,19 @@ def parse_example(data: bytes, names: Collection[str] | None = None) -> dict[str
         raise RowError(f"not a tf.Example: {error}") from error
 
 
+def feature_names(data: bytes | None) -> list[str]:
+    """The names of the features of a record, in order; none of what is no ``tf.Example``.
+
+    Example:
+        >>> feature_names(example("train-00000", b"\\0\\xff", 7)), feature_names(b"junk")
+        (['key', 'label', 'x'], [])
+    """
+    try:
+        return sorted({entry.key for entry in PackedExample.FromString(data or b"").features.feature})
+    except DecodeError:
+        return []
+
+
 def _values(entry: Any, data: bytes) -> Feature:
     """The values of an entry of the map in the record ``data``."""
     kind = entry.value.WhichOneof("kind")

@@ -13,7 +13,7 @@ from ..errors import PipelineError
 from ..formats import archives, csv_text
 from ..formats import images as image_files
 from ..formats import tfrecords as record_files
-from ..formats.files import Found, files_with_suffix, has_suffix
+from ..formats.files import files_with_suffix, has_suffix
 from ..sources import idx
 from ..sources.base import Fields
 from ..sources.images import Images
@@ -98,9 +98,7 @@ def open_input(
             raise PipelineError(f"{path} names images, which have no columns: leave the column options out")
         if storage.is_file(path):
             return open_images(path, files_with_suffix(path, image_files.SUFFIXES), ())
-        source = Images("images", path)
-        files, refused, hidden = source.files()
-        return open_images(path, Found(source.parts[0], tuple(files), hidden), refused)
+        return open_images(path, *Images("images", path).files())
     found = files_with_suffix(path, _SUFFIXES[kind])
     if not found.files:
         found = files_with_suffix(path, ("",))

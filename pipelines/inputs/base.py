@@ -145,6 +145,11 @@ class Rows(abc.ABC):
         """How many files were passed over: see ``formats.files.is_hidden``."""
         return 0
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """What else lies there: see ``formats.files.Found``."""
+        return ()
+
     def listed_in(self, folder: str) -> "Rows":
         """The same rows, where a worker finds what ``write_lists`` wrote below this folder."""
         return self
@@ -182,6 +187,11 @@ class WholeRows(Rows):
     def hidden(self) -> int:
         """See ``Rows.hidden``."""
         return self.found.hidden
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """See ``Rows.unread``."""
+        return self.found.unread
 
     @abc.abstractmethod
     def units(self) -> list[BlockReference]:

@@ -58,6 +58,11 @@ class Listed(Rows):
         """See ``Rows.hidden``."""
         return self._plan.hidden
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """See ``Rows.unread``."""
+        return self._plan.unread
+
     def blocks(self, split: str | None) -> list[BlockReference]:
         """See ``Rows.blocks``; None is all of them."""
         splits = self._splits()

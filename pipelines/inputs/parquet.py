@@ -95,6 +95,7 @@ def open_parquet(path: str, found: Found, key: str, column: str, keep: tuple[str
     columns = open_columns(path, found, lambda file: (*needed, *({key} & {*file.names} - {*needed}), column, *keep))
     own = key if key in columns.kinds else None
     described = check_columns(path, columns, column, own)
+    found = found.beside(columns.names, (own, column, *keep, contract.LABEL))
     return Parquet(path, *described, found.checksums(), found, own, column, keep, columns.groups)
 
 

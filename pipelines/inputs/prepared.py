@@ -26,6 +26,7 @@ class Prepared(Rows):
     Attributes:
         shards: Split, file and number of rows of each shard, in order.
         features: Which of the records' features are read.
+        others: Those that are not, beside the label.
 
     Example:
         >>> from tfvae.pipelines import preprocess
@@ -39,6 +40,12 @@ class Prepared(Rows):
 
     shards: tuple[tuple[str, str, int], ...]
     features: Features
+    others: tuple[str, ...] = ()
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """See ``Rows.unread``."""
+        return self.others
 
     def blocks(self, split: str | None) -> list[BlockReference]:
         """See ``Rows.blocks``; None is the test split."""
@@ -124,7 +131,7 @@ def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
     _refuse_damaged_metadata(path)
     info = storage.read_json(os.path.join(path, contract.DATASET_INFO))
     try:
-        shape, dtype, labels = _observation(storage.read_json(os.path.join(path, contract.FEATURES)))
+        shape, dtype, labels, names = _observation(storage.read_json(os.path.join(path, contract.FEATURES)))
         shards = tuple(_shards(info))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise PipelineError(
@@ -138,7 +145,8 @@ def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
         raise PipelineError(f"{path} has no feature {unknown[0]!r} to keep, expected one of {labels}")
     dtypes = {contract.KEY: "string", contract.X: "string"} | dict.fromkeys(keep, "int64")
     features = Features(contract.KEY, contract.X, keep, dtypes)
-    return Prepared(path, shape, dtype, signature, _checksums(path, shards), shards, features)
+    others = tuple(sorted({*names} - {*dtypes, contract.LABEL}))
+    return Prepared(path, shape, dtype, signature, _checksums(path, shards), shards, features, others)
 
 
 def _refuse_damaged_metadata(path: str) -> None:
@@ -151,8 +159,8 @@ def _refuse_damaged_metadata(path: str) -> None:
             )
 
 
-def _observation(features: dict[str, Any]) -> tuple[tuple[int, ...], str, list[str]]:
-    """Shape and dtype of x, and the features that hold a class index."""
+def _observation(features: dict[str, Any]) -> tuple[tuple[int, ...], str, list[str], list[str]]:
+    """Shape and dtype of x, the features that hold a class index, and all."""
     named = features["featuresDict"]["features"]
     tensor = named[contract.X]["tensor"]
     if contract.KEY not in named or tensor.get("encoding") != "bytes" or tensor["dtype"] not in ("uint8", "float32"):
@@ -160,7 +168,7 @@ def _observation(features: dict[str, Any]) -> tuple[tuple[int, ...], str, list[s
     shape = tuple(int(size) for size in tensor["shape"].get("dimensions", []))
     if any(size < 1 for size in shape):
         raise ValueError(f"x has shape {list(shape)}")
-    return shape, tensor["dtype"], [name for name, feature in named.items() if "classLabel" in feature]
+    return shape, tensor["dtype"], [name for name, feature in named.items() if "classLabel" in feature], [*named]
 
 
 def _shards(info: dict[str, Any]) -> list[tuple[str, str, int]]:

@@ -94,4 +94,5 @@ def open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[s
     if dtypes[column] == "float32":
         shape, dtype, signature = (size,), "float32", contract.signature(contract.EMBED, "float32")
     features = Features(key if key in dtypes else None, column, keep, dtypes)
+    found = found.beside(tfrecords.feature_names(head), (key, column, *keep, contract.LABEL))
     return TFRecords(path, shape, dtype, signature, checksums, found, key, column, keep, features, rows, starts)

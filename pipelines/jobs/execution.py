@@ -30,6 +30,7 @@ from .commits import MANIFEST, REJECTED, Output, Unit
 from .progress import Progress, State
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_REJECTED = 0, 1, 3
+_NAMES = 10  # that a line of the summary names
 _POLL_SECONDS = 0.5
 _UNVERIFIED = "the manifest is of an earlier release, without a checksum of its own"
 
@@ -50,6 +51,7 @@ class Summary:
         manifest: Path of ``manifest.json``.
         latency: How long the model's calls took; None without a model, or where the runner keeps no metrics.
         hidden: Files of the input that were passed over because their names say that they are no data.
+        unread: What else the input holds that made no part of a row: files of other kinds, columns, arrays.
         damaged: Files of an earlier run that were not as it had written them, and were made again.
         hint: What the person might have meant otherwise.
         is_verified: Whether the manifest has a checksum of its own; one of an earlier release has none.
@@ -66,6 +68,7 @@ class Summary:
     manifest: str
     latency: metrics.Latency | None = None
     hidden: int = 0
+    unread: Sequence[str] = ()
     damaged: Sequence[str] = ()
     hint: str = ""
     is_verified: bool = True
@@ -100,6 +103,7 @@ class Summary:
                 f"{self.rejected:,}" + (f", see {self.output}/rejected" if self.rejected else "") + self._earlier,
             ),
             *([("hidden files", f"{self.hidden:,} passed over")] if self.hidden else []),
+            *([("not read", _named(self.unread))] if self.unread else []),
             *([("made again", f"{', '.join(self.damaged)}: damaged since they were written")] if self.damaged else []),
             *([] if self.is_verified else [("not verified", _UNVERIFIED)]),
             ("units done now", f"{self.units_done:,} of {self.units:,}"),
@@ -113,6 +117,13 @@ class Summary:
             ("manifest", self.manifest),
         ]
         return "\n".join(f"{name:<16} {value}" for name, value in lines)
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first of some names, which are the data's own, and how many there are more."""
+    shown = [name if name.isprintable() else ascii(name) for name in names[:_NAMES]]
+    more = [f"{len(names) - _NAMES:,} more"] if len(names) > _NAMES else []
+    return ", ".join([*shown, *more])
 
 
 def version() -> str:

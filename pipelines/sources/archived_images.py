@@ -1,5 +1,6 @@
 """Images in tar and zip archives, read where they lie."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 
@@ -37,6 +38,7 @@ class ArchivedImages(RowSource):
         """See ``Source.plan``."""
         found = find_files(self.input_path, self.SUFFIXES)
         rows, hidden = TableRows(), 0
+        others: list[str] = []
         names: list[str] = []
         shapes: list[tuple[int, ...] | None] = []
         for file in found.files:
@@ -53,11 +55,14 @@ class ArchivedImages(RowSource):
                     positions.append(position)
                     names.append(member.name)
                     shapes.append(self._shape(content, position))
+                else:
+                    others.append(member.name)
             rows.add(file, [prefix + name for name in names[len(names) - len(positions) :]], positions, {})
         if not names:
             raise PipelineError(f"{self.input_path} holds no PNG or JPEG file ({len(rows.rejected)} members rejected)")
         inputs = [describe(found.path(file), found.root) for file in found.files]
-        return rows.plan(schema_of(self.input_path, names, shapes), inputs, found.hidden + hidden)
+        found = dataclasses.replace(found.beside(others), hidden=found.hidden + hidden)
+        return rows.plan(schema_of(self.input_path, names, shapes), inputs, found)
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is that of a member."""

@@ -59,7 +59,7 @@ class Csv(RowSource):
                 columns.refuse_text(path, (cells for _, cells in itertools.islice(read_rows(stream, path), _SAMPLE)))
                 self._add(rows, classes, words, file, columns, _blocks(stream, path, start, columns))
         schema = self._schema(columns, classes, words)
-        return rows.plan(schema, [describe(found.path(file), found.root) for file in found.files], found.hidden)
+        return rows.plan(schema, [describe(found.path(file), found.root) for file in found.files], found)
 
     def _columns(self, stream: BinaryIO, path: str, file: str) -> Columns:
         fields = self.fields

@@ -12,7 +12,7 @@ from .. import contract, storage
 from ..errors import PipelineError
 from ..formats import idx
 from ..formats.arrays import check_labels, check_rows, exact_rows, layout_of
-from ..formats.files import root_of
+from ..formats.files import is_hidden, root_of
 from .base import ArraySource
 from .plan import Plan, Schema, class_names, concatenated, describe
 
@@ -61,7 +61,8 @@ class Idx(ArraySource):
         names = [name for files in found for name in files[1:] if name]
         inputs = [describe(self._file(name), self._root) for name in names]
         parts = [(files.images, files.split, files.split, len(x)) for files, (x, _) in zip(found, arrays, strict=True)]
-        return concatenated(schema, parts, inputs)
+        others = (name for name in sorted({*self._names()} - {*names}) if not is_hidden(name))
+        return concatenated(schema, parts, inputs, [name for name in others if storage.is_file(self._file(name))])
 
     def arrays(self, file: str) -> tuple[np.ndarray, np.ndarray | None]:
         """See ``ArraySource.arrays``."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from .. import contract, storage
 from ..errors import PipelineError, Rejection, RowError
-from ..formats.files import folder_values, is_hidden
+from ..formats.files import Found, folder_values, is_hidden
 from ..formats.images import SUFFIXES, foreign
 from ..formats.text import is_utf8, shown
 from .base import Opened, RowSource
@@ -32,7 +32,8 @@ class Images(RowSource):
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""
-        files, rejected, hidden = self.files()
+        found, rejected = self.files()
+        files = found.files
         if not files:
             raise PipelineError(
                 f"{self.input_path} matches no PNG or JPEG file that can be read ({len(rejected)} rejected)"
@@ -42,7 +43,7 @@ class Images(RowSource):
         inputs = [found for found, _ in looks]
         each = pa.array(files, pa.string()).dictionary_encode()
         none = located(files, "", np.zeros(len(files), np.int64))
-        return Plan(schema, none.set_column(2, "file", each), inputs, rejected, hidden)
+        return Plan(schema, none.set_column(2, "file", each), inputs, rejected, found.hidden, found.unread)
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is always 0."""
@@ -67,15 +68,16 @@ class Images(RowSource):
             raise PipelineError(f"{self.input_path} is neither a folder nor a pattern of files")
         return "/".join(parts[:magic]) or ("/" if self.input_path.startswith("/") else "."), parts[magic:]
 
-    def files(self) -> tuple[list[str], list[Rejection], int]:
-        """Relative paths of the images in sorted order, what is not followed, and how many images are hidden."""
+    def files(self) -> tuple[Found, list[Rejection]]:
+        """The images, and what is not followed."""
         root, pattern = self.parts
-        files, rejected, hidden = [], [], 0
+        files, rejected, unread, hidden = [], [], [], 0
         for path, entry in _walk(root):
             other = foreign(path)
             reason = _refusal(path, entry) or other
             linked_folder = entry.is_link and entry.is_folder
-            wanted = (path.lower().endswith(SUFFIXES) or other) and _matches(path.split("/"), pattern)
+            named = _matches(path.split("/"), pattern)
+            wanted = (path.lower().endswith(SUFFIXES) or other) and named
             if is_hidden(path):
                 hidden += bool(wanted)
             elif reason is None and wanted:
@@ -83,7 +85,10 @@ class Images(RowSource):
             elif reason is not None and (wanted or linked_folder):
                 name = shown(path)
                 rejected.append(Rejection(name, name, 0, reason))
-        return sorted(files), sorted(rejected, key=lambda row: row.key), hidden
+            elif named:
+                unread.append(path)
+        found = Found(root, tuple(sorted(files)), hidden, tuple(sorted(unread)))
+        return found, sorted(rejected, key=lambda row: row.key)
 
     def _content(self, file: str) -> bytes:
         try:

@@ -7,6 +7,7 @@ import numpy as np
 from .. import contract, storage
 from ..errors import PipelineError
 from ..formats.arrays import check_labels, check_rows, layout_of, load_npy
+from ..formats.files import is_hidden
 from .base import ArraySource
 from .plan import Plan, Schema, class_names, concatenated, describe
 
@@ -40,7 +41,8 @@ class Npy(ArraySource):
         names = [name for _, name in found] + [own for _, name in found if (own := self._labels_name(name))]
         inputs = [describe(self._file(name), self._root) for name in names]
         parts = [(name, split or "row", split, len(x)) for (split, name), x in zip(found, arrays, strict=True)]
-        return concatenated(schema, parts, inputs)
+        others = () if storage.is_file(self.input_path) else sorted({*self._names().values()} - {*names})
+        return concatenated(schema, parts, inputs, [name for name in others if not is_hidden(name)])
 
     def arrays(self, file: str) -> tuple[np.ndarray, np.ndarray | None]:
         """See ``ArraySource.arrays``."""

@@ -45,7 +45,7 @@ class Npz(ArraySource):
     ``y_train`` and ``keys_train``, which are its splits; or in MedMNIST's way ``train_images`` and ``train_labels``,
     ``val_`` and ``test_``; or one array of any name, such as ``np.savez``'s ``arr_0``. Of several archives called
     ``train.npz``, ``test.npz`` and ``validation.npz`` each is a split. Dtypes and shapes are as for ``npy``. Rows
-    without keys are numbered after the split, or after the file where there are several.
+    without keys are numbered after the split, or after the file where there are several. Other arrays are not read.
 
     An array is unpacked into memory as a whole, in each worker process, whatever the unit takes of it; two are kept.
     Many archives with rows of one split are therefore unpacked again for every shard: make the shards large.
@@ -61,7 +61,9 @@ class Npz(ArraySource):
         rows = TableRows()
         arrays: list[tuple[np.ndarray, np.ndarray | None]] = []
         for file, stem in stems.items():
-            for part in _parts(found.path(file)):
+            parts = _parts(found.path(file))
+            found = found.beside(_entries(found.path(file)), [name for part in parts for name in part[1:]])
+            for part in parts:
                 x, labels = _load(found.path(file), part)
                 arrays.append((x, labels))
                 names = [stem if len(stems) > 1 else None, part.split]
@@ -70,7 +72,7 @@ class Npz(ArraySource):
                 split = stem if by_name and part.split is None else part.split
                 rows.add(f"{file}/{part.x}", keys, np.arange(len(x)), {}, split)
         inputs = [describe(found.path(file), found.root) for file in found.files]
-        return rows.plan(self._schema(arrays), inputs, found.hidden)
+        return rows.plan(self._schema(arrays), inputs, found)
 
     def arrays(self, file: str) -> tuple[np.ndarray, np.ndarray | None]:
         """See ``ArraySource.arrays``; the file is an archive and, behind a slash, the array in it."""

@@ -90,7 +90,7 @@ class Parquet(Source):
         shape = layout.shape or shapes.most_common(1)[0][0]
         schema = Schema(shape, layout.dtype, classes.names(self.input_path) if label else None)
         inputs = [describe(found.path(file), found.root) for file in found.files]
-        plan = rows.plan(schema, inputs, found.hidden)
+        plan = rows.plan(schema, inputs, found.beside(columns.names, (key, label, self._column)))
         return dataclasses.replace(plan, were_integers=layout.integers)
 
     def read(self, file: str, positions: np.ndarray, schema: Schema) -> Batch:

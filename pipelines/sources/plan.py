@@ -63,6 +63,7 @@ class Plan:
         inputs: Every file that can change the result.
         rejected: What was found bad already.
         hidden: How many files or members of archives were passed over: see ``formats.files.is_hidden``.
+        unread: See ``formats.files.Found``.
         were_integers: Whether the float32 of ``x`` are stored as integers, which might be bytes.
 
     Example:
@@ -77,6 +78,7 @@ class Plan:
     inputs: list[Input]
     rejected: list[Rejection] = dataclasses.field(default_factory=list)
     hidden: int = 0
+    unread: tuple[str, ...] = ()
     were_integers: bool = False
 
     def __len__(self) -> int:
@@ -177,7 +179,12 @@ def class_names(labels: Sequence[np.ndarray]) -> tuple[str, ...]:
     return tuple(str(index) for index in range(largest + 1))
 
 
-def concatenated(schema: Schema, parts: Sequence[tuple[str, str, str | None, int]], inputs: list[Input]) -> Plan:
+def concatenated(
+    schema: Schema,
+    parts: Sequence[tuple[str, str, str | None, int]],
+    inputs: list[Input],
+    unread: Sequence[str] = (),
+) -> Plan:
     """A plan of array files, each part ``(file, key prefix, split, rows)``."""
     rows = [located(numbered(prefix, count), file, np.arange(count), split) for file, prefix, split, count in parts]
-    return Plan(schema, together(rows), inputs)
+    return Plan(schema, together(rows), inputs, unread=tuple(unread))

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from ..errors import PipelineError, Rejection, RowError
 from ..formats.arrays import grey
+from ..formats.files import Found
 from .base import Fields
 from .plan import MAX_CLASSES, Input, Plan, Schema, class_names, located, together
 
@@ -20,7 +21,7 @@ class TableRows:
     Example:
         >>> rows = TableRows()
         >>> rows.add("a.csv", ["one", None], [0, 9], {1: "the key is empty"})
-        >>> rows.plan(Schema((2,), "float32", None), [], 0).rows["key"].to_pylist(), rows.rejected[0].key
+        >>> rows.plan(Schema((2,), "float32", None), [], Found("", ())).rows["key"].to_pylist(), rows.rejected[0].key
         (['one'], 'a.csv:9')
     """
 
@@ -45,7 +46,7 @@ class TableRows:
         if len(keys):
             self._tables.append(located(keys, file, positions, split))
 
-    def plan(self, schema: Schema, inputs: list[Input], hidden: int) -> Plan:
+    def plan(self, schema: Schema, inputs: list[Input], found: Found) -> Plan:
         """The plan.
 
         Raises:
@@ -55,7 +56,7 @@ class TableRows:
             first = self.rejected[0] if self.rejected else None
             why = f"; the first, {first.source}:{first.position}: {first.reason}" if first else ""
             raise PipelineError(f"none of the {len(self.rejected)} rows can be taken{why}")
-        return Plan(schema, together(self._tables), inputs, self.rejected, hidden)
+        return Plan(schema, together(self._tables), inputs, self.rejected, found.hidden, found.unread)
 
 
 class Classes:

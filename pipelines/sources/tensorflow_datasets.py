@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import extras
+from .. import contract, extras
 from ..errors import PipelineError
 from .base import Opened, RowSource
 from .plan import Plan, Schema, concatenated, describe
@@ -58,7 +58,8 @@ class Tfds(RowSource):
         schema = Schema(tuple(feature.shape), dtype, labels)
         parts = [(split, split, split, info.splits[split].num_examples) for split in sorted(info.splits)]
         inputs = [describe(os.fspath(path), os.fspath(self._builder.data_dir)) for path in self._shards()]
-        return concatenated(schema, parts, inputs)
+        unread = sorted({*info.features} - {self._observation, *([contract.LABEL] if self._has_label else [])})
+        return concatenated(schema, parts, inputs, unread)
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``Source.open``."""

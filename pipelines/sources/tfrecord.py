@@ -32,12 +32,14 @@ class TfRecord(RowSource):
         found = find_files(self.input_path, tfrecords.SUFFIXES)
         survey = _Survey(self)
         inputs: list[Input] = []
+        names: list[str] = []
         for file in found.files:
             with tfrecords.open_records(found.path(file))[0] as stream:
                 for offset, length, data in tfrecords.scan_records(stream, found.path(file), self._limit()):
+                    names = names or tfrecords.feature_names(data)
                     survey.add(file, offset, length, data)
             inputs.append(describe(found.path(file), found.root))
-        return survey.plan(inputs, found.hidden)
+        return survey.plan(inputs, found.beside(names, (self.key_name, self._column, self.label_name)))
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is the offset of a record."""
@@ -160,7 +162,7 @@ class _Survey:
         except RowError:
             return  # the worker that meets the row says why
 
-    def plan(self, inputs: list[Input], hidden: int) -> Plan:
+    def plan(self, inputs: list[Input], found: Found) -> Plan:
         source = self._source
         numbered = source.fields.key is None and not self._keys
         table = TableRows()
@@ -175,7 +177,7 @@ class _Survey:
             raise PipelineError(f"no record of {source.input_path} can be read as a tf.Example with an observation")
         shape, dtype = self._layouts.most_common(1)[0][0]
         labels = self._classes.names(source.input_path) if self._labels or source.fields.label else None
-        return table.plan(Schema(shape, dtype, labels), inputs, hidden)
+        return table.plan(Schema(shape, dtype, labels), inputs, found)
 
 
 def _scalar(feature: tfrecords.Feature | None) -> int | str | None:
