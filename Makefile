@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow wheel-test cluster-test docs lint format clean
+.PHONY: quickstart test test-slow wheel-test cluster-test docs pages-test lint format clean
 .PHONY: bench bench-densities bench-growth bench-judges bench-limit bench-methods bench-pipelines bench-serving bench-peers
 .PHONY: bench-gpu-carry bench-gpu-run
 
@@ -37,6 +37,19 @@ $(VENV)/.docs: $(VENV)/.installed
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . build/docs
+
+# The pages on MLflow, Ray, LanceDB, OpenVINO and ONNX, whose libraries are large: in an environment of their own.
+PAGES := .venv-pages
+$(PAGES)/.installed: tests/pages.txt pyproject.toml | $(VENV)/.installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PAGES)
+	$(BIN)/uv pip install --quiet --python $(PAGES)/bin/python -e '.[test]' -r $<
+	touch $@
+
+# Where a library is not there its page would be skipped: they are imported first. Ray gives workers 60 s to start.
+pages-test: $(PAGES)/.installed
+	$(PAGES)/bin/python -c 'import lancedb, mlflow, onnxruntime, openvino, ray, tf2onnx'
+	RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=300 timeout -s INT -k 60 900 \
+		$(PAGES)/bin/python -m pytest tests/test_pages.py -k 'mlflow.md or ray.md or search.md or runtimes.md' --durations 5
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -103,4 +116,4 @@ bench-gpu-run:
 	$(GPU_PYTHON) -m benchmarks.gpu run $(FOLDER)
 
 clean:
-	rm -rf $(VENV) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PAGES) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

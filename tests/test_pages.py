@@ -42,7 +42,7 @@ SLOW = {
     "docs/howto/ray.md",
 }  # and every notebook
 
-NO_EXTRA = ("openvino", "tf2onnx", "onnxruntime", "lancedb", "mlflow", "ray")
+NO_EXTRA = re.findall(r"^\w+", (ROOT / "tests/pages.txt").read_text(), re.MULTILINE)  # `make pages-test` has them
 
 
 def name_of(page: pathlib.Path) -> str:
@@ -144,6 +144,15 @@ def test_make_does_what_the_readme_says():
         assert f"make {target}" in README
         planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         assert command in planned
+
+
+def test_no_page_is_skipped_where_its_libraries_should_be():
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    planned = subprocess.run(["make", "-n", "pages-test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"import {', '.join(NO_EXTRA)}'" in planned
+    used = [page for page in PAGES if re.search(rf"^import ({'|'.join(NO_EXTRA)})\b", page.read_text(), re.MULTILINE)]
+    assert used and all(page.name in planned for page in used)
 
 
 def test_the_readme_is_short():
