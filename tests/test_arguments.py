@@ -7,6 +7,7 @@ from tfvae import (
     DistributionLayer,
     callbacks,
     evaluation,
+    export,
     likelihoods,
     networks,
     objectives,
@@ -103,6 +104,39 @@ X = [[0.0, 1.0, 0.0]]
 def test_no_other_library_tells_it(door, message):
     with pytest.raises(ValueError, match=message):
         door()
+
+
+@pytest.mark.parametrize(
+    ("door", "message"),
+    [
+        (lambda vae: vae.fit(X, epoch=3), "fit has no argument 'epoch', the nearest is epochs; it takes x, y, batch"),
+        (lambda vae: vae.fit(X, nb_epoch=3), "fit has no argument 'nb_epoch', the nearest is epochs;"),
+        (lambda vae: vae.fit(X, workers=2), "fit has no argument 'workers'; it takes x,"),
+        (lambda vae: vae.fit(X, condition=X), "fit has no argument 'condition'; it takes x,"),
+        (lambda vae: vae.evaluate(X, batchsize=2), "evaluate has no argument 'batchsize', the nearest is batch_size;"),
+        (lambda vae: vae.evaluate(X, epochs=2), "evaluate has no argument 'epochs'"),
+        (lambda vae: vae.compile(optimiser="adam"), "compile has no argument 'optimiser', the nearest is optimizer;"),
+        (lambda vae: vae.compile("adam", loss="mse"), r"no argument 'loss'.* The model's objective is the loss"),
+        (lambda vae: a_vae(num_sample=2), "VAE has no argument 'num_sample', the nearest is num_samples; it takes enc"),
+        (lambda vae: a_vae(latent_dim=2), "VAE has no argument 'latent_dim'; it takes encoder, decoder,"),
+        (lambda vae: vae.predict(X, batchsize=2), "'batchsize'"),
+        (lambda vae: vae.embed(X, batchsize=2), "'batchsize'"),
+        (lambda vae: vae.train_on_batch(X, batchsize=2), "'batchsize'"),
+        (lambda vae: export(vae, "out", ver=2), "'ver'"),
+    ],
+)
+def test_an_unknown_argument_is_named(door, message):
+    with pytest.raises(TypeError, match=message):
+        door(a_vae())
+
+
+def test_the_arguments_that_keras_has_are_taken():
+    vae = a_vae()
+    vae.compile(run_eagerly=True)
+    more = {"validation_data": X, "validation_freq": [2], "class_weight": None}
+    history = vae.fit(X, epochs=3, initial_epoch=1, verbose=0, **more)
+    assert history.epoch == [1, 2] and len(history.history["val_loss"]) == 1
+    assert sorted(vae.evaluate(X, verbose=0, return_dict=True)) == ["elbo", "kl", "log_likelihood", "loss"]
 
 
 @pytest.mark.parametrize(

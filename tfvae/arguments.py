@@ -1,9 +1,11 @@
 """What users pass for a number: held to its kind and range before a program is made of it, which would say less."""
 
+import difflib
+import inspect
 import numbers
 import os
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -118,6 +120,26 @@ def check_kind(name: str, given: Any, kinds: Any, expected: str) -> None:
     """
     if not isinstance(given, kinds):
         raise ValueError(f"{name} is {reprlib.repr(given)}, expected {expected}.")
+
+
+def refuse_unknown(function: Callable[..., Any], unknown: Collection[str], more: str = "") -> None:
+    """Raise TypeError where a function or a class was given arguments that it does not have.
+
+    ``more`` is a sentence on what the user may have meant.
+
+    Example:
+        >>> def fit(x, epochs=1, **unknown):
+        ...     refuse_unknown(fit, unknown)
+        >>> fit([], epoch=3)
+        Traceback (most recent call last):
+        TypeError: fit has no argument 'epoch', the nearest is epochs; it takes x, epochs.
+    """
+    known = [name for name, one in inspect.signature(function).parameters.items() if one.kind != one.VAR_KEYWORD]
+    for name in unknown:
+        near = difflib.get_close_matches(name, known, n=1)
+        meant = f", the nearest is {near[0]}" if near else ""
+        told = f"{function.__name__} has no argument {name!r}{meant}; it takes {', '.join(known)}."
+        raise TypeError(f"{told} {more}".rstrip())
 
 
 def refuse_masked(name: str, given: Any) -> None:

@@ -42,6 +42,21 @@ def test_data_adapter_has_the_property(name):
     assert isinstance(getattr(keras_private.DataAdapter, name), property)
 
 
+def test_fit_passes_evaluate_what_is_known_of_it():
+    seen = []
+
+    class Asked(keras.Sequential):
+        def evaluate(self, *args, **kwargs):
+            seen.extend(name for name in kwargs if name.startswith("_"))
+            return super().evaluate(*args, **kwargs)
+
+    model = Asked([keras.Input([1]), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    x = np.zeros([2, 1])
+    model.fit(x, x, validation_data=(x, x), verbose=0)
+    assert set(seen) == keras_private.EVALUATED_BY_FIT
+
+
 def test_fit_evaluate_and_train_on_batch_call_maybe_symbolic_build():
     """``BuiltModel`` overrides it: else Keras would call the model on a group of batches to build it."""
     asked = []

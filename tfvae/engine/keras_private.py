@@ -13,6 +13,7 @@ from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 __all__ = [
+    "EVALUATED_BY_FIT",
     "BuiltModel",
     "DataAdapter",
     "adapter",
@@ -23,6 +24,9 @@ __all__ = [
     "seed_states",
     "strategy",
 ]
+
+
+EVALUATED_BY_FIT = frozenset({"_use_cached_eval_dataset"})  # what ``fit`` alone passes to ``evaluate``
 
 
 class BuiltModel(keras.Model):

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import check_at_least, check_number, check_whole, found_by, refuse_masked
+from tfvae.arguments import check_at_least, check_number, check_whole, found_by, refuse_masked, refuse_unknown
 from tfvae.engine import batches, hooks, keras_private, loop, replicas, saving, xla
 from tfvae.engine.batches import Data
 from tfvae.engine.loop import Step
@@ -197,11 +197,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             jit_compile: Whether XLA compiles the program; by default unless there are convolutions and no accelerator.
             run_eagerly: Run as plain Python, for debugging.
         """
-        if unknown:
-            raise TypeError(
-                "compile takes optimizer, steps_per_execution, jit_compile and run_eagerly, received "
-                f"{', '.join(unknown)}: the model's objective is the loss, and its parts are the metrics."
-            )
+        refuse_unknown(self.compile, unknown, "The model's objective is the loss, and its parts are the metrics.")
         if steps_per_execution is not None and not isinstance(steps_per_execution, int):
             raise ValueError(
                 f"compile takes an optimiser and steps_per_execution, a number, received {steps_per_execution!r}. "
@@ -253,7 +249,10 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
-        **kwargs: Any,
+        initial_epoch: int = 0,
+        validation_freq: int | Sequence[int] = 1,
+        class_weight: None = None,
+        **unknown: Any,
     ) -> keras.callbacks.History:
         """Keras's ``fit`` without targets.
 
@@ -269,15 +268,16 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
 
         Raises:
             ValueError: For targets, a wrong shape, or observations outside the likelihood's support.
+            TypeError: For an argument that it does not have.
         """
-        self._refuse_targets(y, kwargs)
+        refuse_unknown(self.fit, unknown)
+        _refuse_targets(y, class_weight)
         sizes = {"batch_size": batch_size, "validation_batch_size": validation_batch_size}
         _check_counts(**sizes, steps_per_epoch=steps_per_epoch, validation_steps=validation_steps)
-        check_at_least(0, epochs=epochs, initial_epoch=kwargs.get("initial_epoch", 0))
+        check_at_least(0, epochs=epochs, initial_epoch=initial_epoch)
         check_number(0, validation_split=validation_split)
-        often = kwargs.get("validation_freq")
-        if isinstance(often, str) or not isinstance(often, Iterable):  # else the epochs that are validated
-            _check_counts(validation_freq=often)
+        if isinstance(validation_freq, str) or not isinstance(validation_freq, Iterable):  # else the validated epochs
+            _check_counts(validation_freq=validation_freq)
         if validation_split and validation_data is None:
             if self.is_stream(x):
                 raise ValueError("validation_split needs an array in memory: pass validation_data instead.")
@@ -302,7 +302,8 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
                 steps_per_epoch=steps_per_epoch,
                 validation_steps=validation_steps,
                 validation_batch_size=validation_batch_size,
-                **kwargs,
+                initial_epoch=initial_epoch,
+                validation_freq=validation_freq,
             )
 
     @contextlib.contextmanager
@@ -328,13 +329,16 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         sample_weight: Any = None,
         steps: int | None = None,
         callbacks: Any = None,
-        **kwargs: Any,
+        return_dict: bool = False,
+        **unknown: Any,
     ) -> Any:
         """Keras's ``evaluate`` without targets: the means of the loss and what else is reported, in nats.
 
         x and ``sample_weight`` are as in ``fit``.
         """
-        self._refuse_targets(y, kwargs)
+        of_fit = {name: unknown.pop(name) for name in keras_private.EVALUATED_BY_FIT & unknown.keys()}
+        refuse_unknown(self.evaluate, unknown)
+        _refuse_targets(y, None)
         _check_counts(batch_size=batch_size, steps=steps)
         if not isinstance(x, (batches.ArrayBatches, batches.StreamBatches)):
             acting = hooks.acting_on_batches(callbacks, testing=True)
@@ -342,7 +346,8 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             x = self._batches(x, batch_size, steps, sample_weight=sample_weight)
         told = {"epochs": 1, "steps": steps or x.num_batches}
         with self._watched(callbacks, verbose, fits=False, **told) as watch:
-            return super().evaluate(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=watch, **kwargs)
+            more = {"callbacks": watch, "return_dict": return_dict, **of_fit}
+            return super().evaluate(x, batch_size=batch_size, verbose=verbose, steps=steps, **more)
 
     def predict(
         self,
@@ -361,12 +366,12 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         self, x: Any, y: None = None, sample_weight: Any = None, class_weight: None = None, return_dict: bool = False
     ) -> Any:
         """Keras's ``train_on_batch`` without targets."""
-        self._refuse_targets(y, {"class_weight": class_weight})
+        _refuse_targets(y, class_weight)
         return super().train_on_batch(x, sample_weight=sample_weight, return_dict=return_dict)
 
     def test_on_batch(self, x: Any, y: None = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """Keras's ``test_on_batch`` without targets."""
-        self._refuse_targets(y, {})
+        _refuse_targets(y, None)
         return super().test_on_batch(x, sample_weight=sample_weight, return_dict=return_dict)
 
     def _choose_steps(self, batch_size: int | None, x: Any, acting: list[str]) -> int:
@@ -384,11 +389,6 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             most = batches.steps_in_an_epoch(x, size) or np.inf
             self.steps_per_execution = int(min(batches.default_steps_per_execution(size, streamed), most))
         return batch_size or DEFAULT_BATCH_SIZE
-
-    def _refuse_targets(self, y: Any, kwargs: dict[str, Any]) -> None:
-        given = ["y"] * (y is not None) + ["class_weight"] * (kwargs.pop("class_weight", None) is not None)
-        if given:
-            raise ValueError(f"{_NO_TARGETS}, received {' and '.join(given)}: call fit(x). {_LABELS}")
 
     def _batches(
         self, x: Any, batch_size: int, steps: int | None, shuffle: bool = False, sample_weight: Any = None
@@ -535,6 +535,12 @@ def _check_counts(**given: Any) -> None:
 
 _NO_TARGETS = "A VAE is trained without targets"
 _LABELS = 'Labels and conditions are parts of a row: {"x": x, "label": label}.'
+
+
+def _refuse_targets(y: Any, class_weight: Any) -> None:
+    given = ["y"] * (y is not None) + ["class_weight"] * (class_weight is not None)
+    if given:
+        raise ValueError(f"{_NO_TARGETS}, received {' and '.join(given)}: call fit(x). {_LABELS}")
 
 
 def _sample_weights(given: Any) -> tuple[tf.Tensor, ...]:

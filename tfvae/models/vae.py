@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import divergences, objectives, observations, posteriors, priors
-from tfvae.arguments import check_at_least, check_kind, check_whole, checked_shape, found_by
+from tfvae.arguments import check_at_least, check_kind, check_whole, checked_shape, found_by, refuse_unknown
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import batches, keras_private, xla
 from tfvae.engine import model as engine
@@ -31,6 +31,7 @@ from tfvae.priors.base import check_prior
 Objective = Callable[[Terms], Estimate]
 # The constructor's arguments: those that Keras serialises, and those that JSON holds.
 _PARTS = ("encoder", "decoder", "posterior", "likelihood", "prior", "objective", "weight_prior", "noise")
+_GONE = "binarize=True is noise=tfvae.observations.Binarized() now."
 _PLAIN = ("num_samples", "condition_shape", "seed", "name")
 
 
@@ -100,7 +101,7 @@ class VAE(engine.UnsupervisedModel):
         **gone: Any,
     ):
         super().__init__(seed, name)
-        _refuse_gone(gone)
+        refuse_unknown(VAE, gone, _GONE if "binarize" in gone else "")
         _check_layers(encoder=encoder, decoder=decoder, posterior=posterior, likelihood=likelihood)
         check_at_least(1, num_samples=num_samples)
         _check_called(objective=objective, noise=noise, weight_prior=weight_prior)
@@ -560,12 +561,6 @@ def _check_prior_is_one(prior: Any) -> None:
             f"The prior is a {type(prior).__name__}, expected one of priors, such as priors.StandardNormal(2) or "
             'priors.Family("Normal", [2], loc=0.0, scale=1.0).'
         )
-
-
-def _refuse_gone(arguments: dict[str, Any]) -> None:
-    for name in arguments:
-        mend = {"binarize": "binarize=True is noise=tfvae.observations.Binarized() now"}
-        raise TypeError(f"VAE has no argument {name!r}: {mend.get(name, 'see its docstring')}.")
 
 
 def _check_layers(**parts: Any) -> None:
