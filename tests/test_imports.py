@@ -106,6 +106,7 @@ PIPELINES: dict[str, set[str]] = {
     "operations": set(),
     "trust": {"contract", "errors", "storage", "operations"},
     "embedding": {"checksums", "contract", "errors", "storage", "formats", "jobs", "inputs", "trust"},
+    "inference": {"contract", "extras", "errors", "inputs", "embedding"},
     "command_line": {"contract", "errors", "jobs"},
     "checkout": set(),
     "extras": set(),
