@@ -37,7 +37,7 @@ with extras.needed("pipelines"):
 from . import jobs
 from .embedding import repeated_keys
 from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
-from .embedding.parquet_parts import ParquetPart, read_part
+from .embedding.parquet_parts import KIND, ParquetPart, complete_parts
 from .embedding.saved_models import choose_score, choose_signature, find_model
 from .errors import PipelineError
 from .formats.standardization import Standardization
@@ -46,7 +46,6 @@ from .inputs.base import BlockReference, Rows
 from .jobs import metrics
 from .jobs.commits import Output, Unit
 
-KIND = "embeddings"
 BATCH_SIZE = 4096
 
 
@@ -283,12 +282,7 @@ def read_embeddings(output: str) -> pa.Table:
         >>> np.stack(table["embedding"].to_numpy())
         array([[1., 1.]], dtype=float32)
     """
-    target = Output(output)
-    manifest = target.manifest()
-    if manifest is None or manifest.get("kind") != KIND:
-        raise PipelineError(f"{output} is not a complete output of tfvae embed: run the same command again")
-    parts = [entry["path"] for entry in manifest["files"] if entry["path"].endswith(".parquet")]
-    return pa.concat_tables([read_part(target, part) for part in parts])
+    return pa.concat_tables(complete_parts(output)[1])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -351,6 +351,38 @@ def verify(directory: str) -> None:
 
 
 @main.command(**_SHOWN)
+@click.argument("reference")
+@click.argument("new")
+@click.option("--report", metavar="FILE.html", help="A page with the same, and the deciles of each column.")
+@click.option("--most", type=float, default=0.1, help="Largest population stability index that is no drift.")
+def drift(reference: str, new: str, report: str | None, most: float) -> None:
+    """Hold the embeddings of new rows beside those of a reference.
+
+    Both are outputs of tfvae embed by the same model. Compared are the coordinates, the score and KL, where both have
+    them. The exit code is 3 if a column has drifted.
+
+    \b
+    Example:
+      tfvae drift embeddings/may embeddings/june --report june.html
+    """
+    from tfvae.pipelines import drift as drifting
+    from tfvae.pipelines import storage
+
+    try:
+        found = drifting.compare(reference, new, most=most)
+        if report:
+            with storage.replacing(os.path.abspath(report), os.path.dirname(os.path.abspath(report))) as file:
+                file.write(found.page())
+    except (PipelineError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(tables.plain(found.table()))
+    for name in found.not_compared:
+        click.echo(f"not compared, since one side lacks it: {name}", err=True)
+    if found.exit_code:
+        sys.exit(found.exit_code)
+
+
+@main.command(**_SHOWN)
 @click.argument("run")
 @click.option("--output", required=True, metavar="DIR", help="Where the PNG files go.")
 @click.option("--data", "data_directory", metavar="DIR", show_default="the run's", help="A prepared dataset.")

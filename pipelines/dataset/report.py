@@ -19,7 +19,7 @@ from .html import Html, element
 _FULL_REJECTIONS, _REASONS = 50, 100
 _IMAGE_PIXELS = 64  # on the screen; a smaller image is enlarged by a whole factor
 
-_STYLE = """
+STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; margin: .5em 0 1.5em; }
 th, td { text-align: left; vertical-align: top; padding: .15em .8em .15em 0; border-bottom: 1px solid #ddd; }
@@ -64,7 +64,7 @@ def render(
         *_pictures(splits, pictures),
         *_rejected(rejections),
     ]
-    return html.page(f"{name}: prepared dataset", _STYLE, body)
+    return html.page(f"{name}: prepared dataset", STYLE, body)
 
 
 def _rows(splits: dict[str, Any]) -> list[Html]:

@@ -1,7 +1,7 @@
 """Parquet parts: what an embedding job writes, one for each unit of work."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from .. import contract, storage
 from ..errors import PipelineError, Rejection
 from ..jobs.commits import Output, Unit
 from .handler import Embedded
+
+KIND = "embeddings"
 
 
 class ParquetPart:
@@ -51,6 +53,20 @@ class ParquetPart:
 def parquet_writer(file: Any, schema: pa.Schema) -> pq.ParquetWriter:
     """Neither compression nor a dictionary makes floats and distinct keys much smaller, and both cost time."""
     return pq.ParquetWriter(file, schema, compression="none", use_dictionary=False)
+
+
+def complete_parts(folder: str) -> tuple[dict[str, Any], Iterator[pa.Table]]:
+    """The manifest of a complete output of ``tfvae embed``, and its parts one after another, in the order of the plan.
+
+    Raises:
+        PipelineError: The output is not complete.
+    """
+    output = Output(storage.absolute(folder))
+    manifest = output.manifest()
+    if manifest is None or manifest.get("kind") != KIND:
+        raise PipelineError(f"{folder} is not a complete output of tfvae embed: run the same command again")
+    names = [entry["path"] for entry in manifest["files"] if entry["path"].endswith(".parquet")]
+    return manifest, (read_part(output, name) for name in names)
 
 
 def read_part(output: Output, name: str, columns: Sequence[str] | None = None) -> pa.Table:
