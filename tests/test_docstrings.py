@@ -20,13 +20,17 @@ from tfvae import objectives
 
 CORE = [
     "tfvae.distribution_layer",
+    "tfvae.families.amortized_flows",
     "tfvae.families.continuous",
     "tfvae.families.counts",
     "tfvae.families.facts",
+    "tfvae.families.flow",
     "tfvae.families.discrete",
     "tfvae.families.normal",
     "tfvae.families.random",
     "tfvae.families.registry",
+    "tfvae.flows.autoregressive",
+    "tfvae.flows.posterior",
     "tfvae.likelihoods",
     "tfvae.networks",
     "tfvae.observations",
@@ -58,6 +62,8 @@ NO_EXAMPLE = {
     "models.vae.report",
     "posteriors.check_posterior",  # what the model asks of its parts
     "families.draws.stddev",
+    "families.flow.Step",  # a protocol
+    "families.flow.Inverted",
     "priors.check_prior",
 }
 

@@ -415,9 +415,11 @@ class DistributionLayer(keras.layers.Layer):
         """
         parameters = self.parameters(features)
         held = {name: tf.stop_gradient(value) for name, value in parameters.items()}
-        return self._of_rows(features, parameters), self._of_rows(features, held)
+        return self._of_rows(features, parameters), self._of_rows(features, held, is_held=True)
 
-    def _of_rows(self, features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tfd.Distribution:
+    def _of_rows(
+        self, features: tf.Tensor, parameters: Mapping[str, tf.Tensor], is_held: bool = False
+    ) -> tfd.Distribution:
         """The distribution; one of no parameters does not know its batch."""
         found = self.distribution(parameters)
         if parameters:

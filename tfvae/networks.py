@@ -4,14 +4,16 @@ Any Keras layer or model can take their place. They end in features; the Distrib
 projection, so that a network does not need to know which family it feeds.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from tfvae.arguments import check_kind, checked_shape, found_by
+from tfvae.arguments import check_at_least, check_kind, checked_shape, found_by
 
 _LAST = {"data_format": "channels_last"}  # as event shapes have it, whatever Keras's default is
 
@@ -93,6 +95,80 @@ class Conditional(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> "Conditional":
         """See Keras."""
         return cls(**{**config, "network": keras.saving.deserialize_keras_object(config["network"])})
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class Masked(keras.layers.Layer):
+    """MADE (Germain et al., arXiv 1502.03509), ``[..., D] -> [..., D, num_outputs]``: each output sees earlier units.
+
+    The masks are constants; a context ``[..., C]``, as the features of an encoder, is seen by every output. It computes
+    in float32, for what it gives ends in a density.
+
+    Args:
+        num_outputs: Numbers for each unit.
+        hidden: Units of the hidden layers; none make it linear.
+        degrees: One for each of the D units, whole numbers from 1 on: an output sees the units of lower degree. 1, 2,
+            ..., D by default. Two degrees make a coupling layer, whose second half sees the first.
+        activation: That of the hidden layers.
+
+    Example:
+        >>> network = Masked(2, [16])
+        >>> z = np.zeros([5, 3], "float32")
+        >>> network(z).shape, bool(np.all(network(z + [[0, 0, 1]]) == network(z)))
+        (TensorShape([5, 3, 2]), True)
+    """
+
+    def __init__(
+        self,
+        num_outputs: int,
+        hidden: Sequence[int] = (),
+        degrees: Sequence[int] | None = None,
+        activation: Any = "elu",
+        **layer: Any,
+    ):
+        super().__init__(**{**layer, "dtype": "float32"})
+        check_at_least(1, num_outputs=num_outputs)
+        self.num_outputs, self.hidden = int(num_outputs), checked_shape("hidden", hidden)
+        self.degrees = None if degrees is None else checked_shape("degrees", degrees)
+        self.activation = _activation(activation)
+
+    def build(self, inputs_shape: Sequence[int | None], context_shape: Sequence[int | None] | None = None) -> None:
+        """The weights; those of the outputs start near 0."""
+        size = int(inputs_shape[-1] or 0)
+        if self.degrees is not None and len(self.degrees) != size:
+            raise ValueError(f"degrees holds {len(self.degrees)} numbers, expected one for each of the {size} units.")
+        units = np.array(self.degrees or range(1, size + 1))
+        # A hidden unit of degree 0 sees the context alone: the outputs of lowest degree see no other.
+        lowest = 0 if context_shape is not None or units.max() == 1 else 1
+        of_hidden = [lowest + np.arange(n) % max(1, units.max() - lowest) for n in self.hidden]
+        of_outputs = np.repeat(units, self.num_outputs)
+        self._masks = [below[:, None] <= above for below, above in itertools.pairwise([units, *of_hidden])]
+        self._masks.append([units, *of_hidden][-1][:, None] < of_outputs)
+        last = len(self._masks) - 1
+        self._kernels, self._biases = [], []
+        for i, mask in enumerate(self._masks):
+            start = "glorot_uniform" if i < last else keras.initializers.RandomNormal(stddev=0.01)
+            self._kernels.append(self.add_weight(mask.shape, start, name=f"kernel_{i}"))
+            self._biases.append(self.add_weight(mask.shape[1:], "zeros", name=f"bias_{i}"))
+        self._context = None
+        if context_shape is not None:
+            start = "glorot_uniform" if last else keras.initializers.RandomNormal(stddev=0.01)
+            self._context = self.add_weight([context_shape[-1], len(self._masks[0][0])], start, name="context")
+        self.built = True
+
+    def call(self, inputs: Any, context: Any = None) -> Any:
+        """See the class."""
+        y = inputs
+        for i, (kernel, bias, mask) in enumerate(zip(self._kernels, self._biases, self._masks, strict=True)):
+            y = ops.matmul(y, kernel * mask.astype("float32")) + bias
+            if i == 0 and self._context is not None:
+                y = y + ops.matmul(context, self._context)
+            y = self.activation(y) if i < len(self._masks) - 1 else y
+        return ops.reshape(y, [*ops.shape(y)[:-1], -1, self.num_outputs])
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"num_outputs": self.num_outputs, "hidden": list(self.hidden), "degrees": self.degrees}
+        return {**super().get_config(), **own, "activation": keras.activations.serialize(self.activation)}
 
 
 @keras.saving.register_keras_serializable("tfvae")

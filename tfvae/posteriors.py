@@ -4,12 +4,15 @@ The paper's section 2.4 asks that z be a differentiable function of the paramete
 such a family fully reparameterised; this module checks it and draws from it.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import replicas
 from tfvae.families import facts
+from tfvae.flows.posterior import FlowPosterior
 
 
 def diagonal_normal(latent_dim: int) -> DistributionLayer:
@@ -30,6 +33,89 @@ def full_normal(latent_dim: int) -> DistributionLayer:
         TensorShape([5, 2, 2])
     """
     return DistributionLayer("MultivariateNormalTriL", [latent_dim], name="posterior")
+
+
+def low_rank_normal(latent_dim: int, rank: int = 5) -> DistributionLayer:
+    """q(z|x) = N(mean(x), diag(d(x)) + V(x) V(x)ᵀ) with V ``[D, rank]``: between a diagonal and a full covariance.
+
+    Example:
+        >>> low_rank_normal(8, rank=2)(tf.zeros([5, 16])).covariance().shape
+        TensorShape([5, 8, 8])
+    """
+    return DistributionLayer("MultivariateNormalDiagPlusLowRankCovariance", [latent_dim], rank=rank, name="posterior")
+
+
+def normal_mixture(latent_dim: int, num_components: int = 4) -> DistributionLayer:
+    """q(z|x) = Σ_c π_c(x) N(mean_c(x), diag(stddev_c(x)²)), drawn pathwise, its proportions included.
+
+    Example:
+        >>> normal_mixture(2)(tf.zeros([5, 16])).components_distribution.batch_shape
+        TensorShape([5, 4])
+    """
+    return DistributionLayer("NormalMixture", [latent_dim], num_components=num_components, name="posterior")
+
+
+def power_spherical(latent_dim: int) -> DistributionLayer:
+    """q(z|x) on the unit sphere, ∝ (1 + mean(x)ᵀz)^concentration(x) (De Cao & Aziz, arXiv 2006.04437).
+
+    Its prior is the uniform one, ``priors.Family("SphericalUniform", [latent_dim])``: KL is exact.
+
+    Example:
+        >>> power_spherical(3)(tf.zeros([5, 16])).event_shape
+        TensorShape([3])
+    """
+    return DistributionLayer("PowerSpherical", [latent_dim], name="posterior")
+
+
+def planar(latent_dim: int, num_flows: int = 10) -> DistributionLayer:
+    """A diagonal normal through planar flows, whose every number is a function of x; see ``families.PlanarFlow``.
+
+    Example:
+        >>> planar(2)(tf.zeros([5, 16])).event_shape
+        TensorShape([2])
+    """
+    return DistributionLayer("PlanarFlow", [latent_dim], num_flows=num_flows, name="posterior")
+
+
+def sylvester(latent_dim: int, num_flows: int = 4) -> DistributionLayer:
+    """A diagonal normal through Sylvester flows, functions of x as in ``planar``; see ``families.SylvesterFlow``.
+
+    Example:
+        >>> sylvester(2)(tf.zeros([5, 16])).event_shape
+        TensorShape([2])
+    """
+    return DistributionLayer("SylvesterFlow", [latent_dim], num_flows=num_flows, name="posterior")
+
+
+def inverse_autoregressive(latent_dim: int, num_flows: int = 2, hidden: Sequence[int] = (320,)) -> FlowPosterior:
+    """A diagonal normal through inverse autoregressive flows (Kingma et al., arXiv 1606.04934) that see the features.
+
+    z ← σ z + (1 - σ) m, with σ and m of a ``networks.Masked``: one call of it a flow for a draw with its density; D
+    calls for the density of a number that was given.
+
+    Example:
+        >>> inverse_autoregressive(2, hidden=[8])(tf.zeros([5, 16])).event_shape
+        TensorShape([2])
+    """
+    return FlowPosterior(latent_dim, num_flows, "gate", hidden)
+
+
+def coupling(
+    latent_dim: int, num_flows: int = 4, transform: str = "affine", hidden: Sequence[int] = (64, 64)
+) -> FlowPosterior:
+    """A diagonal normal through coupling layers that see the features: cheap to draw from and to score.
+
+    Args:
+        latent_dim: D.
+        num_flows: Layers; the halves of z take turns.
+        transform: "affine" (RealNVP, arXiv 1605.08803) or "spline" (neural spline flows, arXiv 1906.04032).
+        hidden: Hidden units of each network.
+
+    Example:
+        >>> coupling(2, hidden=[8])(tf.zeros([5, 16])).event_shape
+        TensorShape([2])
+    """
+    return FlowPosterior(latent_dim, num_flows, transform, hidden, is_coupling=True)
 
 
 def check_posterior(layer: DistributionLayer, posterior: tfd.Distribution) -> None:

@@ -97,6 +97,13 @@ def _conditional(**more: Any) -> VAE:
     return VAE(encoder, decoder, posteriors.diagonal_normal(2), likelihood, condition_shape=[3], **more)
 
 
+# Planar flows are solved as Sylvester's are, and a spline is what a coupling layer does to each unit.
+FLOWS: dict[str, Callable[[], DistributionLayer]] = {
+    "Sylvester": lambda: posteriors.sylvester(2, 1),
+    "inverse autoregressive": lambda: posteriors.inverse_autoregressive(2, 2, hidden=[6]),
+    "spline": lambda: posteriors.coupling(2, 1, transform="spline", hidden=[6]),
+}
+
 # A model, and the rows that it takes.
 MODELS: dict[str, tuple[Callable[..., VAE], dict[str, np.ndarray]]] = {
     "bytes": (lambda **m: _small(likelihoods.bernoulli([4]), **m), {"x": BYTES}),
@@ -106,6 +113,10 @@ MODELS: dict[str, tuple[Callable[..., VAE], dict[str, np.ndarray]]] = {
         lambda **m: _small(DistributionLayer("Normal", [4]), posteriors.full_normal(2), **m),
         {"x": X},
     ),
+    **{
+        f"posterior {name}": (lambda q=make, **m: _small(DistributionLayer("Normal", [4]), q(), **m), {"x": X})
+        for name, make in FLOWS.items()
+    },
     "conditional, labelled": (_conditional, {"x": X, "condition": CONDITION, "label": np.arange(12) % 3}),
     "weight prior": (
         lambda **m: _small(DistributionLayer("Normal", [4]), weight_prior=priors.WeightPrior(12), **m),

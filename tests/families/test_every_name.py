@@ -28,6 +28,8 @@ NEEDED = {
     "NormalMixture": {"num_components": 2},
     "DiscretizedLogisticMixture": {"num_components": 2},
     "Erlang": {"num_stages": 3},
+    "PlanarFlow": {"num_flows": 2},
+    "SylvesterFlow": {"num_flows": 2},
 }
 HEAVY = (
     "GeneralizedPareto",

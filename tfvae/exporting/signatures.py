@@ -67,7 +67,8 @@ def operations(vae: VAE) -> Iterator[Operation]:
 
     def score(x: tf.Tensor, noise: tf.Tensor, **c: tf.Tensor) -> Answer:
         q = vae.encode(x, **c)
-        terms = vae.terms_at({contract.X: x, **c}, q, draws.from_noise(q, _samples_first(noise)))
+        z, log_q = draws.from_noise_with_log_prob(q, _samples_first(noise))
+        terms = vae.terms_at({contract.X: x, **c}, q, z, log_posterior=log_q)
         bounds = {
             contract.ELBO: objectives.elbo,
             contract.IMPORTANCE_WEIGHTED_BOUND: objectives.importance_weighted,

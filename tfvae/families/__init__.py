@@ -4,10 +4,12 @@
 """
 
 from tfvae.families import facts
+from tfvae.families.amortized_flows import PlanarFlow, SylvesterFlow
 from tfvae.families.continuous import PERT, Erlang, F, GeneralizedPareto, Gompertz, Rayleigh, Reciprocal
 from tfvae.families.counts import DirichletMultinomial, Geometric, Multinomial
 from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
 from tfvae.families.facts import Facts, Support
+from tfvae.families.flow import Flow
 from tfvae.families.levels import DiscretizedLogistic, DiscretizedLogisticMixture, DiscretizedNormal
 from tfvae.families.normal import MultivariateNormalDiagPlusLowRankCovariance, Normal, NormalMixture
 from tfvae.families.random import standard_normal, standard_uniform
@@ -25,6 +27,7 @@ __all__ = [
     "Erlang",
     "F",
     "Facts",
+    "Flow",
     "GeneralizedPareto",
     "Geometric",
     "Gompertz",
@@ -34,9 +37,11 @@ __all__ = [
     "NormalMixture",
     "OneHotCategorical",
     "OrderedLogistic",
+    "PlanarFlow",
     "Rayleigh",
     "Reciprocal",
     "Support",
+    "SylvesterFlow",
     "facts",
     "find",
     "register",

@@ -1,10 +1,14 @@
 """Draws and moments of any distribution, of q(z|x), p(x|z) and p(z) alike, where TFP has no formula either."""
 
+import contextlib
+
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae.engine import replicas
 from tfvae.families import facts
+from tfvae.families.flow import Flow
+from tfvae.families.random import standard_normal
 
 _NUM_DRAWS = 100  # where a mean has no formula
 # TFP makes an object of the base class where a part is no composite tensor, as a flow's network is not.
@@ -29,6 +33,8 @@ def from_noise(distribution: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
         return distribution.loc + distribution.scale.matvec(noise)
     if isinstance(distribution, tfd.MultivariateNormalDiagPlusLowRankCovariance):
         return distribution.mean() + tf.linalg.matvec(tf.linalg.cholesky(distribution.covariance()), noise)
+    if isinstance(distribution, Flow):
+        return distribution.forward(from_noise(distribution.base, noise))[0]
     if isinstance(distribution, _FLOW):
         return distribution.bijector.forward(from_noise(distribution.distribution, noise))
     if not isinstance(distribution, _PRODUCTS):
@@ -37,6 +43,22 @@ def from_noise(distribution: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
     if isinstance(marginal, tfd.Normal):
         return marginal.loc + marginal.scale * noise
     return marginal.quantile(tfd.Normal(0.0, 1.0).cdf(noise))
+
+
+def from_noise_with_log_prob(distribution: tfd.Distribution, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """``from_noise``, and the log-density of what it gives, nats: of a flow without the way back.
+
+    Example:
+        >>> z, log_prob = from_noise_with_log_prob(tfd.Independent(tfd.Normal([1.0], [2.0]), 1), tf.constant([[0.0]]))
+        >>> z.numpy().tolist(), log_prob.numpy().round(4).tolist()
+        ([[1.0]], [-1.6121000051498413])
+    """
+    if not isinstance(distribution, Flow):
+        z = from_noise(distribution, noise)
+        return z, distribution.log_prob(z)
+    z, log_prob = from_noise_with_log_prob(distribution.base, noise)
+    z, log_det = distribution.forward(z)
+    return z, log_prob - log_det
 
 
 def mean(distribution: tfd.Distribution) -> tf.Tensor:
@@ -75,4 +97,8 @@ def stddev(distribution: tfd.Distribution) -> tf.Tensor:
 
 
 def _draws(distribution: tfd.Distribution) -> tf.Tensor:
+    """By the same noise for every row where that leads to them, so that a row's mean is no matter of its batch."""
+    shape = [_NUM_DRAWS, *[1] * distribution.batch_shape.rank, *distribution.event_shape]
+    with contextlib.suppress(NotImplementedError):
+        return tf.cast(from_noise(distribution, standard_normal(shape, [0, 0])), tf.float32)
     return tf.cast(replicas.sample(distribution, tf.constant([0, 0]), sample_shape=[_NUM_DRAWS]), tf.float32)

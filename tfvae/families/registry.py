@@ -4,6 +4,7 @@ from typing import Any
 
 from tensorflow_probability import distributions as tfd
 
+from tfvae.families.amortized_flows import PlanarFlow, SylvesterFlow
 from tfvae.families.continuous import PERT, Erlang, F, GeneralizedPareto, Gompertz, Rayleigh, Reciprocal
 from tfvae.families.counts import DirichletMultinomial, Geometric, Multinomial
 from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
@@ -16,6 +17,7 @@ FAMILIES: dict[str, type[tfd.Distribution]] = {
     family.__name__: family
     for family in (
         *(Normal, MultivariateNormalDiagPlusLowRankCovariance, NormalMixture),
+        *(PlanarFlow, SylvesterFlow),
         *(Bernoulli, OneHotCategorical, Categorical, OrderedLogistic),
         *(DiscretizedLogistic, DiscretizedNormal, DiscretizedLogisticMixture),
         *(Geometric, Multinomial, DirichletMultinomial),

@@ -1,0 +1,7 @@
+"""Flows made of networks: steps whose maps are autoregressive, for q(z|x) and for p(z)."""
+
+from tfvae.flows.autoregressive import Autoregressive, stack
+from tfvae.flows.posterior import FlowPosterior
+from tfvae.flows.transforms import TRANSFORMS
+
+__all__ = ["TRANSFORMS", "Autoregressive", "FlowPosterior", "stack"]
