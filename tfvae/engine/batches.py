@@ -9,10 +9,8 @@ that count for nothing, a short last group stops its loop early.
 their rows to the engine where there are replicas.
 """
 
-import contextlib
 import dataclasses
 import itertools
-import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -20,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfvae.engine import keras_private
+from tfvae.engine import keras_private, streams
 
 _ROWS_PER_EXECUTION = 16_384  # enough to hide the cost of a call, few enough for a lively progress bar
 _STREAMED_ROWS_PER_EXECUTION = 8192  # they are held twice, those that run and those that come next
@@ -228,9 +226,9 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         shuffle: bool = False,
     ):
         shuffle = shuffle and not isinstance(source, tf.data.Dataset)
-        with _in_one_sentence(source):
-            self._source = keras_private.adapter(of_tuples(source), steps_per_epoch, shuffle)
-        self._given, self._prepare, self._measure, self._judge = source, prepare, measure, judge
+        self._stream = streams.Stream(source, steps_per_epoch, shuffle)
+        self._source = self._stream.adapter
+        self._prepare, self._measure, self._judge = prepare, measure, judge
         self._group_size = int(steps_per_execution)
         self._steps = steps_per_epoch
         self._capacity = (0, 0)
@@ -253,14 +251,12 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
 
     def __iter__(self) -> Iterator[Group]:
         self._refuse_what_ended()
-        with _in_one_sentence(self._given):
-            # What ``prepare`` says of a batch would be buried in a traceback if autograph converted it.
-            source = self._source.get_tf_dataset()
-        batches = source.map(tf.autograph.experimental.do_not_convert(self._counted))
+        # What ``prepare`` says of a batch would be buried in a traceback if autograph converted it.
+        batches = self._stream.dataset().map(tf.autograph.experimental.do_not_convert(self._counted))
         if self._steps is not None and not self._once:
             batches = batches.repeat()  # as Keras, which begins a finite stream anew wherever it ends
         given, steps, groups = False, 0, 0
-        for data, counts, measured in _in_own_words(_without_autotuner(self._grouped(batches).prefetch(1))):
+        for data, counts, measured in self._in_own_words(_without_autotuner(self._grouped(batches).prefetch(1))):
             self._judge(measured.numpy().max(axis=0))
             given = given or counts.numpy().sum() > 0
             if not given:
@@ -273,6 +269,10 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
             self._ended_after = steps
             if self._steps is not None and groups % -(-self._steps // self._group_size) == 0:  # for another epoch
                 self._refuse_what_ended()
+
+    def _in_own_words(self, groups: Iterable[Any]) -> Iterator[Any]:
+        with self._stream.own_words():
+            yield from groups
 
     def _refuse_what_ended(self) -> None:
         """Keras would go on with the first batch alone, or report an epoch without a batch as a loss of 0."""
@@ -346,91 +346,6 @@ def assertion(right: tf.Tensor, sentence: str, *values: tf.Tensor) -> tf.Operati
         >>> assertion(tf.constant(True), "x has {} columns, expected 6.", tf.constant(6))
     """
     return tf.debugging.Assert(right, [tf.strings.format(sentence, values)])
-
-
-def _in_own_words(groups: Iterable[Any]) -> Iterator[Any]:
-    """The groups; an ``assertion`` in them, or a batch of another shape, is told without TensorFlow's frame."""
-    try:
-        yield from groups
-    except tf.errors.InvalidArgumentError as error:
-        asserted = re.search(r"assertion failed: \[(.*?\.)\]", error.message, re.DOTALL)
-        differs = re.search(r"yielded an element of (shape .*? was expected)", error.message)
-        if asserted:
-            raise ValueError(asserted[1].replace("\\'", "'")) from None
-        if differs:
-            raise ValueError(f"x gives batches of different shapes: one of {differs[1]}.") from None
-        if "did not match the expected structure" in error.message:
-            raise ValueError(
-                "x gives batches that are not made alike, or is a PyDataset that gives None, as in (x, None, "
-                "sample_weight), which Keras cannot read from one: pass a generator or a tf.data.Dataset."
-            ) from None
-        raise
-
-
-@contextlib.contextmanager
-def _in_one_sentence(source: Any) -> Iterator[None]:
-    """What Keras says of a stream that it cannot read, and what it could read."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"x is a {type(source).__name__}, of which Keras can read no batches ({str(error).splitlines()[0]}): pass "
-            "an array of numbers, a tf.data.Dataset, a PyDataset, or a generator that gives arrays of one dtype."
-        ) from error
-
-
-def elements(source: Any) -> Iterator[Any]:
-    """What a stream gives, as Keras reads it, one after another.
-
-    Example:
-        >>> [x.shape for (x,) in elements(x for x in [np.zeros([2, 3]), np.zeros([1, 3])])]
-        [TensorShape([2, 3]), TensorShape([1, 3])]
-    """
-    if isinstance(source, tf.data.Dataset):
-        yield from source
-        return
-    with _in_one_sentence(source):
-        batches = keras_private.adapter(of_tuples(source), None, False).get_tf_dataset()
-    yield from _in_own_words(batches)
-
-
-def of_tuples(source: Any) -> Any:
-    """A generator as Keras reads it; one may give x alone, as a dataset may.
-
-    Example:
-        >>> next(of_tuples(x for x in [1.0]))
-        (1.0,)
-    """
-    if not isinstance(source, types.GeneratorType):
-        return source
-    return (element if isinstance(element, tuple) else (element,) for element in source)
-
-
-@contextlib.contextmanager
-def judged(source: Any, judge: Callable[[Any], Any]) -> Iterator[Any]:
-    """A stream as a generator of what ``judge`` makes of its batches; within, what that raises is raised as it is.
-
-    Example:
-        >>> with judged(tf.data.Dataset.range(4).batch(2), lambda batch: 2 * batch) as stream:
-        ...     [batch.numpy().tolist() for batch, in stream]
-        [[0, 2], [4, 6]]
-    """
-    raised: list[ValueError] = []
-
-    def batches() -> Iterator[tuple[Any]]:
-        try:
-            for batch in elements(source):
-                yield (judge(batch),)
-        except ValueError as error:
-            raised.append(error)
-            raise
-
-    try:
-        yield batches()
-    except Exception:
-        if raised:
-            raise raised[0] from None
-        raise
 
 
 def _without_autotuner(dataset: tf.data.Dataset) -> tf.data.Dataset:

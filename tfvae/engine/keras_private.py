@@ -5,7 +5,7 @@ fails there and says which.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -21,12 +21,17 @@ __all__ = [
     "clear_losses",
     "layers",
     "loss_tracker",
+    "note_raised",
     "seed_states",
     "strategy",
 ]
 
 
 EVALUATED_BY_FIT = frozenset({"_use_cached_eval_dataset"})  # what ``fit`` alone passes to ``evaluate``
+
+
+# The method of an adapter that ``get_tf_dataset`` calls for its batches, in TensorFlow's threads.
+_ITERATE = {"PyDatasetAdapter": "_get_iterator", "TorchDataLoaderAdapter": "get_numpy_iterator"}
 
 
 class BuiltModel(keras.Model):
@@ -39,6 +44,13 @@ class BuiltModel(keras.Model):
 def adapter(source, steps_per_epoch: int | None, shuffle: bool) -> DataAdapter:
     """Keras's reader of a stream: a ``tf.data.Dataset``, a ``PyDataset``, a generator or a PyTorch DataLoader."""
     return data_adapters.get_data_adapter(source, steps_per_epoch=steps_per_epoch, shuffle=shuffle)
+
+
+def note_raised(adapter: DataAdapter, noted: Callable[[Callable], Callable]) -> None:
+    """Reads the batches of a ``PyDataset`` or a PyTorch DataLoader through ``noted``."""
+    for kind, iterate in _ITERATE.items():
+        if type(adapter).__name__ == kind:
+            setattr(adapter, iterate, noted(getattr(adapter, iterate)))
 
 
 def clear_losses(model: keras.Model) -> None:

@@ -18,7 +18,7 @@ from tensorflow_probability import distributions as tfd
 from tfvae import divergences, objectives, observations, posteriors, priors
 from tfvae.arguments import check_at_least, check_kind, check_whole, checked_shape, found_by, refuse_unknown
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.engine import batches, keras_private, xla
+from tfvae.engine import batches, keras_private, streams, xla
 from tfvae.engine import model as engine
 from tfvae.engine.map_rows import map_rows
 from tfvae.engine.model import Loss
@@ -342,7 +342,7 @@ class VAE(engine.UnsupervisedModel):
     def _map(self, function: Callable, x: Any, shape: Any, batch_size: int) -> np.ndarray:
         check_at_least(1, batch_size=batch_size)
         if self.is_stream(x):
-            rows = (self.checked_element(batch).inputs for batch in batches.elements(x))
+            rows = (self.checked_element(batch).inputs for batch in streams.elements(x))
             parts = [self._through(function, batch, shape, batch_size) for batch in rows]
             return np.concatenate([np.zeros([0, *shape], np.float32), *parts])
         return self._through(function, self.checked(x), shape, batch_size)
@@ -389,7 +389,7 @@ class VAE(engine.UnsupervisedModel):
         their word.
         """
         if self.is_stream(x):
-            parts = [self.checked_element(batch).inputs for batch in batches.elements(x)]
+            parts = [self.checked_element(batch).inputs for batch in streams.elements(x)]
             if not parts:
                 raise ValueError("x has no rows: the stream gives no batch.")
             return tf.nest.map_structure(lambda *leaves: tf.concat(leaves, axis=0), *parts)
@@ -484,10 +484,11 @@ class VAE(engine.UnsupervisedModel):
             x = self.prepare(x) if keras_private.strategy(self) is None else self.checked(x)
             if batches.num_rows(x) == 0:
                 return np.zeros([0, *self.event_shape], np.float32)
-        elif self._keras_predicts:
-            with batches.judged(x, lambda batch: self.checked_element(batch).inputs) as x:
-                return super().predict(x, *args, **kwargs)
-        return super().predict(batches.of_tuples(x), *args, **kwargs)
+            return super().predict(x, *args, **kwargs)
+        if self._keras_predicts:
+            x = (self.checked_element(batch).inputs for batch in streams.elements(x))
+        with streams.reading(x) as x:
+            return super().predict(x, *args, **kwargs)
 
     @property
     def _keras_predicts(self) -> bool:

@@ -1,0 +1,165 @@
+"""What a stream's own code raises reaches the user as it is; batches that do not fit are told in a sentence."""
+
+import itertools
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfvae import VAE, evaluation, likelihoods, networks, posteriors
+
+X = np.random.default_rng(0).integers(0, 2, [8, 3]).astype(np.float32)
+SPEC = tf.TensorSpec([None, 3], tf.float32)
+
+
+class DiskError(Exception):
+    """Of the user's own."""
+
+
+class Rows(keras.utils.PyDataset):
+    """Four batches, of which those from ``bad`` on cannot be read."""
+
+    def __init__(self, error: Exception, bad: int, **more):
+        super().__init__(**more)
+        self._error, self._bad = error, bad
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        if i >= self._bad:
+            raise self._error
+        return (X,)
+
+
+def generator(error: Exception, bad: int):
+    for _ in range(bad):
+        yield X
+    raise error
+
+
+@pytest.fixture(scope="module")
+def vae() -> VAE:
+    parts = networks.mlp([2]), networks.mlp([2]), posteriors.diagonal_normal(2), likelihoods.bernoulli([3])
+    made = VAE(*parts, seed=0)
+    made.compile(jit_compile=False)
+    return made
+
+
+DOORS = {
+    "fit": lambda vae, x: vae.fit(x, verbose=0),
+    "steps_per_epoch": lambda vae, x: vae.fit(x, steps_per_epoch=4, verbose=0),
+    "evaluate": lambda vae, x: vae.evaluate(x, verbose=0),
+    "predict": lambda vae, x: vae.predict(x, verbose=0),
+    "embed": lambda vae, x: vae.embed(x),
+    "log_marginal": lambda vae, x: evaluation.log_marginal(vae, x, num_samples=2),
+}
+SOURCES = {
+    "generator": (generator, DOORS),
+    "PyDataset": (Rows, ("evaluate", "predict", "embed")),
+    "PyDataset, two threads": (lambda error, bad: Rows(error, bad, workers=2), ("embed",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "door"), [(source, door) for source, (_, doors) in SOURCES.items() for door in doors]
+)
+@pytest.mark.parametrize(("kind", "bad"), [(DiskError, 3), (ValueError, 0), (ValueError, 3)])
+def test_what_a_stream_raises_is_raised(vae, door, source, kind, bad):
+    error = kind("disk 7 is gone")
+    with pytest.raises(kind) as caught:
+        DOORS[door](vae, SOURCES[source][0](error, bad))
+    assert caught.value is error and str(error) == "disk 7 is gone"
+
+
+@pytest.mark.parametrize("door", ["fit", "predict"])
+def test_a_cause_is_kept_where_keras_keeps_it(vae, door):
+    error = DiskError("disk 7 is gone")
+    error.__cause__ = OSError("unplugged")
+    with pytest.raises(DiskError) as caught:
+        DOORS[door](vae, generator(error, 3))
+    assert door == "fit" or isinstance(caught.value.__cause__, OSError)  # Keras's fit drops every cause
+
+
+@pytest.mark.parametrize("door", ["evaluate", "predict"])
+@pytest.mark.parametrize("kind", ["from_generator", "numpy_function"])
+def test_what_a_function_in_a_dataset_raises_is_told_in_a_sentence(vae, door, kind):
+    if kind == "from_generator":
+        x = tf.data.Dataset.from_generator(lambda: generator(DiskError("disk 7\nis gone"), 3), output_signature=SPEC)
+    else:
+        read = tf.autograph.experimental.do_not_convert(lambda row: next(generator(DiskError("disk 7 is gone"), 0)))
+        x = tf.data.Dataset.from_tensor_slices(X).map(
+            lambda row: tf.ensure_shape(tf.numpy_function(read, [row], tf.float32), [3])
+        )
+        x = x.batch(4)
+    place = re.escape(f"({__file__}, line ") + r"\d+, in generator\)"
+    with pytest.raises(RuntimeError, match=f"^A function that makes x raised DiskError: disk 7 is gone {place}\\.$"):
+        DOORS[door](vae, x)
+
+
+class LastBatch(keras.utils.PyDataset):
+    def __init__(self, last):
+        super().__init__()
+        self._batches = [X, X, X, last]
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return (self._batches[i],)
+
+
+CHANGED = {
+    "width": (X[:, :2], r"float32 \[N, 2\]"),
+    "rank": (X[None], r"float32 \[N, 8, 3\]"),
+    "two parts": ((X, X), r"float32 \[N, 3\], float32 \[N, 3\]"),
+    "mapping": ({"x": X}, r"x float32 \[N, 3\]"),
+    "text": (np.full([8, 3], "a"), r"str32 \[N, 3\]"),
+    "nothing": (None, "NoneType"),
+    "one number": (3.0, "float"),
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "door"),
+    [(LastBatch, "evaluate"), *((lambda last: (x for x in [X, X, X, last]), door) for door in ("predict", "embed"))],
+)
+@pytest.mark.parametrize("kind", CHANGED)
+@pytest.mark.slow
+def test_batches_that_change_are_told_in_a_sentence(vae, door, source, kind):
+    last, told = CHANGED[kind]
+    sentence = r"^x gives batches of different shapes, dtypes or parts: first float32 \[N, 3\], later "
+    with pytest.raises(ValueError, match=sentence + told + r"\.$"):
+        DOORS[door](vae, source(last))
+
+
+@pytest.mark.parametrize("kind", CHANGED)
+@pytest.mark.slow
+def test_a_dataset_from_a_generator_too(vae, kind):
+    x = tf.data.Dataset.from_generator(lambda: iter([X, X, X, CHANGED[kind][0]]), output_signature=SPEC)
+    with pytest.raises(ValueError, match=r"^x gives batches (of different|that are not made alike)[^{}\n]*\.$"):
+        vae.predict(x, verbose=0)
+
+
+@pytest.mark.parametrize("first", [np.uint8, np.int32, np.bool_, np.float16])
+def test_later_batches_are_not_cut_to_the_dtype_of_the_first(vae, first):
+    """Keras reads every batch as the first: 0.9 would become 0."""
+    x = (255 * X if first is np.uint8 else X).astype(first)
+    for door in ("evaluate", "embed"):
+        with pytest.raises(ValueError, match=r"later float32 \[N, 3\]\.$"):
+            DOORS[door](vae, (batch for batch in [x, x, np.full([8, 3], 0.9, np.float32)]))
+
+
+def test_batches_of_other_dtypes_become_float32(vae):
+    mixed = [X, X.astype(np.float64), X.astype(np.int32), X.astype(np.bool_)]
+    expected = vae.embed(np.concatenate([X] * 4))
+    np.testing.assert_allclose(vae.embed(batch for batch in mixed), expected, atol=1e-6)
+
+
+def test_a_generator_is_left_open(vae):
+    x = (X for _ in itertools.count())
+    for _ in range(2):
+        vae.fit(x, steps_per_epoch=2, verbose=0)
+    assert next(x).shape == (8, 3)
