@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # The engine knows no probability; densities know the engine; p, q and the bound know densities and not one another.
 _DENSITIES = {"arguments", "engine", "families"}
-_LAYERS = _DENSITIES | {"distribution_layer"}
+_LAYERS = _DENSITIES | {"distribution_layer", "mixed_layer"}
 _PARTS = {
     "observations",
     "posteriors",
@@ -46,6 +46,7 @@ TFVAE: dict[str, set[str]] = {
     "engine": {"arguments"},
     "families": {"arguments", "engine"},
     "distribution_layer": _DENSITIES,
+    "mixed_layer": _DENSITIES | {"distribution_layer"},
     "observations": _LAYERS,
     "divergences": set(),
     "objectives": {"arguments", "divergences", "engine"},

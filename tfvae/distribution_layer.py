@@ -46,6 +46,7 @@ class Family:
         fixed: Its constant parameters: numbers, or nested lists of them.
         shared: Parameters that are learned, but no function of the features.
         constraints: Parameters that are constrained in another way than TFP's.
+        missing: Whether numbers that are NaN are missing.
 
     Example:
         >>> DistributionLayer("Categorical", [2], num_classes=4).describe().fixed
@@ -56,6 +57,7 @@ class Family:
     fixed: dict[str, Any]
     shared: list[str]
     constraints: dict[str, str | list[float]]
+    missing: bool = False
 
 
 def _is_range(constraint: Any) -> bool:
@@ -183,6 +185,7 @@ class DistributionLayer(keras.layers.Layer):
         shared: Parameters that are learned, but no function of the features: their names, or by name a shape that
             broadcasts to the parameter's, such as () for one number for all of the event. They start where the bias
             initializer puts a free one whose features are zero.
+        missing: Whether numbers of x may be missing, which are NaN; see ``likelihoods.missing``.
         **fixed: Parameters that are constants instead of being learned: scalars, or arrays of the parameter's shape;
             and the number that a family's parameters take their shape from: ``num_classes`` of a Categorical or an
             OrderedLogistic, ``rank`` of a low-rank normal, ``num_components`` of a NormalMixture.
@@ -210,6 +213,7 @@ class DistributionLayer(keras.layers.Layer):
         kernel_regularizer: Any = None,
         constraints: Mapping[str, str | Sequence[float]] | None = None,
         shared: Sequence[str] | Mapping[str, Sequence[int]] = (),
+        missing: bool = False,
         name: str | None = None,
         trainable: bool = True,
         **fixed: Any,
@@ -225,6 +229,8 @@ class DistributionLayer(keras.layers.Layer):
         self.setting, fixed = self._taken_setting(fixed)
         number = next(iter(self.setting.values()), None)
         self._split(_parameters(self.family, self.event_shape, number), fixed, shared)
+        self.missing = bool(missing)
+        self.inside = self._inside() if self.missing else None
         self._arguments = {k: v for k, v in self.setting.items() if k in inspect.signature(self.family).parameters}
         self.projection: keras.layers.Dense | None = None
         self.shared_weights: dict[str, keras.Variable] = {}
@@ -247,6 +253,26 @@ class DistributionLayer(keras.layers.Layer):
                 f"DistributionLayer({name!r}, {list(self.event_shape)}, {facts.setting}=4)."
             )
         return {facts.setting: int(value)}, rest
+
+    def _inside(self) -> np.ndarray:
+        """A number that the family scores whatever its free parameters, to stand in for one that is missing."""
+        name, facts = self.family.__name__, self.facts
+        loose = [] if facts is None else [end for end in facts.support.between if end and end not in self.fixed]
+        if facts is None or loose or not self.event_shape:
+            what = "its event has no axis" if not self.event_shape else f"{' and '.join(loose)} may lie anywhere"
+            raise ValueError(
+                f"{name} cannot leave out what is missing: {what if facts else 'nobody knows what numbers it scores'}. "
+                f"Fix {' and '.join(loose) or 'them'}, or choose another family."
+            )
+        low, high = (
+            self.fixed.get(end, default)
+            for end, default in zip(facts.support.between, (facts.support.low, facts.support.high), strict=True)
+        )
+        if facts.support.has_gaps:
+            return np.maximum(low, np.float32(0.0))
+        if np.isfinite(low).all():
+            return np.asarray((low + high) / 2 if np.isfinite(high).all() else low + 1.0, np.float32)
+        return np.asarray(high - 1.0 if np.isfinite(high).all() else 0.0, np.float32)
 
     def _split(
         self,
@@ -397,7 +423,38 @@ class DistributionLayer(keras.layers.Layer):
         """
         base = self.family(**parameters, **self._arguments)
         wrapped = len(self.event_shape) - base.event_shape.rank
+        if self.missing:
+            self._check_cells(base)
+            return families.Observed(base, wrapped, self.inside)
         return tfd.Independent(base, wrapped) if wrapped else base
+
+    def _check_cells(self, base: tfd.Distribution) -> None:
+        if base.event_shape.rank:
+            raise ValueError(
+                f"{self.family.__name__} cannot leave out what is missing, for its numbers are not independent of one "
+                "another given z: choose a family of single numbers, such as Normal, or Categorical for a class."
+            )
+
+    def holes(self, x: tf.Tensor) -> tf.Tensor:
+        """Which numbers of x ``[B, *event]`` are missing, and may be, bool.
+
+        Example:
+            >>> DistributionLayer("Normal", [2], missing=True).holes(tf.constant([[1.0, np.nan]])).numpy().tolist()
+            [[False, True]]
+        """
+        return x != x if self.missing else tf.zeros_like(x, tf.bool)  # LiteRT has no IsNan
+
+    def seen(self, x: tf.Tensor) -> tf.Tensor:
+        """x as an encoder sees it: where numbers may be missing, zeros for those, then 1 for each that is there.
+
+        Example:
+            >>> DistributionLayer("Normal", [2], missing=True).seen(tf.constant([[3.0, np.nan]])).numpy().tolist()
+            [[3.0, 0.0, 1.0, 0.0]]
+        """
+        if not self.missing:
+            return x
+        gone = self.holes(x)
+        return tf.concat([tf.where(gone, tf.zeros_like(x), x), 1.0 - tf.cast(gone, x.dtype)], axis=-1)
 
     def call(self, features: tf.Tensor) -> tfd.Distribution:
         """See ``DistributionLayer``."""
@@ -431,10 +488,10 @@ class DistributionLayer(keras.layers.Layer):
 
         Example:
             >>> DistributionLayer("Normal", [2], scale=0.5, constraints={"loc": "sigmoid"}).describe()
-            Family(name='Normal', fixed={'scale': 0.5}, shared=[], constraints={'loc': 'sigmoid'})
+            Family(name='Normal', fixed={'scale': 0.5}, shared=[], constraints={'loc': 'sigmoid'}, missing=False)
         """
         fixed = {**self.setting, **{name: value.tolist() for name, value in self.fixed.items()}}
-        return Family(self.family.__name__, fixed, list(self.shared), dict(self._constraints))
+        return Family(self.family.__name__, fixed, list(self.shared), dict(self._constraints), self.missing)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -444,6 +501,7 @@ class DistributionLayer(keras.layers.Layer):
             "kernel_regularizer": keras.regularizers.serialize(self._regularizer),
             "constraints": dict(self._constraints),
             "shared": {name: list(shape) for name, shape in self.shared.items()},
+            **({"missing": True} if self.missing else {}),
             "name": self.name,
             "trainable": self.trainable,
             **self.setting,

@@ -7,7 +7,9 @@ The one approximation is the field's own: a Bernoulli scores a grey value x in [
 from collections.abc import Sequence
 from typing import Any
 
+from tfvae.arguments import check_kind
 from tfvae.distribution_layer import DistributionLayer
+from tfvae.mixed_layer import MixedLayer
 
 
 def bernoulli(event_shape: Sequence[int], kernel_initializer: Any = "glorot_uniform") -> DistributionLayer:
@@ -72,3 +74,55 @@ def sigmoid_normal(event_shape: Sequence[int], kernel_initializer: Any = "glorot
         constraints={"loc": "sigmoid", "scale": "log_variance"},
         name="likelihood",
     )
+
+
+def mixed(parts: Sequence[DistributionLayer]) -> MixedLayer:
+    """Rows of a table whose columns have several families: independent given z, so that log p(x|z) is their sum.
+
+    Each part is of the columns after those of the part before it; columns of one family are best one part. The encoder
+    sees a class (``Categorical``, ``OrderedLogistic``) as an indicator, a count as log(1 + x), and other numbers as
+    they are: bring those to one scale. x is float32, ``[N, D]``.
+
+    Args:
+        parts: Layers of events ``[n]``, n columns each; of what may be missing, ``missing(layer)``.
+
+    Raises:
+        ValueError: If a part is no layer of a vector.
+
+    Example:
+        >>> age_and_height, children = DistributionLayer("Normal", [2]), DistributionLayer("Poisson", [1])
+        >>> layer = mixed([missing(age_and_height), children, DistributionLayer("Categorical", [1], num_classes=3)])
+        >>> layer(tf.zeros([5, 16])).log_prob([1.0, float("nan"), 2.0, 0.0]).shape
+        TensorShape([5])
+    """
+    return MixedLayer(parts, name="likelihood")
+
+
+def missing(layer: DistributionLayer | MixedLayer) -> Any:
+    """The same likelihood for x of which numbers are missing: NaN in x.
+
+    log p(x) is then that of the numbers that are there, and so is every bound on it (MIWAE's, Mattei & Frellsen, arXiv
+    1812.02633, equation 4). The encoder sees zeros for what is missing and, after x along its last axis, a mask: 1 for
+    each number that is there. ``VAE.impute`` fills in the rest. That a number is missing must not depend on what it
+    would have been, given those that are there (missing at random).
+
+    Args:
+        layer: The likelihood, before a model was built of it; the numbers of its family are single ones.
+
+    Raises:
+        ValueError: If the layer has weights already, or its family has no number that is surely inside of it.
+
+    Example:
+        >>> layer = missing(DistributionLayer("Normal", [2], scale=1.0))
+        >>> p = layer.distribution({"loc": tf.zeros([1, 2]), "scale": 1.0})
+        >>> p.log_prob([[0.0, float("nan")]]).numpy().round(4)  # log N(0; 0, 1)
+        array([-0.9189], dtype=float32)
+    """
+    check_kind(
+        "layer", layer, (DistributionLayer, MixedLayer), 'a likelihood, such as DistributionLayer("Normal", [8])'
+    )
+    if layer.built:
+        raise ValueError("The likelihood has weights already: call missing on it before a model is made of it.")
+    if isinstance(layer, MixedLayer):
+        return MixedLayer([missing(part) for part in layer.parts], name=layer.name)
+    return DistributionLayer(**{**layer.get_config(), "missing": True})

@@ -15,6 +15,9 @@ from tensorflow_probability import distributions as tfd
 from tfvae import families
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import replicas
+from tfvae.mixed_layer import MixedLayer
+
+Layer = DistributionLayer | MixedLayer
 
 _TOLERANCE = 1e-3  # for sums and lengths that were made in float32
 _WHOLE = 2.0**24  # from here on float32 leaves whole numbers out
@@ -23,7 +26,7 @@ _BITS_OF_INFINITY = 0x7F800000  # as float32
 _REDUCE = tf.reduce_min, tf.reduce_max
 
 
-def is_picture(layer: DistributionLayer) -> bool:
+def is_picture(layer: Layer) -> bool:
     """Whether a uint8 observation holds pixels, to be divided by 255, and not counts, classes or indicators.
 
     Example:
@@ -33,7 +36,7 @@ def is_picture(layer: DistributionLayer) -> bool:
     return layer.facts is not None and layer.facts.support.is_picture
 
 
-def byte_scale(layer: DistributionLayer) -> float:
+def byte_scale(layer: Layer) -> float:
     """What a uint8 observation is divided by.
 
     Raises:
@@ -43,6 +46,11 @@ def byte_scale(layer: DistributionLayer) -> float:
         >>> byte_scale(DistributionLayer("Normal", [8]))
         255.0
     """
+    if isinstance(layer, MixedLayer):
+        raise ValueError(
+            "x is uint8, but columns of several families hold numbers of several kinds: pass x as float32, each column "
+            "on the scale that its family has."
+        )
     if layer.facts is None:
         raise ValueError(
             f"x is uint8, and nothing says whether a {layer.family.__name__} likelihood takes pixels or counts. Pass "
@@ -52,41 +60,60 @@ def byte_scale(layer: DistributionLayer) -> float:
     return 255.0 if is_picture(layer) else 1.0
 
 
-def scale(layer: DistributionLayer) -> str:
+def scale(layer: Layer) -> str:
     """What numbers an observation that is given as floats holds, in words.
 
     Example:
         >>> scale(DistributionLayer("Bernoulli", [8]))
         'values in [0, 1]'
     """
-    if layer.facts is None:
-        return f"values of the support of {layer.family.__name__}"
-    return layer.facts.support.words
+    if isinstance(layer, MixedLayer):
+        return "; ".join(f"{title}: {scale(part)}" for title, part in zip(layer.titles(), layer.parts, strict=True))
+    words = f"values of the support of {layer.family.__name__}" if layer.facts is None else layer.facts.support.words
+    return words + (", NaN where missing" if layer.missing else "")
 
 
-def extent(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
+def parts(layer: Layer, x: tf.Tensor) -> list[tuple[DistributionLayer, tf.Tensor]]:
+    """The layers of one family that x is of, each with its columns of x.
+
+    Example:
+        >>> layer = DistributionLayer("Normal", [2])
+        >>> [part is layer for part, _ in parts(layer, tf.zeros([1, 2]))]
+        [True]
+    """
+    return layer.columns(x) if isinstance(layer, MixedLayer) else [(layer, x)]
+
+
+def extent(layer: Layer, x: tf.Tensor) -> tf.Tensor:
     """What there is to know of the values of x ``[N, *event]``: float32 ``[-lowest, highest, broken, off, bytes]``.
 
     Of several batches it is the elementwise maximum. The first two are infinite where x holds a NaN. Bytes of pictures
     are scaled as the model scales them; with them ``bytes`` is 1, else 0. ``broken`` is 1 where the support has whole
     numbers or levels and x has others; ``off`` is how far x is from the sums, lengths, orders and fixed ends of the
-    support.
+    support. Of columns of several families it is one ``extent`` after another. What is missing is left out.
 
     Example:
         >>> extent(DistributionLayer("Poisson", [2]), tf.constant([[3.0, 0.0], [7.5, 1.0]])).numpy().tolist()
         [-0.0, 7.5, 1.0, 0.0, 0.0]
     """
-    low, high = (tf.cast(reduce(x), tf.float32) for reduce in _REDUCE)
+    if isinstance(layer, MixedLayer):
+        return tf.concat([extent(part, some) for part, some in parts(layer, x)], axis=0)
+    gone = layer.holes(x)
+    has_holes = layer.missing and x.dtype.is_floating
+    ends = [tf.where(gone, tf.cast(end, x.dtype), x) for end in (np.inf, -np.inf)] if has_holes else [x, x]
+    low, high = (tf.cast(reduce(end), tf.float32) for reduce, end in zip(_REDUCE, ends, strict=True))
     if x.dtype.is_floating:
-        finite = tf.reduce_all(tf.math.is_finite(x))
+        finite = tf.reduce_all(tf.math.is_finite(x) | gone)
         low, high = tf.where(finite, low, -float("inf")), tf.where(finite, high, float("inf"))
+    if has_holes:
+        x = tf.where(gone, tf.cast(layer.inside, x.dtype), x)
     pixels = x.dtype == tf.uint8 and is_picture(layer)
     if pixels:
         low, high, x = low / 255.0, high / 255.0, tf.cast(x, tf.float32) / 255.0
     return tf.stack([-low, high, _broken(layer, x), _off(layer, x), float(pixels)])
 
 
-def glance(layer: DistributionLayer, x: tf.Tensor) -> tuple[tf.Tensor, list[Any]]:
+def glance(layer: Layer, x: tf.Tensor) -> tuple[tf.Tensor, list[Any]]:
     """Whether one pass over x ``[N, *event]`` tells that it fits, and if so an ``extent``, with the lowest left open.
 
     From 0 up, floats lie in the order of their bits; -0, negative ones and NaN, read as unsigned, come after infinity.
@@ -95,6 +122,8 @@ def glance(layer: DistributionLayer, x: tf.Tensor) -> tuple[tf.Tensor, list[Any]
         >>> [bool(glance(DistributionLayer("Poisson", [1]), tf.constant([[value]]))[0]) for value in (3.0, -1.0, 0.5)]
         [True, False, False]
     """
+    if isinstance(layer, MixedLayer) or layer.missing:
+        return tf.constant(False), []
     pixels, zero_fits = x.dtype == tf.uint8 and is_picture(layer), fits(layer, [0.0, 0.0, 0.0, 0.0, 0.0])
     known, lowest, highest = tf.constant(True), 0.0, tf.constant(-float("inf"))
     if x.dtype == tf.uint8:
@@ -111,7 +140,7 @@ def glance(layer: DistributionLayer, x: tf.Tensor) -> tuple[tf.Tensor, list[Any]
     return known & fits(layer, [0.0 - lowest, *rest]), [-float("inf"), *rest]
 
 
-def measured(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
+def measured(layer: Layer, x: tf.Tensor) -> tf.Tensor:
     """An ``extent``, of which the lowest is -inf and so left open where x fits without it.
 
     Example:
@@ -119,10 +148,12 @@ def measured(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
         [-inf, 3.0, 0.0, 0.0, 0.0]
     """
     known, short = glance(layer, x)
+    if not short:
+        return extent(layer, x)
     return tf.cond(known, lambda: tf.stack(short), lambda: extent(layer, x))
 
 
-def _broken(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
+def _broken(layer: Layer, x: tf.Tensor) -> tf.Tensor:
     if layer.facts is None or not x.dtype.is_floating or not (support := layer.facts.support).has_gaps:
         return tf.constant(0.0)
     if support.is_level:
@@ -131,7 +162,7 @@ def _broken(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.reduce_any(x != tf.round(x)), tf.float32)
 
 
-def _off(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
+def _off(layer: Layer, x: tf.Tensor) -> tf.Tensor:
     if layer.facts is None:
         return tf.constant(0.0)
     support, x = layer.facts.support, tf.cast(x, tf.float32)
@@ -139,7 +170,7 @@ def _off(layer: DistributionLayer, x: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(tf.stack([0.0, *map(tf.reduce_max, off)]))
 
 
-def _off_vectors(layer: DistributionLayer, support: families.Support, x: tf.Tensor) -> Iterator[tf.Tensor]:
+def _off_vectors(layer: Layer, support: families.Support, x: tf.Tensor) -> Iterator[tf.Tensor]:
     """How far the lengths, sums and orders along the last axis are from those of the support."""
     if support.is_unit:
         yield tf.abs(tf.norm(x, axis=-1) - 1.0)
@@ -150,7 +181,7 @@ def _off_vectors(layer: DistributionLayer, support: families.Support, x: tf.Tens
         yield tf.abs(tf.sort(x, axis=-1) - tf.range(layer.event_shape[-1], dtype=tf.float32))
 
 
-def _beyond(layer: DistributionLayer, support: families.Support, x: tf.Tensor) -> Iterator[tf.Tensor]:
+def _beyond(layer: Layer, support: families.Support, x: tf.Tensor) -> Iterator[tf.Tensor]:
     """How far x is beyond the ends that the user fixed; a step beyond one has no density, so that none is forgiven."""
     (low, high), most = support.between, layer.setting.get(support.at_most or "")
     ends = [(low, -1.0), (high, 1.0), *([(support.at_most, 1.0)] if support.at_most and most is None else [])]
@@ -162,13 +193,17 @@ def _beyond(layer: DistributionLayer, support: families.Support, x: tf.Tensor) -
         yield x - (most - 1)
 
 
-def complaint(layer: DistributionLayer, extent: Sequence[float]) -> str | None:
+def complaint(layer: Layer, extent: Sequence[float]) -> str | None:
     """What is wrong with observations of an ``extent``, and how to mend it; None if nothing is.
 
     Example:
         >>> complaint(DistributionLayer("Poisson", [2]), [2.0, 7.0, 0.0, 0.0, 0.0])[:65]
         'x ranges from -2 to 7, but a Poisson likelihood scores counts 0, '
     """
+    if isinstance(layer, MixedLayer):
+        named = zip(layer.titles(), layer.parts, np.split(np.asarray(extent), len(layer.parts)), strict=True)
+        found = ((title, complaint(part, piece.tolist())) for title, part, piece in named)
+        return next((f"In {title}, {problem}" for title, problem in found if problem), None)
     low, high, (broken, off, pixels) = 0.0 - float(extent[0]), float(extent[1]), extent[2:]
     if pixels and 0.5 < 255 * high < 1.5:
         return (
@@ -178,7 +213,12 @@ def complaint(layer: DistributionLayer, extent: Sequence[float]) -> str | None:
     if low > high:  # no observations, or none whose lowest was asked for
         return None
     if not np.isfinite([low, high]).all():
-        return "x holds NaN or infinite values: remove or repair those rows. Numbers beyond float32 are infinite here."
+        if layer.missing:
+            return "x holds infinite values: remove or repair those rows. Numbers beyond float32 are infinite here."
+        return (
+            "x holds NaN or infinite values: remove or repair those rows, or, where NaN is a missing number, make the "
+            "likelihood leave it out: likelihoods.missing(layer). Numbers beyond float32 are infinite here."
+        )
     if layer.facts is None:
         return None
     if fits(layer, extent):
@@ -194,7 +234,7 @@ def complaint(layer: DistributionLayer, extent: Sequence[float]) -> str | None:
     return f"x ranges from {low:g} to {high:g}{how if support.holds(low, high) else ''}, but {expected(layer)}"
 
 
-def fits(layer: DistributionLayer, extent: Any) -> Any:
+def fits(layer: Layer, extent: Any) -> Any:
     """Whether the likelihood scores finite observations of an ``extent``; of a tensor, a tensor.
 
     Example:
@@ -208,7 +248,7 @@ def fits(layer: DistributionLayer, extent: Any) -> Any:
     return inside & (extent[0] < _WHOLE) & (high < _WHOLE) if support.is_whole else inside
 
 
-def expected(layer: DistributionLayer) -> str:
+def expected(layer: Layer) -> str:
     """What a likelihood with facts scores and what to do about other numbers, to end a sentence.
 
     Example:
@@ -220,7 +260,7 @@ def expected(layer: DistributionLayer) -> str:
     return f"a {layer.family.__name__} likelihood scores {words.removesuffix('.')}. {layer.facts.support.instead}"
 
 
-def is_limited(layer: DistributionLayer, dtype: tf.DType) -> bool:
+def is_limited(layer: Layer, dtype: tf.DType) -> bool:
     """Whether there are finite numbers of a dtype, float32 or a picture's uint8, that the likelihood does not score.
 
     Example:
@@ -228,6 +268,8 @@ def is_limited(layer: DistributionLayer, dtype: tf.DType) -> bool:
         >>> is_limited(layer, tf.float32), is_limited(layer, tf.uint8)
         (True, False)
     """
+    if isinstance(layer, MixedLayer):
+        return any(is_limited(part, dtype) for part in layer.parts)
     if layer.facts is None:
         return False
     support = layer.facts.support
@@ -237,25 +279,33 @@ def is_limited(layer: DistributionLayer, dtype: tf.DType) -> bool:
     return support.has_gaps or support.is_unit or _has_fixed_ends(layer) or not support.holds(*ends)
 
 
-def _has_fixed_ends(layer: DistributionLayer) -> bool:
+def _has_fixed_ends(layer: Layer) -> bool:
     return layer.facts is not None and any(end in layer.fixed for end in layer.facts.support.between)
 
 
-def examples(layer: DistributionLayer, num_rows: int, dtype: tf.DType = tf.float32) -> np.ndarray:
+def examples(layer: Layer, num_rows: int, dtype: tf.DType = tf.float32) -> np.ndarray:
     """Observations that the likelihood scores, ``[num_rows, *event]``, by the facts of its family alone.
 
-    Floats, or a picture's bytes. No two rows are alike where that is possible, and the same ones come each time.
+    Floats, or a picture's bytes. No two rows are alike where that is possible, and the same ones come each time. Where
+    numbers may be missing, every other row lacks some.
 
     Example:
         >>> sorted(set(examples(DistributionLayer("Geometric", [50]), 3).ravel().tolist()))
         [0.0, 1.0]
     """
+    if isinstance(layer, MixedLayer):
+        return np.concatenate([examples(part, num_rows, dtype) for part in layer.parts], axis=-1)
     u = np.random.default_rng(0).uniform(0.05, 0.95, [num_rows, *layer.event_shape])
     x = u if layer.facts is None else _in_support(layer, layer.facts.support, u)
-    return np.rint(np.clip(255.0 * x, 1, 254)).astype(np.uint8) if dtype == tf.uint8 else x.astype(np.float32)
+    if dtype == tf.uint8:
+        return np.rint(np.clip(255.0 * x, 1, 254)).astype(np.uint8)
+    x = x.astype(np.float32)
+    if layer.missing:
+        x[1::2][u[1::2] < 0.35] = np.nan
+    return x
 
 
-def scores_bytes(layer: DistributionLayer) -> bool:
+def scores_bytes(layer: Layer) -> bool:
     """Whether x may be a picture's bytes: no byte lies between a low of 2 and a high of 3.
 
     Example:
@@ -265,7 +315,7 @@ def scores_bytes(layer: DistributionLayer) -> bool:
     return is_picture(layer) and bool(fits(layer, extent(layer, tf.constant(examples(layer, 8, tf.uint8)))))
 
 
-def _in_support(layer: DistributionLayer, support: families.Support, u: np.ndarray) -> np.ndarray:
+def _in_support(layer: Layer, support: families.Support, u: np.ndarray) -> np.ndarray:
     """Numbers of a support made of numbers between 0 and 1."""
     if support.is_permutation:
         return np.argsort(u, axis=-1)
@@ -286,7 +336,7 @@ def _in_support(layer: DistributionLayer, support: families.Support, u: np.ndarr
     return u if low is high is None else low + u if low is not None else high * u if support.is_open else high - u
 
 
-def check(layer: DistributionLayer, x: tf.Tensor) -> None:
+def check(layer: Layer, x: tf.Tensor) -> None:
     """Raise ValueError if in-memory observations ``[N, *event]`` lie outside the likelihood's support.
 
     Looks at the data once: a NaN or a 0..255 picture given as float would otherwise train to nonsense in silence.
@@ -298,7 +348,9 @@ def check(layer: DistributionLayer, x: tf.Tensor) -> None:
         return
     with tf.device("CPU:0"):  # where an array of any size has room
         values = np.asarray(memoryview(tf.identity(x)))  # no copy, as .numpy() makes
-        if x.dtype == tf.uint8 and is_picture(layer):
+        if isinstance(layer, MixedLayer) or layer.missing:
+            problem = complaint(layer, extent(layer, x).numpy())
+        elif x.dtype == tf.uint8 and is_picture(layer):
             fixed = _has_fixed_ends(layer)
             problem = complaint(layer, extent(layer, x).numpy()) if fixed else _complaint_of_bytes(layer, values)
         else:
@@ -319,7 +371,7 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return tuple(ends) if np.isfinite(ends).all() else (float("inf"), float("inf"))
 
 
-def _complaint_of_bytes(layer: DistributionLayer, pixels: np.ndarray) -> str | None:
+def _complaint_of_bytes(layer: Layer, pixels: np.ndarray) -> str | None:
     """``complaint`` of a picture's bytes; where the support has all of [0, 1], the first grey ends the search."""
     assert layer.facts is not None
     if layer.facts.support.holds(0.0, 1.0) and any(block.max() > 1 for block in _blocks(pixels)):
@@ -334,7 +386,7 @@ class Noise(Protocol):
     def __call__(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """x ``[B, *event]`` of floats with the noise that ``seed``, int32 ``[2]``, fixes."""
 
-    def check(self, likelihood: DistributionLayer) -> None:
+    def check(self, likelihood: Layer) -> None:
         """Raise ValueError if the likelihood cannot score what is drawn."""
 
 
@@ -363,7 +415,7 @@ class Binarized(_Plain):
         """See ``Noise``."""
         return replicas.sample(families.Bernoulli(probs=x), seed)
 
-    def check(self, likelihood: DistributionLayer) -> None:
+    def check(self, likelihood: Layer) -> None:
         """See ``Noise``."""
         if likelihood.facts is None or likelihood.facts.support is not families.facts.BINARY:
             raise ValueError(
@@ -390,7 +442,7 @@ class Dequantized(_Plain):
         u = replicas.sample(tfd.Uniform(tf.zeros_like(x), 1.0), seed)
         return (tf.round(255.0 * x) + tf.minimum(u, 0.9999)) / 256.0
 
-    def check(self, likelihood: DistributionLayer) -> None:
+    def check(self, likelihood: Layer) -> None:
         """See ``Noise``."""
         support = likelihood.facts.support if likelihood.facts else None
         if support is None or support.has_gaps or support is families.facts.BINARY:

@@ -373,7 +373,7 @@ def _monte_carlo_error(marginal: evaluation.MarginalEstimate) -> float | None:
 
 def _observation_kind(vae: VAE, x: np.ndarray) -> str:
     """How x is scored: bounds on binarised and on greyscale images must never be compared."""
-    family = vae.likelihood.family.__name__
+    family = vae.likelihood.family.__name__ + (", of what is not missing" if vae.likelihood.missing else "")
     facts = vae.likelihood.facts
     if vae.noise is not None:
         return f"{family}, of draws by {type(vae.noise).__name__}"

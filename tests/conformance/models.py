@@ -14,6 +14,10 @@ from tfvae import VAE, DistributionLayer, likelihoods, networks, objectives, obs
 X, CONDITION = linear_gaussian.rows(12, seed=7)
 BYTES = np.random.default_rng(1).integers(0, 256, [12, 4], np.uint8)
 COUNTS = np.random.default_rng(2).poisson(3.0, [12, 4]).astype(np.uint8)
+# A table of two real columns, a count and a class, with holes in all but the count.
+TABLE = np.concatenate([X[:, :2], COUNTS[:, :1], np.arange(12)[:, None] % 3], axis=1).astype(np.float32)
+TABLE[[1, 5, 5, 7, 8], [0, 0, 1, 3, 3]] = np.nan
+HOLES = np.where(np.arange(48).reshape(12, 4) % 5 == 0, np.float32(np.nan), X)
 SEED = 3
 _WARM_UP = keras.optimizers.schedules.PolynomialDecay(0.0, 8, 1.0)
 
@@ -104,6 +108,12 @@ FLOWS: dict[str, Callable[[], DistributionLayer]] = {
     "spline": lambda: posteriors.coupling(2, 1, transform="spline", hidden=[6]),
 }
 
+
+def _table() -> Any:
+    real, count = DistributionLayer("Normal", [2], missing=True), DistributionLayer("NegativeBinomial", [1])
+    return likelihoods.mixed([real, count, DistributionLayer("Categorical", [1], num_classes=3, missing=True)])
+
+
 # A model, and the rows that it takes.
 MODELS: dict[str, tuple[Callable[..., VAE], dict[str, np.ndarray]]] = {
     "bytes": (lambda **m: _small(likelihoods.bernoulli([4]), **m), {"x": BYTES}),
@@ -118,6 +128,8 @@ MODELS: dict[str, tuple[Callable[..., VAE], dict[str, np.ndarray]]] = {
         for name, make in FLOWS.items()
     },
     "conditional, labelled": (_conditional, {"x": X, "condition": CONDITION, "label": np.arange(12) % 3}),
+    "missing": (lambda **m: _small(likelihoods.missing(DistributionLayer("StudentT", [4])), **m), {"x": HOLES}),
+    "mixed, missing": (lambda **m: _small(_table(), **m), {"x": TABLE}),
     "weight prior": (
         lambda **m: _small(DistributionLayer("Normal", [4]), weight_prior=priors.WeightPrior(12), **m),
         {"x": X},

@@ -49,6 +49,8 @@ def level_width(vae: VAE) -> float:
         0.00390625
     """
     check_vae(vae)
+    if vae.likelihood.missing:
+        raise ValueError("Rows of which numbers are missing have not all the same number of dimensions to divide by.")
     if isinstance(vae.noise, observations.Dequantized):
         return 1 / 256
     if vae.likelihood.facts is not None and vae.likelihood.facts.support in _OF_LEVELS:

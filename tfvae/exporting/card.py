@@ -20,6 +20,7 @@ import tensorflow_probability as tfp
 from tfvae import __version__, observations, priors, tables
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.exporting.provenance import Provenance
+from tfvae.mixed_layer import MixedLayer
 from tfvae.models.vae import VAE
 from tfvae.pipelines import contract
 
@@ -81,6 +82,9 @@ def describe(
 
 
 def _family(layer: Any) -> dict[str, Any]:
+    if isinstance(layer, MixedLayer):
+        columns = [{**_family(part), "columns": part.event_shape[0]} for part in layer.parts]
+        return {"family": "Mixed", "constraints": {}, "fixed": {}, "shared": [], "parts": columns}
     if not isinstance(layer, (DistributionLayer, priors.Family)):  # of one that learns more, its name says what it is
         return {"family": type(layer).__name__, "constraints": {}, "fixed": {}, "shared": []}
     family = layer.describe()
@@ -89,6 +93,7 @@ def _family(layer: Any) -> dict[str, Any]:
         "constraints": family.constraints,
         "fixed": family.fixed,
         "shared": family.shared,
+        **({"missing": True} if family.missing else {}),
     }
 
 
@@ -228,9 +233,12 @@ def _nats(measured: Mapping[str, Any], key: str) -> str:
 
 
 def _family_text(part: Mapping[str, Any]) -> str:
+    if "parts" in part:
+        return "; ".join(f"{one['columns']} of {_family_text(one)}" for one in part["parts"])
     parameters = [f"{key} fixed at {_number(value)}" for key, value in part["fixed"].items()]
     parameters += [f"{key} learned and the same for every row" for key in part["shared"]]
     parameters += [f"{key} constrained by {value}" for key, value in part["constraints"].items()]
+    parameters += ["of the numbers that are not missing"] if part.get("missing") else []
     return _text(part["family"] + (f" ({', '.join(parameters)})" if parameters else ""))
 
 

@@ -22,18 +22,16 @@ def checked(name: str, x: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
     return _finite(name, x, tf.reduce_all(tf.math.is_finite(x))) if x.dtype.is_floating else x
 
 
-def observed(name: str, x: tf.Tensor, likelihood: DistributionLayer) -> tf.Tensor:
+def observed(name: str, x: tf.Tensor, likelihood: observations.Layer) -> tf.Tensor:
     """Observations, once the graph has seen too that the likelihood scores their numbers, as ``fit`` does."""
-    if not observations.is_limited(likelihood, x.dtype):
+    if not likelihood.missing and not observations.is_limited(likelihood, x.dtype):
         return checked(name, x, likelihood.event_shape)
     x = _shaped(name, x, likelihood.event_shape)
 
     @tf.function(autograph=False, experimental_attributes={"_noinline": True})  # else each request visits its nodes
     def look(x: tf.Tensor) -> None:
-        extent = observations.extent(likelihood, x)
-        seen = _finite(name, x, tf.reduce_all(tf.math.is_finite(extent[:2])))
-        message = [f"{name} ranges from", -extent[0], "to", extent[1], f"but {observations.expected(likelihood)}"]
-        require(observations.fits(likelihood, extent), message, seen)
+        for part, some in observations.parts(likelihood, x):
+            _look(name, some, part)
 
     def closer() -> tf.Operation:
         look(x)
@@ -41,6 +39,15 @@ def observed(name: str, x: tf.Tensor, likelihood: DistributionLayer) -> tf.Tenso
 
     with tf.control_dependencies([tf.cond(observations.glance(likelihood, x)[0], tf.no_op, closer)]):
         return tf.identity(x)
+
+
+def _look(name: str, x: tf.Tensor, likelihood: DistributionLayer) -> None:
+    extent = observations.extent(likelihood, x)
+    seen = _finite(name, x, tf.reduce_all(extent[:2] < float("inf")))
+    if likelihood.facts is None:
+        return
+    message = [f"{name} ranges from", -extent[0], "to", extent[1], f"but {observations.expected(likelihood)}"]
+    require(observations.fits(likelihood, extent), message, seen)
 
 
 def _finite(name: str, x: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:

@@ -69,14 +69,16 @@ def _functions(vae: VAE, chosen: Sequence[str] | None) -> dict[str, Any]:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ValueError(f"LiteRT's signatures of this model are {', '.join(known)}: received {unknown or names}.")
-    return {name: _unchecked(*known[name]) for name in names}
+    return {name: _unchecked(vae, *known[name]) for name in names}
 
 
-def _unchecked(operation: Operation, kind: Any) -> Any:
+def _unchecked(vae: VAE, operation: Operation, kind: Any) -> Any:
     """The operation without its assertions, and with NaN for what they would refuse as not finite."""
+    may_miss = vae.likelihood.missing and kind.spec.name == contract.X
 
     def answer(first: tf.Tensor, **others: tf.Tensor) -> Answer:
-        given = [value for value in (first, *others.values()) if value.dtype.is_floating]
+        known = tf.where(vae.likelihood.holes(first), tf.zeros_like(first), first) if may_miss else first
+        given = [value for value in (known, *others.values()) if value.dtype.is_floating]
         nan = tf.add_n([_nan_of_bad_rows(value) for value in given]) if given else tf.constant(0.0)
         outputs = operation.answer(first, **others)
         return {key: y + tf.reshape(nan, [-1] + [1] * (y.shape.rank - 1)) for key, y in outputs.items()}

@@ -14,6 +14,7 @@ from tfvae.families.levels import DiscretizedLogistic, DiscretizedLogisticMixtur
 from tfvae.families.normal import MultivariateNormalDiagPlusLowRankCovariance, Normal, NormalMixture
 from tfvae.families.random import standard_normal, standard_uniform
 from tfvae.families.registry import FAMILIES, find, register
+from tfvae.families.table import Mixed, Observed
 
 __all__ = [
     "FAMILIES",
@@ -31,10 +32,12 @@ __all__ = [
     "GeneralizedPareto",
     "Geometric",
     "Gompertz",
+    "Mixed",
     "Multinomial",
     "MultivariateNormalDiagPlusLowRankCovariance",
     "Normal",
     "NormalMixture",
+    "Observed",
     "OneHotCategorical",
     "OrderedLogistic",
     "PlanarFlow",

@@ -23,6 +23,8 @@ from tfvae.engine import model as engine
 from tfvae.engine.map_rows import map_rows
 from tfvae.engine.model import Loss
 from tfvae.families import draws
+from tfvae.mixed_layer import MixedLayer
+from tfvae.models import imputation
 from tfvae.models.path_weight import PathWeight
 from tfvae.models.rows import Batch, RowShape, with_condition
 from tfvae.objectives import Estimate, Latent, Terms
@@ -51,7 +53,8 @@ class VAE(engine.UnsupervisedModel):
         decoder: Keras layer or model, z ``[B, D]`` -> features; with a condition ``[z, condition]`` -> features. A
             network that was built for one input alone is not given the condition.
         posterior: DistributionLayer for q(z|x), event shape ``[D]``.
-        likelihood: DistributionLayer for p(x|z), event shape that of one observation.
+        likelihood: DistributionLayer for p(x|z), event shape that of one observation; or ``likelihoods.mixed``. Numbers
+            of x may be missing, as NaN, under ``likelihoods.missing``, which says what the encoder then sees.
         prior: p(z); N(0, I) by default.
         objective: Terms -> Estimate, what ``fit`` maximises; ``objectives.elbo`` by default.
         num_samples: Samples of z for each row in ``fit`` and ``evaluate``, the paper's L.
@@ -123,7 +126,7 @@ class VAE(engine.UnsupervisedModel):
             return
         with tf.init_scope():
             c = None if self.condition_shape is None else tf.zeros([1, *self.condition_shape])
-            features = self._network(self.encoder, tf.zeros([1, *self.event_shape]), c)
+            features = self._network(self.encoder, self.likelihood.seen(tf.zeros([1, *self.event_shape])), c)
             _check_features(features)
             q = self.posterior(features)
             posteriors.check_posterior(self.posterior, q)
@@ -155,7 +158,12 @@ class VAE(engine.UnsupervisedModel):
                     f"A {type(prior).__name__} encodes inputs of its own, but this encoder needs a condition for each: "
                     "take another prior, such as priors.Mixture."
                 )
-            return self.posterior(self.encoder(x, training=False))
+            if isinstance(self.likelihood, MixedLayer):
+                raise ValueError(
+                    f"A {type(prior).__name__} learns rows of its own, but columns of several families hold numbers of "
+                    "several kinds: take another prior, such as priors.Mixture."
+                )
+            return self.posterior(self.encoder(self.likelihood.seen(x), training=False))
 
         prior.bind(encode)
 
@@ -171,7 +179,7 @@ class VAE(engine.UnsupervisedModel):
         return network([first, condition], training=training)
 
     def _features(self, batch: Batch, training: bool) -> tf.Tensor:
-        return self._network(self.encoder, batch.x, batch.condition, training)
+        return self._network(self.encoder, self.likelihood.seen(batch.x), batch.condition, training)
 
     def encode(self, x: Any, condition: Any = None, training: bool = False) -> tfd.Distribution:
         """q(z|x), batch shape ``[B]``, event shape ``[D]``, for x ``[B, *event_shape]`` or a row's parts by name."""
@@ -315,6 +323,22 @@ class VAE(engine.UnsupervisedModel):
         z = prior.sample(n, seed=key) if prior.batch_shape.rank == 0 else prior.sample(seed=key)
         return draws.mean(self.decode(z, condition)).numpy()
 
+    def impute(self, x: Any, num_samples: int = 1000, seed: int = 0, num_draws: int = 0) -> imputation.Imputation:
+        """What is missing of each row, given what is there: expected values, and draws if wanted; see ``Imputation``.
+
+        K = ``num_samples`` of z ~ q(z|x) are weighted by w = p(x, z) / q(z|x), x being what is there. The expected
+        value of a missing number is Σ w E[x|z] / Σ w (Mattei & Frellsen, arXiv 1812.02633, equation 7); each of
+        ``num_draws`` takes one z by its weight and draws of p(x|z) (sampling importance resampling). Both are of
+        p(x missing | x there) as K grows, and the effective sample size says how near.
+
+        Raises:
+            ValueError: If the likelihood leaves nothing out.
+        """
+        check_at_least(1, num_samples=num_samples)
+        check_at_least(0, num_draws=num_draws)
+        check_whole(seed=seed)
+        return imputation.impute(self, self.checked(x), int(num_samples), int(seed), int(num_draws))
+
     def draws(self, x: Any, seed: int = 0, batch_size: int = 1024) -> np.ndarray:
         """A draw of q(z|x) for each row, NumPy ``[N, D]``, for rows given as to ``fit``."""
         check_whole(seed=seed)
@@ -407,7 +431,9 @@ class VAE(engine.UnsupervisedModel):
         """Prepared rows as ``fit`` learns from them: x with the model's noise, from the next of ``seeds``."""
         if self.noise is None:
             return inputs
-        return {**inputs, "x": self.noise(self._floats(inputs["x"]), seeds())}
+        x = self._floats(inputs["x"])
+        drawn = self.noise(x, seeds())
+        return {**inputs, "x": tf.where(self.likelihood.holes(x), x, drawn) if self.likelihood.missing else drawn}
 
     def drawn(self, inputs: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Prepared rows with the model's noise, by another seed than that of the z that ``seed`` is for."""
