@@ -61,6 +61,7 @@ def run(
     keep: Sequence[str] = (),
     no_header: bool = False,
     drop: Sequence[str] = (),
+    missing: bool = False,
     prepared_with: str | None = None,
     batch_size: int = BATCH_SIZE,
     signature: str | None = None,
@@ -89,6 +90,8 @@ def run(
             CSV files by the name of its column, which is then no part of the observation.
         no_header: The first line of a CSV file is a row; its columns are called by their numbers, from 0.
         drop: Columns of a CSV file that are no part of the observation.
+        missing: Values may be missing, as for ``pipelines.preprocess``, for a model with ``likelihoods.missing``; of a
+            dataset that was prepared so, and with ``prepared_with`` one, they may be anyway.
         prepared_with: A prepared dataset: the input is taken as its raw data were, with its names of columns, its
             categories, its standardization and its size of pictures. Options that are given too go before its own.
         batch_size: Most rows in one call of the model. The result does not depend on it beyond rounding.
@@ -122,7 +125,7 @@ def run(
             raise PipelineError(f"{name} is {value}, expected {least} or more")
     taken = list(dict.fromkeys([*keep, *([condition] if condition else [])]))
     version = find_model(storage.absolute(model), trust_model)
-    fields = Fields(no_header=no_header or None, drop=tuple(drop) or None)
+    fields = Fields(no_header=no_header or None, drop=tuple(drop) or None, missing=missing or None)
     standardize = None
     if prepared_with:
         fields = fields.over(prepared_fields(storage.absolute(prepared_with)))

@@ -60,6 +60,7 @@ def run(
     no_header: bool = False,
     drop: Sequence[str] = (),
     categories: Sequence[str] = (),
+    missing: bool = False,
     standardize: bool = False,
     resize: str | None = None,
     crop: bool = False,
@@ -89,6 +90,10 @@ def run(
         categories: Columns of a CSV file that hold words, one name after another: each makes a number for every word
             in it, 1 for the row's own and else 0 (one-hot). The words are kept in the manifest, for
             ``pipelines.embed --prepared-with``.
+        missing: Values may be missing: NaN, a null of Parquet, an empty cell of numbers in a CSV file (also NA, N/A,
+            NULL, None, ? and -) become NaN, for a model with ``likelihoods.missing``; else such a row is rejected. The
+            moments of columns are then of the values that are there. It is kept in the manifest, for
+            ``pipelines.embed``.
         standardize: Take from each column of float vectors its mean and divide it by its standard deviation, both of
             the training rows and kept in the manifest, for ``pipelines.embed --prepared-with``. Words stay 0 and 1.
         resize: HEIGHTxWIDTH that every picture of ``images`` gets by Lanczos's filter, such as 64x64, upright as its
@@ -112,9 +117,8 @@ def run(
     _check_options(test_fraction, validation_fraction, rows_per_shard, max_pixels)
     table = (no_header or None, tuple(drop) or None, tuple(categories) or None)
     size = None if resize is None else parse_size(resize)
-    fields = Fields(
-        key, column, label, None if shape is None else tuple(shape), dtype, *table, resize=size, crop=crop or None
-    )
+    names = (key, column, label, None if shape is None else tuple(shape), dtype)
+    fields = Fields(*names, *table, resize=size, crop=crop or None, missing=missing or None)
     reader = make_source(source, storage.absolute(input) if input else None, max_pixels, fields)
     plan = reader.plan().without_repeated_keys()
     listing = [list(entry) for entry in sorted(plan.inputs)]

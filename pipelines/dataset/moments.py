@@ -36,10 +36,12 @@ class Moments:
 
     @classmethod
     def of(cls, x: np.ndarray) -> "Moments":
-        """Moments of a non-empty array, uint8 or float32, of any shape."""
+        """Moments of a non-empty array, uint8 or float32, of any shape; NaN is missing and counts for nothing."""
         if x.dtype == np.uint8:
             return cls(histogram=tuple(_histogram(x.ravel()).tolist()))
-        wide = x.astype(np.float64)
+        wide = x[~np.isnan(x)].astype(np.float64)
+        if not wide.size:
+            return cls()
         mean = float(wide.mean())
         return cls(wide.size, mean, float(((wide - mean) ** 2).sum()), float(wide.min()), float(wide.max()))
 
@@ -64,8 +66,8 @@ class Moments:
         mean, deviations = _chan(self.values, self.mean, self.deviations, other.values, other.mean, other.deviations)
         return Moments(
             self.values + other.values,
-            mean,
-            deviations,
+            float(mean),
+            float(deviations),
             min(self.minimum, other.minimum),
             max(self.maximum, other.maximum),
         )
@@ -74,6 +76,8 @@ class Moments:
         """Mean, standard deviation (of the population) and range, in the units of x; of bytes the histogram too."""
         if self.histogram:
             return _byte_summary(self.histogram)
+        if not self.values:  # all are missing
+            return dict.fromkeys(_SUMMARY)
         std = math.sqrt(self.deviations / self.values)
         return dict(zip(_SUMMARY, (self.mean, std, self.minimum, self.maximum), strict=True))
 
@@ -81,6 +85,8 @@ class Moments:
 @dataclasses.dataclass(frozen=True)
 class ColumnMoments:
     """Moments of each column of float vectors: rows, and by column ``[D]`` mean, squared deviations and range.
+
+    They are of the values that are not NaN; ``missing`` says how many are.
 
     Example:
         >>> x = np.float32([[0, 5], [2, 5]])
@@ -93,37 +99,51 @@ class ColumnMoments:
     deviations: np.ndarray
     minimum: np.ndarray
     maximum: np.ndarray
+    missing: np.ndarray
 
     @classmethod
     def of(cls, x: np.ndarray) -> "ColumnMoments":
-        """Moments of the columns of ``[N, D]``, N at least 1."""
-        wide = x.astype(np.float64)
-        mean = wide.mean(axis=0)
-        return cls(len(wide), mean, ((wide - mean) ** 2).sum(axis=0), wide.min(axis=0), wide.max(axis=0))
+        """Moments of the columns of ``[N, D]``, N at least 1; NaN stands for the range of a column of nothing else."""
+        wide, gone = x.astype(np.float64), np.isnan(x)
+        missing = gone.sum(axis=0)
+        if missing.any():
+            wide = np.where(gone, 0.0, wide)
+        mean = wide.sum(axis=0) / np.maximum(len(wide) - missing, 1)
+        deviations = np.where(gone, 0.0, (wide - mean) ** 2).sum(axis=0)
+        return cls(len(wide), mean, deviations, np.fmin.reduce(x), np.fmax.reduce(x), missing)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "ColumnMoments":
         """The inverse of ``to_json``."""
-        return cls(value["rows"], *(np.array(value[name]) for name in _ARRAYS))
+        arrays = {name: np.array(value[name], np.float64) for name in _ARRAYS}
+        none = np.zeros(len(arrays["mean"]), np.int64)
+        return cls(value["rows"], **arrays, missing=np.array(value.get("missing", none)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"rows": self.rows} | {name: getattr(self, name).tolist() for name in _ARRAYS}
+        found = {"rows": self.rows} | {name: _known(getattr(self, name)) for name in _ARRAYS}
+        return found | ({"missing": self.missing.tolist()} if self.missing.any() else {})
 
     def __add__(self, other: "ColumnMoments") -> "ColumnMoments":
-        mean, deviations = _chan(self.rows, self.mean, self.deviations, other.rows, other.mean, other.deviations)
+        counts = self.rows - self.missing, other.rows - other.missing
+        mean, deviations = _chan(counts[0], self.mean, self.deviations, counts[1], other.mean, other.deviations)
         return ColumnMoments(
             self.rows + other.rows,
             mean,
             deviations,
-            np.minimum(self.minimum, other.minimum),
-            np.maximum(self.maximum, other.maximum),
+            np.fmin(self.minimum, other.minimum),
+            np.fmax(self.maximum, other.maximum),
+            self.missing + other.missing,
         )
 
-    def summary(self) -> dict[str, list[float]]:
-        """Mean, standard deviation (of the population) and range of each column, ``[D]``, in the units of x."""
-        std = np.sqrt(self.deviations / self.rows)
-        return dict(zip(_SUMMARY, (v.tolist() for v in (self.mean, std, self.minimum, self.maximum)), strict=True))
+    def summary(self) -> dict[str, list[Any]]:
+        """Mean, standard deviation (of the population) and range of each column, ``[D]``, in the units of x.
+
+        And, where values are missing, how many.
+        """
+        std = np.sqrt(self.deviations / np.maximum(self.rows - self.missing, 1))
+        found = dict(zip(_SUMMARY, map(_known, (self.mean, std, self.minimum, self.maximum)), strict=True))
+        return found | ({"missing": self.missing.tolist()} if self.missing.any() else {})
 
 
 def has_columns(shape: Sequence[int], dtype: str) -> bool:
@@ -131,10 +151,15 @@ def has_columns(shape: Sequence[int], dtype: str) -> bool:
     return dtype == "float32" and len(shape) == 1 and shape[0] <= MAX_COLUMNS
 
 
-def _chan(n: int, mean: Any, deviations: Any, other_n: int, other_mean: Any, other_deviations: Any) -> tuple[Any, Any]:
+def _chan(n: Any, mean: Any, deviations: Any, other_n: Any, other_mean: Any, other_deviations: Any) -> tuple[Any, Any]:
     """Mean and sum of squared deviations of two samples together, elementwise, by Chan's formula."""
-    total, delta = n + other_n, other_mean - mean
+    total, delta = np.maximum(n + other_n, 1), other_mean - mean
     return mean + delta * other_n / total, deviations + other_deviations + delta**2 * n * other_n / total
+
+
+def _known(values: np.ndarray) -> list[float | None]:
+    """Plain numbers, and None for NaN."""
+    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def _histogram(x: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ def standardized(batch: Batch, standardize: Standardization | None) -> Batch:
     if standardize is None or len(batch.good) == 0:
         return batch
     x = standardize(batch.x)
-    finite = finite_rows(x)
+    finite = finite_rows(x, missing=True)  # what is NaN came so
     labels = None if batch.labels is None else batch.labels[finite]
     return Batch(
         batch.good[finite], x[finite], labels, batch.reasons | dict.fromkeys(batch.good[~finite].tolist(), REASON)

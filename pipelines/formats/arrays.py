@@ -68,9 +68,16 @@ def grey(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
     return (*shape, 1) if dtype == "uint8" and len(shape) == 2 else shape
 
 
-def finite_rows(x: np.ndarray) -> np.ndarray:
-    """Which rows of floats hold nothing but finite values, bool `[N]`."""
-    return np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+def finite_rows(x: np.ndarray, missing: bool = False) -> np.ndarray:
+    """Which rows of floats hold nothing but finite values, and NaN where values may be missing, bool `[N]`.
+
+    Example:
+        >>> x = np.array([[1.0, np.nan], [np.inf, 0.0]])
+        >>> finite_rows(x).tolist(), finite_rows(x, missing=True).tolist()
+        ([False, False], [True, False])
+    """
+    good = np.isfinite(x) | np.isnan(x) if missing else np.isfinite(x)
+    return good.all(axis=tuple(range(1, x.ndim)))
 
 
 def exact_rows(x: np.ndarray, dtype: str) -> np.ndarray:

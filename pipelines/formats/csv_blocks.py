@@ -15,7 +15,7 @@ import pyarrow.csv
 from .csv_text import BOM
 
 LONGEST_LINE = 1 << 17  # Python's reader takes no cell that is longer
-_NULLS = ("", "NA", "N/A", "NULL", "null", "None", "nan", "NaN", "?", "-")  # so that one does not refuse a block
+NULLS = ("", "NA", "N/A", "NULL", "null", "None", "nan", "NaN", "?", "-")  # so that one does not refuse a block
 _COMMA, _QUOTE, _NEWLINE, _RETURN = b',"\n\r'
 
 
@@ -68,7 +68,7 @@ def read_block(text: bytes, width: int, numbers: Sequence[int], texts: Sequence[
             pyarrow.csv.ReadOptions(column_names=[str(i) for i in range(width)]),
             pyarrow.csv.ParseOptions(),
             pyarrow.csv.ConvertOptions(
-                column_types=types or {"0": pa.binary()}, include_columns=list(types) or ["0"], null_values=_NULLS
+                column_types=types or {"0": pa.binary()}, include_columns=list(types) or ["0"], null_values=NULLS
             ),
         )
     except pa.ArrowInvalid:

@@ -247,7 +247,7 @@ def text_keys(column: pa.ChunkedArray, reasons: dict[int, str]) -> list[Any]:
 
 
 def tensors(
-    array: pa.Array, shape: tuple[int, ...], dtype: str, reasons: dict[int, str]
+    array: pa.Array, shape: tuple[int, ...], dtype: str, reasons: dict[int, str], missing: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows that can be taken, as indices `[M]`, and their observations `[M, *shape]`.
 
@@ -256,6 +256,7 @@ def tensors(
         shape: An observation's shape.
         dtype: An observation's dtype; ``string`` leaves bytes as they are, objects ``[M]``.
         reasons: Told why the others cannot be taken, unless they have a reason already.
+        missing: Whether floats may be NaN, or null, where they are missing.
 
     Example:
         >>> reasons = {}
@@ -286,7 +287,7 @@ def tensors(
         for row, values in zip(good[~same], x[~same], strict=True):
             reasons.setdefault(int(row), f"x has {values.min()} to {values.max()}, of which {dtype} cannot hold all")
         good, x = good[same], x[same].astype(dtype)
-    if x.dtype.kind == "f" and not (finite := finite_rows(x)).all():
+    if x.dtype.kind == "f" and not (finite := finite_rows(x, missing)).all():
         for row in good[~finite]:
             reasons.setdefault(int(row), "x has values that are not finite")
         good, x = good[finite], x[finite]

@@ -4,6 +4,7 @@ Parquet, TFRecord and image files have ways of their own, by blocks; every other
 ``pipelines.inputs.listed``). The keys and the values of the rows are those of the source in either case.
 """
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Sequence
@@ -76,7 +77,8 @@ def open_input(
     if storage.is_folder(path) and (storage.exists(os.path.join(path, contract.DATASET_INFO)) or _is_unfinished(path)):
         if named:
             raise PipelineError(f"{path} is a prepared dataset, whose columns are key and x: leave --key and --column")
-        return open_prepared(path, tuple(keep))
+        prepared = open_prepared(path, tuple(keep))
+        return dataclasses.replace(prepared, missing=prepared.missing or bool(fields.missing))
     if not storage.exists(path) and not any(c in path for c in "*?["):
         raise PipelineError(f"{path} is not there: expected a prepared dataset, or {_KINDS}")
     kind = _kind(path)
@@ -94,7 +96,7 @@ def open_input(
                 f"{path} names {kind} files, for which --{option.replace('_', '-')} says nothing: leave it out"
             )
     if kind == "images":
-        if named or keep:
+        if named or keep or fields.missing:
             raise PipelineError(f"{path} names images, which have no columns: leave the column options out")
         if storage.is_file(path):
             return open_images(path, files_with_suffix(path, image_files.SUFFIXES), ())
@@ -102,7 +104,8 @@ def open_input(
     found = files_with_suffix(path, _SUFFIXES[kind])
     if not found.files:
         found = files_with_suffix(path, ("",))
-    return (open_parquet if kind == "Parquet" else open_tfrecords)(path, found, key, column, tuple(keep))
+    opened = (open_parquet if kind == "Parquet" else open_tfrecords)(path, found, key, column, tuple(keep))
+    return dataclasses.replace(opened, missing=bool(fields.missing))
 
 
 def _is_unfinished(path: str) -> bool:

@@ -70,7 +70,7 @@ class Block:
     def standardized(self, by: Standardization) -> "Block":
         """The same rows in such units; those that are then not finite are rejected."""
         x = by(self.x)
-        finite = finite_rows(x)
+        finite = finite_rows(x, missing=True)  # what is NaN came so
         bad = [self.rejection(row, REASON) for row in np.flatnonzero(~finite).tolist()]
         return dataclasses.replace(self, x=x).take(np.flatnonzero(finite), bad)
 
@@ -109,6 +109,7 @@ class Rows(abc.ABC):
         dtype: An observation's dtype: uint8, float32, or string for encoded images.
         signature: The signature that such rows are for, unless another is named.
         checksums: The SHA-256 of each file, for the job's fingerprint.
+        missing: Whether values may be missing, which are NaN then.
     """
 
     path: str
@@ -116,6 +117,7 @@ class Rows(abc.ABC):
     dtype: str
     signature: str
     checksums: dict[str, str] = dataclasses.field(hash=False)
+    missing: bool = dataclasses.field(default=False, kw_only=True)
 
     @abc.abstractmethod
     def blocks(self, split: str | None) -> list[BlockReference]:

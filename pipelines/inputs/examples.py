@@ -77,11 +77,18 @@ def dtypes_of(record: bytes, name: str, key: str, column: str, keep: Sequence[st
 
 
 def parse(
-    file: str, first: int, serialized: Sequence[bytes], features: Features, shape: tuple[int, ...], dtype: str
+    file: str,
+    first: int,
+    serialized: Sequence[bytes],
+    features: Features,
+    shape: tuple[int, ...],
+    dtype: str,
+    missing: bool = False,
 ) -> Block:
     """A block from records of which the first is number ``first`` of ``file``.
 
-    What cannot be parsed, or is not of that shape and dtype (``string`` is an encoded image), is rejected.
+    What cannot be parsed, or is not of that shape and dtype (``string`` is an encoded image), is rejected; so is NaN
+    where no value may be ``missing``.
 
     Example:
         >>> from tfvae.pipelines.formats.tfrecords import example
@@ -97,7 +104,7 @@ def parse(
         rows, columns = _columns(serialized, features.specification(shape), reasons)
         values = columns[features.key].numpy() if features.key else [f"{file}:{first + row}" for row in rows.tolist()]
         keys = _keys(rows, np.asarray(values), reasons)
-        good, x = _observations(rows, columns[features.x], shape, dtype, reasons)
+        good, x = _observations(rows, columns[features.x], shape, dtype, reasons, missing)
     intact = np.array([int(row) not in reasons for row in good], bool)
     good, x = (good, x) if intact.all() else (good[intact], x[intact])
     names = dict(zip(rows.tolist(), keys, strict=True)) if reasons else {}
@@ -147,7 +154,7 @@ def _keys(rows: np.ndarray, values: np.ndarray, reasons: dict[int, str]) -> list
 
 
 def _observations(
-    rows: np.ndarray, column: Any, shape: tuple[int, ...], dtype: str, reasons: dict[int, str]
+    rows: np.ndarray, column: Any, shape: tuple[int, ...], dtype: str, reasons: dict[int, str], missing: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows that can be taken, `[M]`, and their observations, `[M, *shape]`."""
     import tensorflow as tf
@@ -163,7 +170,7 @@ def _observations(
         column = tf.io.decode_raw(column if right.all() else tf.boolean_mask(column, right), dtype)
         rows = rows[right]
     x = column.numpy().reshape(len(rows), *shape)
-    if x.dtype.kind == "f" and not (finite := finite_rows(x)).all():
+    if x.dtype.kind == "f" and not (finite := finite_rows(x, missing)).all():
         for row in rows[~finite].tolist():
             reasons.setdefault(row, "x has values that are not finite")
     return rows, x

@@ -70,7 +70,7 @@ class Prepared(Rows):
                 serialized = list(tfrecords.read_records(file, path, block.first, block.rows, size))
         except OSError as error:
             raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
-        yield parse(block.file, block.first, serialized, self.features, self.shape or (), self.dtype)
+        yield parse(block.file, block.first, serialized, self.features, self.shape or (), self.dtype, self.missing)
 
 
 def prepared_fields(path: str) -> Fields:
@@ -146,7 +146,15 @@ def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
     dtypes = {contract.KEY: "string", contract.X: "string"} | dict.fromkeys(keep, "int64")
     features = Features(contract.KEY, contract.X, keep, dtypes)
     others = tuple(sorted({*names} - {*dtypes, contract.LABEL}))
-    return Prepared(path, shape, dtype, signature, _checksums(path, shards), shards, features, others)
+    sums = _checksums(path, shards)
+    return Prepared(path, shape, dtype, signature, sums, shards, features, others, missing=_missing(path))
+
+
+def _missing(path: str) -> bool:
+    """Whether the dataset was prepared so that values may be missing."""
+    manifest = os.path.join(path, contract.MANIFEST)
+    options = checksums.read_record(manifest).get("options") if storage.exists(manifest) else None
+    return isinstance(options, dict) and options.get("missing") is True
 
 
 def _refuse_damaged_metadata(path: str) -> None:

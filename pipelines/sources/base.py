@@ -32,6 +32,7 @@ class Fields:
         columns: The columns that the table must have: see ``Schema.columns``.
         resize: Height and width that pictures get: see ``formats.resizing``.
         crop: True where they are cut to these proportions before.
+        missing: True where values may be missing, which are NaN then.
     """
 
     key: str | None = None
@@ -45,6 +46,7 @@ class Fields:
     columns: tuple[Column, ...] | None = None
     resize: tuple[int, int] | None = None
     crop: bool | None = None
+    missing: bool | None = None
 
     def over(self, other: "Fields") -> "Fields":
         """These, and what they leave open as in ``other``."""
@@ -111,6 +113,11 @@ class Source(abc.ABC):
         for name in self.fields.given():
             if name not in self.takes:
                 raise PipelineError(f"source {kind} has no use for --{name.replace('_', '-')}: leave it out")
+
+    @property
+    def missing(self) -> bool:
+        """Whether values may be missing, which are NaN then."""
+        return bool(self.fields.missing)
 
     @property
     def name(self) -> str:
@@ -199,7 +206,7 @@ class RowSource(Source):
                 current, opened = file, self.open(file, schema)
             try:
                 row, label = opened(position)
-                _check(row, label, schema)
+                _check(row, label, schema, self.missing)
             except RowError as error:
                 reasons[i] = str(error)
                 continue
@@ -226,24 +233,24 @@ class ArraySource(Source):
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which is rejected
             x = np.asarray(rows[positions], schema.dtype).reshape(-1, *schema.shape)
         labels = None if own_labels is None else own_labels[positions].astype(np.int64)
-        bad = np.zeros(len(positions), bool) if x.dtype.kind != "f" else ~finite_rows(x)
+        bad = np.zeros(len(positions), bool) if x.dtype.kind != "f" else ~finite_rows(x, self.missing)
         if labels is not None:
             bad |= (labels < 0) | (labels >= len(schema.labels or ()))
         reasons: dict[int, str] = {}
         for i in np.flatnonzero(bad).tolist():
             try:
-                _check(x[i], None if labels is None else int(labels[i]), schema)
+                _check(x[i], None if labels is None else int(labels[i]), schema, self.missing)
             except RowError as error:
                 reasons[i] = str(error)
         return good_rows(x, labels, reasons)
 
 
-def _check(x: np.ndarray, label: int | None, schema: Schema) -> None:
+def _check(x: np.ndarray, label: int | None, schema: Schema, missing: bool) -> None:
     if x.shape != schema.shape:
         raise RowError(f"shape {list(x.shape)}, expected {list(schema.shape)}")
     if x.dtype != schema.dtype:
         raise RowError(f"dtype {x.dtype}, expected {schema.dtype}")
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise RowError(f"{int((~np.isfinite(x)).sum())} of {x.size} values are not finite")
+    if x.dtype.kind == "f" and not (good := np.isfinite(x) | (missing & np.isnan(x))).all():
+        raise RowError(f"{int((~good).sum())} of {x.size} values are not finite")
     if label is not None and not 0 <= label < len(schema.labels or ()):
         raise RowError(f"label {label}, expected a class from 0 to {len(schema.labels or ()) - 1}")

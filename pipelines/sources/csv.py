@@ -35,12 +35,14 @@ class Csv(RowSource):
     called ``pixel0``, ``pixel1`` ... that make a square are a grey picture of uint8; ``shape`` and ``dtype`` say
     otherwise. With ``no_header`` the first line is a row and the columns are called by their numbers, from 0.
 
+    With ``missing`` a cell of a column of numbers that is empty, or one of NA, N/A, NULL, None, NaN, ? and -, is NaN.
+
     Files must agree on their columns, of which those of folders ``NAME=VALUE`` are some. A row with a cell that is
     empty or no number, or with more or fewer cells than the header, is rejected. The position of a row is the byte
     where it begins, of the unpacked content.
     """
 
-    takes = ("key", "label", "shape", "dtype", "no_header", "drop", "categories", "columns")
+    takes = ("key", "label", "shape", "dtype", "no_header", "drop", "categories", "columns", "missing")
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""
@@ -265,7 +267,7 @@ def _plain_values(
         column = table[str(i)]
         if categories is None:
             x[:, at], wrong = _as(schema.dtype, column.to_numpy())
-            doubtful |= wrong
+            doubtful |= wrong & ~column.is_null().to_numpy() if columns.missing else wrong
         else:
             index = _indices(column, categories)
             x[:, at : at + len(categories)] = index[:, None] == np.arange(len(categories))

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import contract
 from ..errors import PipelineError, RowError
+from ..formats.csv_blocks import NULLS
 from ..formats.csv_text import is_number
 from ..formats.files import with_folders
 from ..formats.text import is_utf8
@@ -29,6 +30,7 @@ class Columns:
         values: Those that make ``x``, in order.
         categories: Those of them that hold words.
         folders: Cells of the last columns, which the folders of the file say: the same in every row.
+        missing: Whether a number may be missing.
 
     Example:
         >>> columns = Columns.of("rows.csv", ("id", "height", "colour"), Fields(key="id", categories=("colour",)))
@@ -42,6 +44,7 @@ class Columns:
     values: tuple[int, ...]
     categories: tuple[int, ...]
     folders: tuple[str, ...] = ()
+    missing: bool = False
 
     @classmethod
     def of(
@@ -72,7 +75,7 @@ class Columns:
                 f"column {name!r} cannot be of categories and the key, the label or dropped: choose one"
             )
         cells = tuple(map(str, folders.values()))
-        return cls(tuple(names), key, label, values, tuple(sorted(words)), cells)
+        return cls(tuple(names), key, label, values, tuple(sorted(words)), cells, bool(fields.missing))
 
     @property
     def width(self) -> int:
@@ -118,7 +121,7 @@ class Columns:
         """Raises PipelineError where a column that should hold numbers holds nothing but words in these rows."""
         whole = [(*cells, *self.folders) for cells in rows if len(cells) == self.width]
         for i in self.numbers:
-            cells = [cells[i] for cells in whole if cells[i].strip()]
+            cells = [cells[i] for cells in whole if cells[i].strip() and not self._is_missing(cells[i])]
             if cells and not any(map(is_number, cells)):
                 name = self.names[i]
                 raise PipelineError(
@@ -126,6 +129,9 @@ class Columns:
                     f"is, --key {name}, --label {name} or --categories {name} (of embed --keep {name}, or "
                     f"--prepared-with the dataset that has its categories), or leave it out by --drop {name}"
                 )
+
+    def _is_missing(self, cell: str) -> bool:
+        return self.missing and cell.strip() in NULLS
 
     def encode(self, cells: Sequence[str], columns: Sequence[Column], dtype: str) -> np.ndarray:
         """The values of a row, `[D]`.
@@ -135,7 +141,9 @@ class Columns:
         """
         values: list[float] = []
         for i, (name, categories) in zip(self.values, columns, strict=True):
-            if categories is None:
+            if categories is None and dtype == "float32" and self._is_missing(cells[i]):
+                values.append(math.nan)
+            elif categories is None:
                 values.append(_number(cells[i], name, dtype))
             elif cells[i] in categories:
                 values += [float(category == cells[i]) for category in categories]

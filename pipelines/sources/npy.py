@@ -21,6 +21,7 @@ class Npy(ArraySource):
     """
 
     _SPLITS = contract.SPLITS
+    takes = ("missing",)
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""

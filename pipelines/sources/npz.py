@@ -51,6 +51,8 @@ class Npz(ArraySource):
     Many archives with rows of one split are therefore unpacked again for every shard: make the shards large.
     """
 
+    takes = ("missing",)
+
     block_bytes = 64 << 20
 
     def plan(self) -> Plan:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ class Parquet(Source):
     (``rows_per_shard``) make it less.
     """
 
-    takes = ("key", "column", "label", "shape", "dtype")
+    takes = ("key", "column", "label", "shape", "dtype", "missing")
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""
@@ -202,7 +203,7 @@ class Parquet(Source):
             except RowError as error:
                 reasons[row] = str(error)
         column = one_array(table.column(self._column))
-        read = self._images if layout.encoded else tensors
+        read = self._images if layout.encoded else functools.partial(tensors, missing=self.missing)
         good, x = read(column, schema.shape, schema.dtype, reasons)
         kept = np.array([row not in reasons for row in good], bool)
         good, x = good[kept], x[kept]

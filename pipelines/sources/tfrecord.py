@@ -25,7 +25,7 @@ class TfRecord(RowSource):
     of a row is the byte of its record, within the unpacked content where the file is gzip.
     """
 
-    takes = ("key", "column", "label", "shape", "dtype")
+    takes = ("key", "column", "label", "shape", "dtype", "missing")
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""
