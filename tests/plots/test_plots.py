@@ -158,6 +158,20 @@ def test_an_interpolation_begins_and_ends_with_its_rows(monkeypatch):
         np.testing.assert_allclose(tile(pictures[0], row, column), vae.reconstruct(x)[number], atol=1e-5)
 
 
+def test_an_attribute_is_added_step_by_step_to_the_first_rows_that_lack_it(monkeypatch):
+    pictures = saved_pictures(monkeypatch)
+    vae = model(3)
+    x = np.random.default_rng(0).integers(0, 256, [8, 6, 5, 1], dtype=np.uint8)
+    has = np.array([1, 0, 1, 0, 0, 1, 0, 1])
+    plots.attributes(vae, x, has, "unused.png", rows=2, columns=3, reach=1.0)
+    assert pictures[0].shape == (2 * 7 - 1, 3 * 6 - 1, 1)
+    means = vae.embed(x)
+    vector = means[has == 1].mean(axis=0) - means[has == 0].mean(axis=0)
+    for line, row in enumerate((1, 3)):
+        for column, t in enumerate((0.0, 0.5, 1.0)):
+            np.testing.assert_allclose(tile(pictures[0], line, column), drawn(vae, means[row] + t * vector), atol=1e-5)
+
+
 def test_samples_by_class_have_the_condition_of_their_line_and_the_noise_of_their_column(monkeypatch):
     pictures = saved_pictures(monkeypatch)
     vae = conditional()

@@ -2,6 +2,7 @@
 
 from tfvae.evaluation.annealing import Sandwich, annealed_log_marginal, bidirectional
 from tfvae.evaluation.appendix_d import hmc_log_marginal
+from tfvae.evaluation.attributes import attribute_vector
 from tfvae.evaluation.bits import bits_per_dimension, level_width
 from tfvae.evaluation.calibration import Calibration, predictive_calibration, simulation_based_calibration
 from tfvae.evaluation.discrepancy import Discrepancy, KernelDistance, kernel_distance, maximum_mean_discrepancy
@@ -64,6 +65,7 @@ __all__ = [
     "Surgery",
     "active_units",
     "annealed_log_marginal",
+    "attribute_vector",
     "beta_vae_score",
     "bidirectional",
     "bits_per_dimension",

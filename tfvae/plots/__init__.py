@@ -5,12 +5,13 @@ Each function makes the folder of its file, writes the file whole or not at all,
 
 from tfvae.plots.animation import animation
 from tfvae.plots.curves import kl_by_unit, learning_curve, residuals
-from tfvae.plots.latent import interpolations, latent_space, manifold, manifold_grid, traversals
+from tfvae.plots.latent import attributes, interpolations, latent_space, manifold, manifold_grid, traversals
 from tfvae.plots.pictures import reconstructions, samples, samples_by_class
 from tfvae.plots.projector import projector
 
 __all__ = [
     "animation",
+    "attributes",
     "interpolations",
     "kl_by_unit",
     "latent_space",

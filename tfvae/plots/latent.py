@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import evaluation
-from tfvae.arguments import check_at_least, check_words
+from tfvae.arguments import check_at_least, check_number, check_words
 from tfvae.families import draws
 from tfvae.models.vae import VAE, check_vae
 from tfvae.pipelines import extras
@@ -147,6 +147,42 @@ def interpolations(
     way = "a turn" if spherical else "a straight line"
     picture = pictures.grid(_decoded(vae, z, c, image_shape), columns)
     return pictures.save_picture(picture, f"Between two rows, z on {way}", path)
+
+
+def attributes(
+    vae: VAE,
+    x: Any,
+    attribute: Any,
+    path: PathLike,
+    rows: int = 6,
+    columns: int = 9,
+    reach: float = 2.0,
+    image_shape: Sequence[int] | None = None,
+) -> str:
+    """What an attribute does to rows that lack it: a line a row, along which the attribute's vector is added to its z.
+
+    Args:
+        vae: The model. Of a conditional one, each line has the condition of its row.
+        x: Rows as ``fit`` takes them.
+        attribute: Whether each row has it, ``[N]``; see ``evaluation.attribute_vector``.
+        path: The PNG to write.
+        rows: Lines: the first rows that lack it.
+        columns: Steps, the first with the row's own z.
+        reach: How many times the vector is added in the last step; by 1 a row has as much of it as those that have it.
+        image_shape: See ``samples``.
+    """
+    check_vae(vae)
+    check_at_least(1, rows=rows, columns=columns)
+    check_number(0.0, reach=reach)
+    means = vae.embed(x)
+    vector = evaluation.attribute_vector(vae, x, attribute)
+    lacking = np.flatnonzero(~np.asarray(attribute, bool))[:rows]
+    steps = np.linspace(0.0, reach, columns)[:, np.newaxis] * vector
+    z = (means[lacking, np.newaxis] + steps).reshape(-1, vae.latent_dim)
+    c = x.get("condition") if isinstance(x, Mapping) else None
+    c = None if c is None else np.repeat(np.asarray(c)[lacking], columns, axis=0)
+    picture = pictures.grid(_decoded(vae, z, c, image_shape), columns)
+    return pictures.save_picture(picture, f"An attribute added, up to {reach:g} times", path)
 
 
 def between(first: np.ndarray, last: np.ndarray, steps: int, spherical: bool = True) -> np.ndarray:
