@@ -10,7 +10,7 @@ import pytest
 
 import tfvae
 from tests.test_arguments import a_vae
-from tfvae import callbacks, evaluation, objectives, plots, priors
+from tfvae import callbacks, evaluation, networks, objectives, plots, posteriors, priors
 
 pytestmark = pytest.mark.slow  # a large table, each row quick
 
@@ -25,6 +25,16 @@ CODED = {"code": GRID.astype(np.float32), "factors": GRID}
 FEW = {"num_draws": 3, "num_bins": 2, "batch_size": 10, "seed": 0}
 RIGHT = {
     plots.animation: {"pictures": [np.zeros([4, 4, 1])] * 2, "path": "a.gif", "seconds": 0.1, "rest": 0.1},
+    plots.attributes: {
+        "vae": 0,
+        "x": X,
+        "attribute": [0, 1, 0, 1, 0],
+        "path": "a.png",
+        "rows": 2,
+        "columns": 2,
+        "reach": 1.0,
+        **SQUARE,
+    },
     plots.interpolations: {"vae": 0, "x": X, "path": "a.png", "pairs": 2, "columns": 3, **SQUARE},
     plots.kl_by_unit: {"vae": 0, "x": X, "path": "a.png"},
     plots.latent_space: {"vae": 0, "x": X, "path": "a.png", "labels": [0, 1, 0, 1, 0], "names": ["a", "b"]},
@@ -40,6 +50,7 @@ RIGHT = {
     callbacks.Units: {"x": X, "log_dir": "l", "warm_up": 5},
     callbacks.ProgressBar: {"label": "training"},
     evaluation.active_units: {"vae": 0, "x": X, "threshold": 0.01},
+    evaluation.attribute_vector: {"vae": 0, "x": X, "attribute": [0, 1, 0, 1, 0]},
     evaluation.annealed_log_marginal: {"vae": 0, "x": X, **SMALL},
     evaluation.bidirectional: {"vae": 0, "num_rows": 2, "condition": None, **SMALL},
     evaluation.bits_per_dimension: {"nats": [1.0], "event_shape": [3], "bin_width": 1.0},
@@ -98,6 +109,13 @@ RIGHT = {
     objectives.TotalCorrelation: {"num_rows": 5, "beta": 1.0, "alpha": 1.0, "gamma": 1.0},
     objectives.Weighted: {"beta": 1.0},
     priors.Family: {"distribution": "Normal", "event_shape": [2], "shared": (), "loc": 0.0, "scale": 1.0},
+    priors.Autoregressive: {"latent_dim": 2, "hidden": [3]},
+    priors.Flow: {"latent_dim": 2, "num_flows": 2, "hidden": [3], "transform": "affine"},
+    priors.Resampled: {"latent_dim": 2, "hidden": [3], "truncation": 5, "decay": 0.9},
+    posteriors.inverse_autoregressive: {"latent_dim": 2, "num_flows": 1, "hidden": [3]},
+    posteriors.coupling: {"latent_dim": 2, "num_flows": 1, "transform": "spline", "hidden": [3]},
+    posteriors.planar: {"latent_dim": 2, "num_flows": 2},
+    networks.Masked: {"num_outputs": 2, "hidden": [3], "degrees": [1, 2], "activation": "elu"},
     priors.Mixture: {"latent_dim": 2, "num_components": 2},
     priors.StandardNormal: {"latent_dim": 2},
     priors.VampPrior: {"latent_dim": 2, "x_shape": [3], "num_components": 2, "constraint": "sigmoid", "initial": None},

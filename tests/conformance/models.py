@@ -87,6 +87,11 @@ PRIORS: dict[str, Callable[[], priors.Prior]] = {
     "Family": lambda: priors.Family("Normal", [2], loc=[0.5, -0.5], scale=2.0),
     "Family, shared": lambda: priors.Family("StudentT", [2], shared=["loc", "scale"], df=4.0),
     "Mixture": lambda: priors.Mixture(2, num_components=3),
+    "Mixture, full": lambda: priors.Mixture(2, num_components=2, full_covariance=True),
+    "Flow": lambda: priors.Flow(2, num_flows=2, hidden=[6]),
+    "Autoregressive": lambda: priors.Autoregressive(2, hidden=[6]),
+    # Z stays, so that one program after another gives the same numbers.
+    "Resampled": lambda: priors.Resampled(2, hidden=[6], decay=1.0),
     "VampPrior": lambda: priors.VampPrior(2, [4], num_components=3, constraint="identity"),
 }
 

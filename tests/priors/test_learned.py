@@ -37,6 +37,17 @@ def test_a_mixture_has_scikit_learn_s_density():
     )
 
 
+def test_a_mixture_of_full_covariances_is_fitted_as_scikit_learn_fits_it():
+    x = two_clusters() @ np.array([[1.0, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.3], [0, 0, 0, 1]], np.float32)
+    vae, prior = linear_gaussian.vae(), priors.Mixture(2, num_components=2, full_covariance=True)
+    np.testing.assert_allclose(prior().components_distribution.covariance(), np.tile(np.eye(2), [2, 1, 1]), rtol=1e-4)
+    priors.fit(prior, vae, x, epochs=5, batch_size=100, learning_rate=1e-4)
+    best = sklearn.mixture.GaussianMixture(2, covariance_type="full", random_state=0).fit(aggregate(vae, x, seed=0))
+    score = np.mean(prior().log_prob(aggregate(vae, x, seed=1)))
+    assert score == pytest.approx(best.score(aggregate(vae, x, seed=1)), abs=0.03)
+    assert np.abs(prior().components_distribution.covariance()[:, 0, 1]).max() > 0.01
+
+
 def test_one_standard_component_is_the_standard_normal():
     one = mixture(np.ones(1), np.zeros([1, 2]), np.ones([1, 2]))
     np.testing.assert_allclose(one().log_prob(Z), priors.StandardNormal(2)().log_prob(Z), rtol=1e-4, atol=1e-5)

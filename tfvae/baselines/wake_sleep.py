@@ -55,8 +55,11 @@ class WakeSleep(Trainer):
 
     def _wake(self, batch: Batch, training: bool) -> Terms:
         q = self.vae.encode(batch, training=training)
-        z, log_posterior = posteriors.draw(q, self.vae.num_samples, self.next_seed(training))
-        return self.vae.terms_at(batch, q, tf.stop_gradient(z), training, tf.stop_gradient(log_posterior))
+        seed = self.next_seed(training)
+        z, log_posterior = posteriors.draw(q, self.vae.num_samples, seed)
+        z, log_posterior = tf.stop_gradient(z), tf.stop_gradient(log_posterior)
+        prior = self.vae.prior_of_step(batch, seed, training)
+        return self.vae.terms_at(batch, q, z, training, log_posterior, prior)
 
     def _sleep(self, batch: Batch) -> tf.Tensor:
         """log q(z|x) of dreams z ~ p(z), x ~ p(x|z), one for each row of the batch, ``[B]``, nats."""

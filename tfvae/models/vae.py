@@ -240,12 +240,12 @@ class VAE(engine.UnsupervisedModel):
         else:
             q, held = self.posterior(features), None
         z, log_posterior = posteriors.draw(q, num_samples, seed)
-        terms = self.terms_at(batch, q, path.of(z), training, log_posterior)
+        prior = self.prior_of_step(batch, seed, training)
+        terms = self.terms_at(batch, q, path.of(z), training, log_posterior, prior)
         latents = (dataclasses.replace(terms.latents[0], held=held),)
         weights = tf.ones(tf.shape(batch.x)[:1]) if weights is None else weights
         step = tf.constant(0) if step is None else step
-        other_seed = tf.random.experimental.stateless_fold_in(seed, 1)
-        more = {"weights": weights, "step": step, "seed": other_seed, "training": training}
+        more = {"weights": weights, "step": step, "seed": _folded(seed, 1), "training": training}
         return dataclasses.replace(terms, latents=latents, **more), path
 
     def terms_at(
@@ -255,13 +255,14 @@ class VAE(engine.UnsupervisedModel):
         z: tf.Tensor,
         training: bool = False,
         log_posterior: tf.Tensor | None = None,
+        prior: tfd.Distribution | None = None,
     ) -> Terms:
         """The terms of the bound at given samples z ``[K, B, D]`` of the given q(z|x); see ``objectives.Terms``.
 
-        ``log_posterior`` is log q(z|x) where it came with the draw.
+        ``log_posterior`` is log q(z|x) where it came with the draw; ``prior`` is p(z) where it is known.
         """
         batch = self.batch(x)
-        prior = self.prior(batch.condition)
+        prior = self.prior(batch.condition) if prior is None else prior
         log_likelihood = self.decode(z, batch.condition, training).log_prob(batch.x)
         log_prior = prior.log_prob(z)
         log_posterior = posterior.log_prob(z) if log_posterior is None else log_posterior
@@ -276,6 +277,10 @@ class VAE(engine.UnsupervisedModel):
             kl_is_exact=kl is not None,
         )
         return Terms((latent,), log_likelihood)
+
+    def prior_of_step(self, batch: Batch, seed: tf.Tensor, training: bool = True) -> tfd.Distribution:
+        """p(z) for a batch; in training as ``Prior.in_training`` has it, with draws of its own by the seed."""
+        return self.prior.in_training(batch.condition, _folded(seed, 2)) if training else self.prior(batch.condition)
 
     def log_weights(
         self, x: Any, num_samples: int, seed: int | tf.Tensor, posterior: tfd.Distribution | None = None
@@ -437,7 +442,7 @@ class VAE(engine.UnsupervisedModel):
 
     def drawn(self, inputs: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Prepared rows with the model's noise, by another seed than that of the z that ``seed`` is for."""
-        return self.with_noise(inputs, lambda: tf.random.experimental.stateless_fold_in(seed, tf.int32.max))
+        return self.with_noise(inputs, lambda: _folded(seed, tf.int32.max))
 
     def batch_loss(self, inputs: dict[str, tf.Tensor], weights: tf.Tensor, training: bool) -> Loss:
         """The negative objective of each row, and the networks' own penalties."""
@@ -552,6 +557,10 @@ def report(terms: Terms) -> dict[str, tf.Tensor]:
     """What every history of a bound has: ELBO, log p(x|z) and KL of each row, ``[B]``, nats."""
     log_likelihood = tf.reduce_mean(terms.log_likelihood, axis=0)
     return {"elbo": objectives.elbo(terms).bound, "log_likelihood": log_likelihood, "kl": terms.kl}
+
+
+def _folded(seed: tf.Tensor, number: int) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(seed, number)
 
 
 def _broken_parts(inputs: dict[str, tf.Tensor]) -> tf.Tensor:

@@ -3,8 +3,21 @@
 from tfvae.priors.base import Prior
 from tfvae.priors.family import Family, StandardNormal
 from tfvae.priors.fitted import fit
+from tfvae.priors.flow import Autoregressive, Flow
 from tfvae.priors.mixture import Mixture
+from tfvae.priors.resampled import Resampled
 from tfvae.priors.vamp import VampPrior
 from tfvae.priors.weights import WeightPrior
 
-__all__ = ["Family", "Mixture", "Prior", "StandardNormal", "VampPrior", "WeightPrior", "fit"]
+__all__ = [
+    "Autoregressive",
+    "Family",
+    "Flow",
+    "Mixture",
+    "Prior",
+    "Resampled",
+    "StandardNormal",
+    "VampPrior",
+    "WeightPrior",
+    "fit",
+]

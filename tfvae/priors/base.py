@@ -51,6 +51,13 @@ class Prior(keras.layers.Layer, abc.ABC):
     def bind(self, encode: Encode) -> None:
         """Called by the model that takes this prior, with x ``[C, *event]`` of floats -> q(z|x) as in inference."""
 
+    def in_training(self, condition: tf.Tensor | None, seed: tf.Tensor) -> tfd.Distribution:
+        """``distribution``, as a step of training asks for it: what a prior estimates, it draws by the seed."""
+        return self(condition)
+
+    def normalize(self) -> Any:
+        """Find what training had only estimated well enough to be reported: what ``priors.fit`` ends with."""
+
     def initialize(self, z: np.ndarray, seed: int) -> None:
         """Start from draws ``[N, D]`` of the aggregate posterior: what ``priors.fit`` calls before its first step."""
 

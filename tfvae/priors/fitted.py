@@ -63,13 +63,14 @@ def fit(
     optimizer.build(variables)
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def step(z: tf.Tensor) -> None:
+    def step(z: tf.Tensor, seed: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
-            loss = -tf.reduce_mean(prior().log_prob(z))
+            loss = -tf.reduce_mean(prior.in_training(None, seed).log_prob(z))
         optimizer.apply(tape.gradient(loss, variables), variables)
 
     for epoch in range(epochs):
         z = rng.permutation(draws if epoch == 0 else vae.draws(x, seed=seed + epoch))
         for start in range(0, len(z), batch_size):
-            step(tf.constant(z[start : start + batch_size]))
+            step(tf.constant(z[start : start + batch_size]), tf.constant([seed, epoch * len(z) + start]))
+    prior.normalize()
     return prior
