@@ -1,8 +1,9 @@
-"""What a likelihood costs: ``fit`` with densities of 784 pixels beside ``fit`` with a Bernoulli.
+"""What a density costs: ``fit`` with densities of 784 pixels and with a VampPrior, beside ``fit`` with a Bernoulli.
 
     python -m benchmarks.densities [--rounds 5] [--batch-size 100]
 
-A density with two numbers a pixel has a projection of twice the size: its products are said beside its rate.
+A density with two numbers a pixel has a projection of twice the size, and a VampPrior encodes 500 rows more in each
+step: the rate that their products alone allow is said beside theirs.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from benchmarks import models, report
 from benchmarks.sizes import HIDDEN, LATENT, PIXELS
 from benchmarks.training import ROWS, fitted, images, timed
-from tfvae import DistributionLayer, likelihoods
+from tfvae import DistributionLayer, likelihoods, priors
 
 DENSITIES: dict[str, Callable[[], DistributionLayer]] = {
     "Bernoulli": lambda: likelihoods.bernoulli([PIXELS]),
@@ -19,11 +20,14 @@ DENSITIES: dict[str, Callable[[], DistributionLayer]] = {
     "discretised logistic, scale from z": lambda: DistributionLayer("DiscretizedLogistic", [PIXELS]),
     "normal, scale from z": lambda: likelihoods.normal([PIXELS]),
 }
+PSEUDO_INPUTS = 500
+VAMP = f"Bernoulli, VampPrior of {PSEUDO_INPUTS}"
 
 
-def _products(layer: DistributionLayer) -> int:
-    """Multiplications of a row, forward; backward takes about twice as many of each."""
-    return PIXELS * HIDDEN + HIDDEN * 2 * LATENT + LATENT * HIDDEN + HIDDEN * len(layer.free) * PIXELS
+def _products(layer: DistributionLayer, others: float = 0.0) -> float:
+    """Multiplications of a row, forward; backward takes about twice as many of each. ``others`` are encoded with it."""
+    encoded = PIXELS * HIDDEN + HIDDEN * 2 * LATENT
+    return (1.0 + others) * encoded + LATENT * HIDDEN + HIDDEN * len(layer.free) * PIXELS
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -32,10 +36,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=100)
     options = parser.parse_args(arguments)
     x = images()
-    sides = {
-        name: timed(fitted(models.vae("mlp", likelihood=make()), x, options.batch_size), [])
-        for name, make in DENSITIES.items()
-    }
+    vaes = {name: models.vae("mlp", likelihood=make()) for name, make in DENSITIES.items()}
+    vaes[VAMP] = models.vae("mlp", prior=priors.VampPrior(LATENT, [PIXELS], PSEUDO_INPUTS))
+    sides = {name: timed(fitted(vae, x, options.batch_size), []) for name, vae in vaes.items()}
     for run in sides.values():
         run()  # traces and compiles
     rates = report.interleave(sides, options.rounds)
@@ -45,11 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
             name,
             report.spread(rates[name]),
             f"{report.ratio(rates, name, 'Bernoulli'):.2f}",
-            f"{first / _products(make()):.2f}",
+            f"{first / _products(vae.likelihood, PSEUDO_INPUTS / options.batch_size if name == VAMP else 0.0):.2f}",
         ]
-        for name, make in DENSITIES.items()
+        for name, vae in vaes.items()
     ]
-    header = ["likelihood", "`fit`, examples/s", "of a Bernoulli's rate", "which its products alone would allow"]
+    header = ["densities", "`fit`, examples/s", "of a Bernoulli's rate", "which its products alone would allow"]
     title = f"Densities of {PIXELS} pixels, {PIXELS}-{HIDDEN}-{LATENT}, batch {options.batch_size}, {ROWS:,} rows"
     report.keep("densities", title, header, table, {"examples_per_second": rates})
 
