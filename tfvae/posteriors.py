@@ -5,10 +5,12 @@ such a family fully reparameterised; this module checks it and draws from it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from tfvae.arguments import check_at_least
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import replicas
 from tfvae.families import facts
@@ -22,7 +24,7 @@ def diagonal_normal(latent_dim: int) -> DistributionLayer:
         >>> diagonal_normal(2)(tf.zeros([5, 16])).event_shape
         TensorShape([2])
     """
-    return DistributionLayer("Normal", [latent_dim], name="posterior")
+    return _layer("Normal", latent_dim)
 
 
 def full_normal(latent_dim: int) -> DistributionLayer:
@@ -32,7 +34,7 @@ def full_normal(latent_dim: int) -> DistributionLayer:
         >>> full_normal(2)(tf.zeros([5, 16])).covariance().shape
         TensorShape([5, 2, 2])
     """
-    return DistributionLayer("MultivariateNormalTriL", [latent_dim], name="posterior")
+    return _layer("MultivariateNormalTriL", latent_dim)
 
 
 def low_rank_normal(latent_dim: int, rank: int = 5) -> DistributionLayer:
@@ -42,7 +44,7 @@ def low_rank_normal(latent_dim: int, rank: int = 5) -> DistributionLayer:
         >>> low_rank_normal(8, rank=2)(tf.zeros([5, 16])).covariance().shape
         TensorShape([5, 8, 8])
     """
-    return DistributionLayer("MultivariateNormalDiagPlusLowRankCovariance", [latent_dim], rank=rank, name="posterior")
+    return _layer("MultivariateNormalDiagPlusLowRankCovariance", latent_dim, rank=rank)
 
 
 def normal_mixture(latent_dim: int, num_components: int = 4) -> DistributionLayer:
@@ -52,7 +54,7 @@ def normal_mixture(latent_dim: int, num_components: int = 4) -> DistributionLaye
         >>> normal_mixture(2)(tf.zeros([5, 16])).components_distribution.batch_shape
         TensorShape([5, 4])
     """
-    return DistributionLayer("NormalMixture", [latent_dim], num_components=num_components, name="posterior")
+    return _layer("NormalMixture", latent_dim, num_components=num_components)
 
 
 def power_spherical(latent_dim: int) -> DistributionLayer:
@@ -64,7 +66,7 @@ def power_spherical(latent_dim: int) -> DistributionLayer:
         >>> power_spherical(3)(tf.zeros([5, 16])).event_shape
         TensorShape([3])
     """
-    return DistributionLayer("PowerSpherical", [latent_dim], name="posterior")
+    return _layer("PowerSpherical", latent_dim)
 
 
 def planar(latent_dim: int, num_flows: int = 10) -> DistributionLayer:
@@ -74,7 +76,7 @@ def planar(latent_dim: int, num_flows: int = 10) -> DistributionLayer:
         >>> planar(2)(tf.zeros([5, 16])).event_shape
         TensorShape([2])
     """
-    return DistributionLayer("PlanarFlow", [latent_dim], num_flows=num_flows, name="posterior")
+    return _layer("PlanarFlow", latent_dim, num_flows=num_flows)
 
 
 def sylvester(latent_dim: int, num_flows: int = 4) -> DistributionLayer:
@@ -84,7 +86,7 @@ def sylvester(latent_dim: int, num_flows: int = 4) -> DistributionLayer:
         >>> sylvester(2)(tf.zeros([5, 16])).event_shape
         TensorShape([2])
     """
-    return DistributionLayer("SylvesterFlow", [latent_dim], num_flows=num_flows, name="posterior")
+    return _layer("SylvesterFlow", latent_dim, num_flows=num_flows)
 
 
 def inverse_autoregressive(latent_dim: int, num_flows: int = 2, hidden: Sequence[int] = (320,)) -> FlowPosterior:
@@ -116,6 +118,11 @@ def coupling(
         TensorShape([2])
     """
     return FlowPosterior(latent_dim, num_flows, transform, hidden, is_coupling=True)
+
+
+def _layer(family: str, latent_dim: int, **fixed: Any) -> DistributionLayer:
+    check_at_least(1, latent_dim=latent_dim)
+    return DistributionLayer(family, [latent_dim], name="posterior", **fixed)
 
 
 def check_posterior(layer: DistributionLayer, posterior: tfd.Distribution) -> None:
