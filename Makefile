@@ -38,18 +38,20 @@ $(VENV)/.docs: $(VENV)/.installed
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . build/docs
 
-# The pages on MLflow, Ray, LanceDB, OpenVINO and ONNX, whose libraries are large: in an environment of their own.
+# The pages on Airflow, Dagster, MLflow, Ray, LanceDB, OpenVINO and ONNX, whose libraries are large: in an environment of their own.
 PAGES := .venv-pages
 $(PAGES)/.installed: tests/pages.txt pyproject.toml | $(VENV)/.installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PAGES)
 	$(BIN)/uv pip install --quiet --python $(PAGES)/bin/python -e '.[test]' -r $<
 	touch $@
 
-# Where a library is not there its page would be skipped: they are imported first. Ray gives workers 60 s to start.
+# Where a library is not there its page would be skipped: they are imported first. Ray gives its workers the last of a
+# busy machine, and 60 s to start.
 pages-test: $(PAGES)/.installed
-	$(PAGES)/bin/python -c 'import lancedb, mlflow, onnxruntime, openvino, ray, tf2onnx'
-	RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=300 timeout -s INT -k 60 900 \
-		$(PAGES)/bin/python -m pytest tests/test_pages.py -k 'mlflow.md or ray.md or search.md or runtimes.md' --durations 5
+	AIRFLOW_HOME=$(PAGES)/airflow $(PAGES)/bin/python -c 'import airflow, dagster, lancedb, mlflow, onnxruntime, openvino, ray, tf2onnx'
+	RAY_worker_niceness=0 RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=300 timeout -s INT -k 60 900 \
+		$(PAGES)/bin/python -m pytest tests/test_pages.py \
+		-k 'mlflow.md or ray.md or runtimes.md or schedule.md or search.md' --durations 5
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
