@@ -36,6 +36,7 @@ CORE = [
     "tfvae.mixed_layer",
     "tfvae.networks",
     "tfvae.observations",
+    "tfvae.optimizers",
     "tfvae.objectives.adversarial",
     "tfvae.objectives.constrained",
     "tfvae.objectives.elbo",

@@ -71,6 +71,7 @@ TFVAE: dict[str, set[str]] = {
     "runs": _ALL | _DISK | {"presets", "records", "model_file", "configuration"},
     "sharing": {"checks", "exporting", "runs", "pipelines.errors", "pipelines.trust", *_DISK},
     "experiments": _ALL | _DISK | {"sharing", "tables", "pipelines.command_line", "pipelines.formats.idx"},
+    "optimizers": set(),
     "registration": set(),
     "tables": set(),
     "quickstart": {"tables", "pipelines.extras"},

@@ -102,3 +102,30 @@ def test_every_weight_of_a_network_learns():
     before = [w.numpy() for w in decoder.weights]
     decoder.fit(z, np.ones([8, 5, 5, 3], "float32"), verbose=0)
     assert all(np.any(a != b) for a, b in zip(before, decoder.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("shape", [[3, 5], [2, 3, 5]])
+def test_gated_and_maxout_layers_are_what_their_formulae_say(shape, tmp_path):
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    gated, maxout = networks.Gated(4), networks.Maxout(4, pieces=3)
+    gated(x), maxout(x)
+    kernel, bias = (np.random.default_rng(1).normal(size=w.shape) for w in gated.both.weights)
+    gated.both.set_weights([kernel, bias])
+    y = x @ kernel + bias
+    np.testing.assert_allclose(gated(x), y[..., :4] / (1 + np.exp(-y[..., 4:])), rtol=1e-4, atol=1e-5)
+    kernel, bias = (np.random.default_rng(2).normal(size=w.shape) for w in maxout.all.weights)
+    maxout.all.set_weights([kernel, bias])
+    np.testing.assert_allclose(maxout(x), (x @ kernel + bias).reshape(*shape[:-1], 4, 3).max(-1), rtol=1e-4, atol=1e-5)
+    inputs = keras.Input(shape[1:])
+    model = keras.Model(inputs, [gated(inputs), maxout(inputs)])
+    model.save(tmp_path / "model.keras")
+    for found, expected in zip(keras.models.load_model(tmp_path / "model.keras")(x), model(x), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_their_perceptrons_have_the_layers_that_are_asked_for():
+    x = np.zeros([3, 4, 2], "float32")
+    gated, maxout = networks.gated_mlp([7, 5]), networks.maxout_mlp([7], pieces=2, name="decoder")
+    assert gated(x).shape == (3, 5) and maxout(x).shape == (3, 7) and maxout.name == "decoder"
+    assert [w.shape for w in gated.weights] == [(8, 14), (14,), (7, 10), (10,)]
+    assert [w.shape for w in maxout.weights] == [(8, 14), (14,)]

@@ -247,3 +247,84 @@ def conv_decoder(
     if any(excess):
         layers.append(keras.layers.Cropping2D([(0, size) for size in excess], **_LAST))
     return keras.Sequential(layers, name="decoder")
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class Gated(keras.layers.Layer):
+    """(A x + a) · sigmoid(B x + b), ``[..., F] -> [..., units]``, as in the VampPrior's paper (arXiv 1705.07120).
+
+    Example:
+        >>> Gated(8)(np.zeros([5, 3], "float32")).shape
+        TensorShape([5, 8])
+    """
+
+    def __init__(self, units: int, **layer: Any):
+        super().__init__(**layer)
+        check_at_least(1, units=units)
+        self.units = int(units)
+        self.both = keras.layers.Dense(2 * self.units, kernel_initializer="he_normal", dtype=self.dtype_policy)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        self.both.build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        """See the class."""
+        return ops.glu(self.both(inputs), axis=-1)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class Maxout(keras.layers.Layer):
+    """The greatest of ``pieces`` linear maps, ``[..., F] -> [..., units]`` (Goodfellow et al., arXiv 1302.4389).
+
+    Example:
+        >>> Maxout(8)(np.zeros([5, 3], "float32")).shape
+        TensorShape([5, 8])
+    """
+
+    def __init__(self, units: int, pieces: int = 4, **layer: Any):
+        super().__init__(**layer)
+        check_at_least(1, units=units, pieces=pieces)
+        self.units, self.pieces = int(units), int(pieces)
+        self.all = keras.layers.Dense(self.units * self.pieces, dtype=self.dtype_policy)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        self.all.build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        """See the class."""
+        y = self.all(inputs)
+        return ops.max(ops.reshape(y, [*ops.shape(y)[:-1], self.units, self.pieces]), axis=-1)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units, "pieces": self.pieces}
+
+
+def gated_mlp(hidden: Sequence[int] = (300, 300), name: str | None = None) -> keras.Sequential:
+    """``mlp`` of ``Gated`` layers.
+
+    Example:
+        >>> gated_mlp()(np.zeros([5, 28, 28, 1], "float32")).shape
+        TensorShape([5, 300])
+    """
+    layers = [Gated(units) for units in checked_shape("hidden", hidden)]
+    return keras.Sequential([keras.layers.Flatten(**_LAST), *layers], name=name)
+
+
+def maxout_mlp(hidden: Sequence[int] = (400,), pieces: int = 4, name: str | None = None) -> keras.Sequential:
+    """``mlp`` of ``Maxout`` layers.
+
+    Example:
+        >>> maxout_mlp([400])(np.zeros([5, 28, 28, 1], "float32")).shape
+        TensorShape([5, 400])
+    """
+    layers = [Maxout(units, pieces) for units in checked_shape("hidden", hidden)]
+    return keras.Sequential([keras.layers.Flatten(**_LAST), *layers], name=name)

@@ -21,7 +21,13 @@ import types
 from collections.abc import Callable, Sequence
 
 PROGRAMS = ("apache_beam.runners.worker.sdk_worker_main", "pipelines.embed", "pipelines.preprocess")  # load no model
-ROOMS = ("models", "networks", "baselines", "experiments.aevb.adagrad")  # whose classes end in files, and their imports
+ROOMS = (
+    "models",
+    "networks",
+    "optimizers",
+    "baselines",
+    "experiments.aevb.adagrad",
+)  # whose classes end in files, and their imports
 
 
 def register() -> None:

@@ -11,6 +11,7 @@ import pytest
 from tfvae import evaluation, objectives, observations
 from tfvae.experiments import checkpoints, datasets, stages
 from tfvae.experiments.iwae import table1
+from tfvae.experiments.planar import table as planar
 from tfvae.experiments.renyi import table as renyi
 from tfvae.experiments.stages import METHODS, Model, Plan, Run
 
@@ -143,6 +144,29 @@ def test_the_renyi_table_has_folds_of_faces_and_stages_of_silhouettes(data, quic
     ]
     assert rows[1]["log_marginal"] == pytest.approx(np.mean(values))
     assert rows[1]["standard_error"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(2))
+
+
+@pytest.mark.slow
+def test_the_table_of_flows_has_a_model_of_each_number_of_them(data, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(planar, "_HIDDEN", 6)
+    rows = planar.table(str(tmp_path), data, [0, 2], updates=1, num_samples=20, test_rows=5)
+    assert [(row["num_flows"], row["epochs"], row["published"]) for row in rows] == [(0, 3, -89.9), (2, 3, None)]
+    assert len(written(tmp_path / "flows.csv")) == 2
+    for row in rows:
+        model = checkpoints.load(tmp_path / "checkpoints" / f"flows-{row['num_flows']}-rate1e-05")
+        assert model.posterior.describe().fixed == ({"num_flows": 2} if row["num_flows"] else {})
+        assert [w.shape for w in model.encoder.weights] == [(784, 24), (24,)] and model.latent_dim == 40
+        assert float(model.optimizer.momentum) == 0.9
+    for bad, words in (({"num_flows": [-1]}, "num_flows must be at least 0"), ({"test_rows": 6}, "between 1 and 5")):
+        with pytest.raises(ValueError, match=words):
+            planar.table(str(tmp_path), data, **bad)
+
+
+def test_binary_images_are_drawn_once_by_their_greys():
+    greys = np.tile(np.linspace(0.0, 1.0, 5, dtype=np.float32), [4000, 1])
+    np.testing.assert_array_equal(planar.binary(greys, 1), planar.binary(greys, 1))
+    assert set(np.unique(planar.binary(greys, 1))) == {0.0, 1.0}
+    np.testing.assert_allclose(planar.binary(greys, 1).mean(axis=0), greys[0], atol=0.04)
 
 
 def json_value(path: pathlib.Path) -> float:

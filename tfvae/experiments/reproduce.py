@@ -59,6 +59,11 @@ FIGURES = {
         "whether β-TCVAE's units stand for factors more than β-VAE's, by the mutual information gap, on sprites",
         "--methods beta TC --seeds 0 1 2",
     ),
+    "flows": (
+        "planar.table.table",
+        "planar flows of Variational Inference with Normalizing Flows, log p(x) of binary MNIST",
+        "--num-flows 0 10 --updates 100000",
+    ),
     "renyi": (
         "renyi.table.table",
         "the table of Rényi Divergence Variational Inference, log p(x) of Frey Face and of Caltech-101 silhouettes",

@@ -1,0 +1,1 @@
+"""Variational Inference with Normalizing Flows (Rezende & Mohamed, arXiv 1505.05770)."""
