@@ -13,6 +13,7 @@ from tfvae.experiments.isolating import sprites
 from tfvae.experiments.iwae import table1
 from tfvae.experiments.planar import table as planar
 from tfvae.experiments.renyi import table as renyi
+from tfvae.experiments.vamp import table as vamp
 
 FUNCTIONS = {
     "aevb-figure2": figure2.figure2,
@@ -26,6 +27,7 @@ FUNCTIONS = {
     "sprites": sprites.sprites,
     "flows": planar.table,
     "renyi": renyi.table,
+    "vamp": vamp.table,
 }
 
 

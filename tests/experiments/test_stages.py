@@ -14,6 +14,7 @@ from tfvae.experiments.iwae import table1
 from tfvae.experiments.planar import table as planar
 from tfvae.experiments.renyi import table as renyi
 from tfvae.experiments.stages import METHODS, Model, Plan, Run
+from tfvae.experiments.vamp import table as vamp
 
 
 def test_burda_s_eight_stages():
@@ -162,11 +163,30 @@ def test_the_table_of_flows_has_a_model_of_each_number_of_them(data, quick, tmp_
             planar.table(str(tmp_path), data, **bad)
 
 
+@pytest.mark.slow
+def test_the_vamp_table_has_both_priors(data, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(vamp, "_HIDDEN", (6,))
+    more = {"epochs": 1, "num_components": 3, "num_samples": 20, "test_rows": 5}
+    rows = vamp.table(str(tmp_path), data, ["mnist"], **more)
+    assert [(row["prior"], row["published"]) for row in rows] == [("normal", -84.45), ("vamp", -82.43)]
+    assert len(written(tmp_path / "vamp.csv")) == 2
+    model = checkpoints.load(tmp_path / "checkpoints" / "mnist-vamp-3")
+    assert model.prior.num_components == 3 and type(model.optimizer).__name__ == "NormalizedAdam"
+    assert [w.shape for w in model.encoder.weights] == [(784, 12), (12,)] and model.noise is not None
+    features = np.random.default_rng(0).normal(scale=50, size=[20, 6]).astype(np.float32)
+    scales = model.posterior(features).stddev().numpy()
+    assert np.exp(-3) - 1e-5 < scales.min() < 0.06 and 2.5 < scales.max() < np.e + 1e-5
+    assert float(model.objective.beta(40)) == pytest.approx(0.4)  # one step an epoch, 100 epochs
+    for bad, words in (({"priors": ["flow"]}, "There is no flow"), ({"test_rows": 6}, "between 1 and 5")):
+        with pytest.raises(ValueError, match=words):
+            vamp.table(str(tmp_path), data, ["mnist"], **bad)
+
+
 def test_binary_images_are_drawn_once_by_their_greys():
     greys = np.tile(np.linspace(0.0, 1.0, 5, dtype=np.float32), [4000, 1])
-    np.testing.assert_array_equal(planar.binary(greys, 1), planar.binary(greys, 1))
-    assert set(np.unique(planar.binary(greys, 1))) == {0.0, 1.0}
-    np.testing.assert_allclose(planar.binary(greys, 1).mean(axis=0), greys[0], atol=0.04)
+    np.testing.assert_array_equal(datasets.binary(greys, 1), datasets.binary(greys, 1))
+    assert set(np.unique(datasets.binary(greys, 1))) == {0.0, 1.0}
+    np.testing.assert_allclose(datasets.binary(greys, 1).mean(axis=0), greys[0], atol=0.04)
 
 
 def json_value(path: pathlib.Path) -> float:

@@ -36,6 +36,16 @@ def faces(path: str) -> np.ndarray:
     return np.load(path, allow_pickle=False).reshape(-1, 560).astype(np.float32) / 256
 
 
+def binary(greys: np.ndarray, seed: int) -> np.ndarray:
+    """Each pixel drawn once as 0 or 1 by its grey, float32.
+
+    Example:
+        >>> binary(np.array([[0.0, 1.0]]), 0).tolist()
+        [[0.0, 1.0]]
+    """
+    return (np.random.default_rng(seed).random(greys.shape) < greys).astype(np.float32)
+
+
 def _greys(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), 784).astype(np.float32) / 255
 

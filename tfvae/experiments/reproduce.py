@@ -69,6 +69,11 @@ FIGURES = {
         "the table of Rényi Divergence Variational Inference, log p(x) of Frey Face and of Caltech-101 silhouettes",
         "--datasets silhouettes --methods VAE IWAE --num-samples 5",
     ),
+    "vamp": (
+        "vamp.table.table",
+        "VAEs of N(0, I) and of a VampPrior, log p(x) of dynamic MNIST and Fashion-MNIST",
+        "--datasets mnist --priors normal vamp --epochs 400",
+    ),
 }
 
 

@@ -64,7 +64,8 @@ def table(
     for count in num_flows:
         check_at_least(0, num_flows=count)
     train, test = (
-        binary(greys, seed + i) for i, greys in enumerate(datasets.mnist(str(pathlib.Path(data_dir) / "mnist")))
+        datasets.binary(greys, seed + i)
+        for i, greys in enumerate(datasets.mnist(str(pathlib.Path(data_dir) / "mnist")))
     )
     if not 1 <= test_rows <= len(test):
         raise ValueError(f"test_rows must lie between 1 and {len(test):,}, received {test_rows:,}.")
@@ -77,16 +78,6 @@ def table(
         found.append(_row(count, run.measure(output, 1, num_samples), plan, seed))
         write_csv(pathlib.Path(output) / "flows.csv", list(found[0]), [list(one.values()) for one in found])
     return found
-
-
-def binary(greys: np.ndarray, seed: int) -> np.ndarray:
-    """Each pixel drawn once as 0 or 1 by its grey, float32.
-
-    Example:
-        >>> binary(np.array([[0.0, 1.0]]), 0).tolist()
-        [[0.0, 1.0]]
-    """
-    return (np.random.default_rng(seed).random(greys.shape) < greys).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""VAE with a VampPrior (Tomczak & Welling, arXiv 1705.07120)."""
