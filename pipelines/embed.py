@@ -7,7 +7,8 @@ bisection and rejected; the others of its block are kept. When all units are don
 keeps its first row. This module needs TensorFlow, Beam and PyArrow in a worker, and neither the package
 that trained the model nor Keras.
 
-The parts lie in ``OUTPUT/parts``, a folder that pyarrow, pandas, Polars and DuckDB open whole.
+The parts lie in ``OUTPUT/parts``, a folder that pyarrow, pandas, Polars and DuckDB open whole. A run over an input
+that has grown makes what is new, beside what readers see until it is whole (see ``pipelines.jobs.generations``).
 
     python -m pipelines.embed --model saved_models/mnist --input prepared/mnist --output embeddings/mnist
     --split test
@@ -22,7 +23,9 @@ if __name__ == "__main__":
 
     sys.exit(command_line.main("embed", package=__package__))
 
+import collections
 import dataclasses
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,7 +38,7 @@ with extras.needed("pipelines"):
     from apache_beam.ml.inference.base import RunInference
 
 from . import jobs
-from .embedding import repeated_keys
+from .embedding import lineage, repeated_keys
 from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
 from .embedding.parquet_parts import KIND, ParquetPart, complete_parts
 from .embedding.saved_models import choose_score, choose_signature, find_model
@@ -79,7 +82,8 @@ def run(
         input: A prepared dataset; or what ``pipelines.preprocess`` reads, with the same keys and values: Parquet,
             TFRecord, CSV, npy, npz, IDX or image files or archives of images, one, a folder or a pattern; or ``digits``
             or ``tfds:NAME``.
-        output: Folder to make. A complete one for the same model, input and options is left as it is.
+        output: Folder to make. One that was made before by the same options is brought up to the input and the model's
+            version: what is done stays.
         split: Which rows, of an input that has splits of its own, ``"all"`` for every one; by default ``"test"`` of a
             prepared dataset, else all.
         key: Column of CSV or Parquet, or feature of TFRecord files, with the key of a row.
@@ -100,7 +104,7 @@ def run(
         stddev: Also write ``embedding_stddev``.
         score: Also write ``score``, the ELBO in nats, from so many samples of z; each row's noise comes from its key.
         trust_model: Run a model though its graph may read or write files or run code: only for models of your own.
-        overwrite: Replace what another job, or this one, wrote to ``output``.
+        overwrite: Make everything anew, also where other options or another input made ``output``.
         beam_args: Beam's own command-line options.
         progress: Called with a ``pipelines.jobs.progress.State`` while the job runs.
 
@@ -124,16 +128,19 @@ def run(
         if value < least:
             raise PipelineError(f"{name} is {value}, expected {least} or more")
     taken = list(dict.fromkeys([*keep, *([condition] if condition else [])]))
-    version = find_model(storage.absolute(model), trust_model)
+    version, target = find_model(storage.absolute(model), trust_model), jobs.Generations(storage.absolute(output))
+    current = target.current()
+    before = lineage.read(target.generation(current)) if not overwrite else lineage.Lineage()
     fields = Fields(no_header=no_header or None, drop=tuple(drop) or None, missing=missing or None)
     standardize = None
     if prepared_with:
         fields = fields.over(prepared_fields(storage.absolute(prepared_with)))
         standardize = prepared_standardization(storage.absolute(prepared_with))
-    dataset = open_input(input, key, column, taken, fields)
+    dataset = open_input(input, key, column, taken, fields, before.contents)
     chosen = choose_signature(version, dataset, signature, stddev, condition)
-    target, lists = Output(storage.absolute(output)), "_work/plan"
+    lists = f"{contract.WORK}/plan"
     dataset = dataset.fitted(chosen.shape, chosen.dtype).listed_in(target.file(*lists.split("/")))
+    dataset = dataset.continuing(before.groups())
     if standardize and (dataset.dtype, dataset.shape) != ("float32", (len(standardize.mean),)):
         raise PipelineError(
             f"{prepared_with} standardized {len(standardize.mean)} columns, the rows are {dataset.dtype} "
@@ -141,7 +148,8 @@ def run(
         )
     blocks = dataset.blocks(split)
     settings = {
-        "splits": list(dict.fromkeys(block.split for block in blocks)),
+        "model": version.name,
+        "split": split,
         "signature": chosen.name,
         "stddev": stddev,
         "score": score,
@@ -152,40 +160,62 @@ def run(
         **fields.given(),
         **({"standardized": dataclasses.asdict(standardize)} if standardize else {}),
     }
-    observation = {"shape": list(dataset.shape or ()), "dtype": dataset.dtype}
-    checksums = {block.file: dataset.checksums[block.file] for block in blocks}
-    fingerprint = storage.fingerprint([KIND, version.manifest(), observation, checksums, settings])
+    observation = {"shape": list(dataset.shape or ()), "dtype": dataset.dtype, "missing": dataset.missing}
+    told = {"model": version.manifest(), "options": settings}
+    units = _units(blocks, dataset, storage.fingerprint([KIND, told, observation]))
+    rejected = [dataclasses.asdict(row) for row in dataset.rejected]
+    fingerprint = storage.fingerprint([[unit.name, unit.fingerprint] for unit in units] + rejected)
     scoring = choose_score(version, chosen, score)
     handler = SavedModelHandler(version, chosen, batch_size, stddev, scoring, condition, condition in keep)
-    units = _units(blocks, dataset, fingerprint)
-    with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
-        if job.is_finished:
-            return dataclasses.replace(job.summary(), hidden=dataset.hidden, unread=dataset.unread)
-        if job.pending:
-            dataset.write_lists(target.writing, lists, blocks)
-            job.run_units(units, _Embed(target, dataset, handler, standardize))
-        repeated_keys.reject(target, units)
-        entries = {
-            "model": version.manifest(),
-            "dimension": chosen.dimension,
-            "inputs": checksums,
-            "options": settings,
-        }
-        summary = job.finish(entries, [], job.verify(), dataset.rejected)
-        return dataclasses.replace(summary, hidden=dataset.hidden, unread=dataset.unread)
+    changes = before.changes(dataset.contents, input, output)
+    with jobs.growing(target.path, KIND, settings, fingerprint, units, overwrite, beam_args, progress, started) as job:
+        if not job.is_finished:
+            if job.pending:
+                dataset.write_lists(Output(target.path).writing, lists, blocks)
+            steps = _Embed(job.output, dataset.to_travel(), handler, standardize)
+            job.run_units(units, steps)
+            while repeated_keys.reject(job.output, units):
+                job.run_units(units, steps)
+            records = job.verify()
+            job.output.keep_only(contract.PARTS, records)
+            lineage.write(job.output, dataset, units, records, told)
+            job.finish({**told, "dimension": chosen.dimension}, [contract.LINEAGE], records, dataset.rejected)
+        return dataclasses.replace(
+            job.summary(),
+            output=target.path,
+            manifest=target.file(contract.MANIFEST),
+            hidden=dataset.hidden,
+            unread=dataset.unread,
+            **dataclasses.asdict(changes),
+        )
 
 
-def _units(blocks: Sequence[BlockReference], dataset: Rows, job_fingerprint: str) -> list[Unit]:
-    """A unit a reference, numbered within its split."""
-    units = []
-    for split in dict.fromkeys(block.split for block in blocks):
-        mine = [block for block in blocks if block.split == split]
-        for index, block in enumerate(mine):
-            name = f"{split}-{index:05d}-of-{len(mine):05d}"
-            task = dataclasses.asdict(block)
-            fingerprint = storage.fingerprint([job_fingerprint, task, dataset.checksums[block.file]])
-            units.append(Unit(name, block.rows, (f"{contract.PARTS}/{name}.parquet",), fingerprint, task))
+def _units(blocks: Sequence[BlockReference], dataset: Rows, making: str) -> list[Unit]:
+    """A unit a reference, called after its file, so that files beside it change neither its name nor its fingerprint.
+
+    ``making`` is the fingerprint of the model and the options.
+    """
+    units: list[Unit] = []
+    numbers: collections.Counter[tuple[str, str]] = collections.Counter()
+    for block in blocks:
+        place = block.split, block.file
+        name = f"{block.split}-{_short(block.file)}-{numbers[place]:05d}"
+        numbers[place] += 1
+        fingerprint = storage.fingerprint([making, *place, block.rows, dataset.digest(block)])
+        task = dataclasses.asdict(block)
+        units.append(Unit(name, block.rows, (f"{contract.PARTS}/{name}.parquet",), fingerprint, task))
     return units
+
+
+def _short(file: str) -> str:
+    """A path as a part of a name: its end as far as it is plain, and a hash of all of it.
+
+    Example:
+        >>> _short("2026/Nov 26.parquet")
+        '2026-Nov-26-parquet-a9297a5fb135'
+    """
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", file)[-40:].strip("-")
+    return f"{plain}-{storage.fingerprint(file)[:12]}"
 
 
 class _Embed(beam.PTransform):
@@ -200,7 +230,8 @@ class _Embed(beam.PTransform):
         read, infer = beam.ParDo(ReadUnit(self._output, self._dataset, self._standardize)), RunInference(self._handler)
         blocks = units | "Read" >> read.with_output_types(UnitBlock)
         embedded = blocks | "Infer" >> infer.with_output_types(Embedded)
-        return embedded | "Write" >> beam.ParDo(WriteUnit(self._output))
+        made = lineage.made_by(self._output, jobs.version())
+        return embedded | "Write" >> beam.ParDo(WriteUnit(self._output, made))
 
 
 class ReadUnit(beam.DoFn):
@@ -236,8 +267,8 @@ class WriteUnit(beam.DoFn):
     them is found out by their numbers, and the job fails.
     """
 
-    def __init__(self, output: Output):
-        self._output = output
+    def __init__(self, output: Output, made: dict[str, Any]):
+        self._output, self._made = output, made
         self._rows_written, self._rows_rejected = map(metrics.counter, ("rows_written", "rows_rejected"))
         self._part: ParquetPart | None = None
 
@@ -256,7 +287,7 @@ class WriteUnit(beam.DoFn):
             written, rejected = self._part.rows, self._part.rejected
             self._part.close()
             self._part = None
-            self._output.commit(unit, written, rejected, {})
+            self._output.commit(unit, written, rejected, self._made)
         self._rows_written.inc(written)
         self._rows_rejected.inc(len(rejected))
         yield unit.name
@@ -277,10 +308,12 @@ def read_embeddings(output: str) -> pa.Table:
     Example:
         >>> import pyarrow.parquet as pq
         >>> from tfvae.pipelines.embedding.parquet_parts import part_table
-        >>> output = Output("embeddings/tiny")  # by hand, what ``run`` does
+        >>> grown = jobs.Generations("embeddings/tiny")  # by hand, what ``run`` does
+        >>> output = grown.generation(1)
         >>> with output.writing("part.parquet") as file:
         ...     pq.write_table(part_table(["a"], {"embedding": np.ones([1, 2], np.float32)}), file)
         >>> output.finish({"kind": KIND}, ["part.parquet"], [])
+        >>> grown.switch(1)
         >>> table = read_embeddings("embeddings/tiny")
         >>> np.stack(table["embedding"].to_numpy())
         array([[1., 1.]], dtype=float32)

@@ -15,6 +15,7 @@ import io
 import json
 import mmap
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -168,6 +169,53 @@ def remove(path: str) -> None:
     """Removes one file; it may be gone already."""
     with contextlib.suppress(FileNotFoundError):
         os.remove(path)
+
+
+def remove_folder(path: str) -> None:
+    """Removes a folder and all that lies in it; it may be gone already. Links are removed and not followed."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def link(path: str, name: str) -> None:
+    """Gives a file a second name, which may be there already; where the file system has no such names, a copy.
+
+    Example:
+        >>> with replacing("out/rows", "temporary") as file:
+        ...     _ = file.write(b"two rows")
+        >>> link("out/rows", "out/next/rows")
+        >>> read("out/next/rows")
+        b'two rows'
+    """
+    make_folder(os.path.dirname(name))
+    remove(name)
+    try:
+        os.link(path, name)
+    except OSError:  # other file systems refuse in other ways
+        with replacing(name, os.path.dirname(name)) as copy, open_to_read(path) as file:
+            shutil.copyfileobj(file, copy, _BLOCK)
+
+
+def point(path: str, target: str, temporary: str) -> None:
+    """Makes ``path`` a link to ``target``, at once: whoever opens it sees the old target or the new one.
+
+    Example:
+        >>> for number in ("1", "2"):
+        ...     make_folder(f"out/{number}")
+        ...     point("out/current", number, "out/temporary")
+        ...     pointed_at("out/current")
+        '1'
+        '2'
+    """
+    make_folder(temporary)
+    draft = os.path.join(temporary, f"{os.path.basename(path)}-{uuid.uuid4().hex}")
+    os.symlink(target, draft)
+    os.replace(draft, path)
+
+
+def pointed_at(path: str) -> str | None:
+    """Where a link leads, as it says it; None for what is none."""
+    return os.readlink(path) if os.path.islink(path) else None
 
 
 def remove_folder_if_empty(path: str) -> None:

@@ -100,19 +100,22 @@ def _version(folder: str) -> str:
 def _output(folder: str) -> Verified:
     """A prepared dataset or embeddings: what the manifest lists, and the records by which it is mended."""
     damaged: list[str] = []
+    below = _generation(folder)
 
     def read(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         try:
             record = checksums.read_record(os.path.join(folder, *name.split("/")))
-            return record, checksums.entries(record) if name != job else []
+            listed = checksums.entries(record) if name not in jobs else []
+            return record, [entry | {"path": below + entry["path"]} for entry in listed]
         except DamagedError:
             damaged.append(name)
             return {}, []
 
-    job, commits = f"{contract.WORK}/job.json", f"{contract.WORK}/commits"
-    manifest, listed = read(contract.MANIFEST)
-    names = [f"{commits}/{name}" for name in storage.names(os.path.join(folder, *commits.split("/")))]
-    names = [job, *names] if storage.exists(os.path.join(folder, *job.split("/"))) else names
+    jobs = dict.fromkeys(f"{where}{contract.WORK}/job.json" for where in ("", below))
+    commits, manifest_name = f"{below}{contract.WORK}/commits", below + contract.MANIFEST
+    manifest, listed = read(manifest_name)
+    names = [name for name in jobs if storage.exists(os.path.join(folder, *name.split("/")))]
+    names += [f"{commits}/{name}" for name in storage.names(os.path.join(folder, *commits.split("/")))]
     records = [read(name) for name in names]
     kind = next((record["kind"] for record, _ in [(manifest, []), *records] if "kind" in record), None)
     if kind not in ("prepared", "embeddings"):
@@ -120,7 +123,14 @@ def _output(folder: str) -> Verified:
     entries = listed or [entry for _, files in records for entry in files]
     damaged += checksums.changed(folder, entries)
     sealed = not manifest or checksums.is_sealed(manifest)
-    return _verified(folder, kind, [contract.MANIFEST, *names], entries, damaged, sealed)
+    return _verified(folder, kind, [manifest_name, *names], entries, damaged, sealed)
+
+
+def _generation(folder: str) -> str:
+    """Where the files of an output lie that has generations: how their paths begin; of another nothing."""
+    pointed = storage.pointed_at(os.path.join(folder, contract.CURRENT)) or ""
+    above, _, number = pointed.rpartition("/")
+    return f"{pointed}/" if above == contract.GENERATIONS and contract.version_number(number) is not None else ""
 
 
 def _listed(folder: str, kind: str, listing: str) -> Verified:

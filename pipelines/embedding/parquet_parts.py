@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from .. import contract, storage
 from ..errors import PipelineError, Rejection
 from ..jobs.commits import Output, Unit
+from ..jobs.generations import Generations
 from .handler import Embedded
 
 KIND = "embeddings"
@@ -61,7 +62,8 @@ def complete_parts(folder: str) -> tuple[dict[str, Any], Iterator[pa.Table]]:
     Raises:
         PipelineError: The output is not complete.
     """
-    output = Output(storage.absolute(folder))
+    grown = Generations(storage.absolute(folder))
+    output = grown.generation(grown.current()) if grown.current() else Output(grown.path)
     manifest = output.manifest()
     if manifest is None or manifest.get("kind") != KIND:
         raise PipelineError(f"{folder} is not a complete output of tfvae embed: run the same command again")

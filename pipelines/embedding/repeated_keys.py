@@ -17,9 +17,17 @@ from ..formats.equals import later_of_equals, later_of_many
 from ..jobs.commits import Output, Unit
 from .parquet_parts import parquet_writer, read_part
 
+_REASON = "duplicate key, first at "
 
-def reject(output: Output, units: Sequence[Unit]) -> None:
+
+def reject(output: Output, units: Sequence[Unit]) -> int:
     """Keeps the first row of each key, in the order of the plan, and rejects the later ones.
+
+    A unit that was carried from another generation may have left out rows for keys that come first there no longer.
+    The record of such a unit is removed, so that it is done again.
+
+    Returns:
+        How many of those there are: where there is one, do what is missing and ask again.
 
     Example:
         >>> import pyarrow.parquet as pq
@@ -30,6 +38,7 @@ def reject(output: Output, units: Sequence[Unit]) -> None:
         ...         pq.write_table(pa.table({"key": ["a"]}), file)
         ...     output.commit(unit, 1, [], {})
         >>> reject(output, units)
+        0
         >>> [output.record(unit.name)["rows"] for unit in units], output.rejections(units[1])[0].reason
         ([1, 0], 'duplicate key, first at x:0')
     """
@@ -38,7 +47,7 @@ def reject(output: Output, units: Sequence[Unit]) -> None:
 
     def hashes() -> Iterator[np.ndarray]:
         for unit in done:
-            keys = _keys(output, unit)
+            keys, _ = _keys(output, unit)
             counts.append(len(keys))
             yield _hashes(keys)[:, None]
 
@@ -47,9 +56,12 @@ def reject(output: Output, units: Sequence[Unit]) -> None:
     later, first = _equal_keys(output, done, starts, np.union1d(later, first))
     owners = np.searchsorted(starts, later, side="right") - 1
     places = _places(output, done, starts, first)  # before any part is written anew
-    for owner in np.unique(owners):
+    concerned = {*owners.tolist(), *(number for number, unit in enumerate(done) if _repeats(output, unit))}
+    again = 0
+    for owner in sorted(concerned):
         mine = np.flatnonzero(owners == owner)
-        _reject_in(output, done[owner], later[mine] - starts[owner], [places[i] for i in mine])
+        again += not _reject_in(output, done[owner], later[mine] - starts[owner], [places[i] for i in mine])
+    return again
 
 
 def _hashes(keys: Iterable[str]) -> np.ndarray:
@@ -64,7 +76,7 @@ def _equal_keys(
     owners = np.searchsorted(starts, suspects, side="right") - 1
     digests = [np.zeros([0, 2], np.int64)]
     for owner in np.unique(owners):
-        keys = _keys(output, units[owner])
+        keys, _ = _keys(output, units[owner])
         mine = [keys[row] for row in suspects[owners == owner] - starts[owner]]
         digests.append(np.column_stack([_hashes(mine), _hashes(map("\0".__add__, mine))]))
     later, first = later_of_equals(np.concatenate(digests))
@@ -76,34 +88,52 @@ def _places(output: Output, units: Sequence[Unit], starts: np.ndarray, rows: np.
     places = [""] * len(rows)
     owners = np.searchsorted(starts, rows, side="right") - 1
     for owner in np.unique(owners):
-        positions = _positions(units[owner], output.rejections(units[owner]))
+        _, positions = _keys(output, units[owner])
         for i in np.flatnonzero(owners == owner):
             places[i] = f"{units[owner].task['file']}:{positions[rows[i] - starts[owner]]}"
     return places
 
 
-def _positions(unit: Unit, rejected: Sequence[Rejection]) -> np.ndarray:
-    """Where in the file the good rows of a unit lie, `[N]`."""
-    task = unit.task
-    bad = [rejection.position for rejection in rejected]
-    return np.setdiff1d(np.arange(task["first"], task["first"] + task["rows"]), bad)
+def _repeats(output: Output, unit: Unit) -> list[Rejection]:
+    """The rows that a unit left out for their keys."""
+    return [row for row in output.rejections(unit) if row.reason.startswith(_REASON)]
 
 
-def _keys(output: Output, unit: Unit) -> list[str]:
-    return read_part(output, unit.files[0], [contract.KEY])[contract.KEY].to_pylist()
+def _keys(output: Output, unit: Unit) -> tuple[list[str], np.ndarray]:
+    """Of the rows of a unit that are good, or would be but for their keys, the keys and the positions in the file."""
+    rejected = output.rejections(unit)
+    repeats = {row.position: row.key for row in rejected if row.reason.startswith(_REASON)}
+    bad = [row.position for row in rejected if row.position not in repeats]
+    positions = np.setdiff1d(np.arange(unit.task["first"], unit.task["first"] + unit.task["rows"]), bad)
+    written = iter(read_part(output, unit.files[0], [contract.KEY])[contract.KEY].to_pylist())
+    if not repeats:
+        return list(written), positions
+    return [repeats[position] if position in repeats else next(written) for position in positions.tolist()], positions
 
 
-def _reject_in(output: Output, unit: Unit, later: np.ndarray, first: Sequence[str]) -> None:
-    """Rejects rows of a unit, by their numbers in its part; ``first`` says where each key came first."""
-    old = output.rejections(unit)
-    positions = _positions(unit, old)
-    table = read_part(output, unit.files[0])
-    keys = table[contract.KEY].take(pa.array(later)).to_pylist()
-    rejected = [
-        Rejection(key, unit.task["file"], int(positions[row]), f"duplicate key, first at {place}")
-        for key, row, place in zip(keys, later, first, strict=True)
-    ]
-    table = table.take(pa.array(np.delete(np.arange(len(table)), later)))
-    with output.writing(unit.files[0]) as file, parquet_writer(file, table.schema) as writer:
-        writer.write_table(table)
-    output.commit(unit, len(table), sorted([*old, *rejected], key=lambda rejection: rejection.position), {})
+def _reject_in(output: Output, unit: Unit, later: np.ndarray, first: Sequence[str]) -> bool:
+    """Rejects rows of a unit, by their numbers among those of ``_keys``; ``first`` says where each key came first.
+
+    False for a unit that has left out another row: it is to be done again.
+    """
+    old = {row.position: row for row in output.rejections(unit)}
+    keys, positions = _keys(output, unit)
+    repeats = {
+        int(positions[row]): Rejection(keys[row], unit.task["file"], int(positions[row]), f"{_REASON}{place}")
+        for row, place in zip(later, first, strict=True)
+    }
+    left_out = {row.position for row in _repeats(output, unit)}
+    if left_out - repeats.keys():
+        output.withdraw(unit)
+        return False
+    record = output.record(unit.name) or {}
+    if repeats.keys() - left_out:
+        kept = np.array([position not in repeats for position in positions.tolist() if position not in left_out])
+        table = read_part(output, unit.files[0]).filter(pa.array(kept))
+        with output.writing(unit.files[0]) as file, parquet_writer(file, table.schema) as writer:
+            writer.write_table(table)
+    elif all(old[position] == repeat for position, repeat in repeats.items()):
+        return True
+    rejected = sorted((old | repeats).values(), key=lambda rejection: rejection.position)
+    output.commit(unit, unit.rows - len(rejected), rejected, record["facts"])
+    return True

@@ -7,14 +7,15 @@ Parquet, TFRecord and image files have ways of their own, by blocks; every other
 import dataclasses
 import itertools
 import os
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 
 from .. import contract, storage
 from ..errors import PipelineError
 from ..formats import archives, csv_text
 from ..formats import images as image_files
 from ..formats import tfrecords as record_files
-from ..formats.files import files_with_suffix, has_suffix
+from ..formats.files import Content, files_with_suffix, has_suffix
 from ..sources import idx
 from ..sources.base import Fields
 from ..sources.images import Images
@@ -49,6 +50,7 @@ def open_input(
     column: str = contract.X,
     keep: Sequence[str] = (),
     fields: Fields | None = None,
+    known: Mapping[str, Content] = types.MappingProxyType({}),
 ) -> Rows:
     """The rows of a prepared dataset, of files of one kind, of ``digits`` or of ``tfds:NAME``.
 
@@ -59,6 +61,7 @@ def open_input(
         column: Column of Parquet files, or feature of TFRecord files, with the observation.
         keep: The same that the output takes over; other inputs can keep their label.
         fields: What else is known of the columns; ``key`` and ``column`` are taken from there where they are not given.
+        known: What was in files of the input; one of the same size and time is not read again to be hashed.
 
     Raises:
         PipelineError: There is nothing of the kind, or it lacks a column.
@@ -99,12 +102,12 @@ def open_input(
         if named or keep or fields.missing:
             raise PipelineError(f"{path} names images, which have no columns: leave the column options out")
         if storage.is_file(path):
-            return open_images(path, files_with_suffix(path, image_files.SUFFIXES), ())
-        return open_images(path, *Images("images", path).files())
+            return open_images(path, files_with_suffix(path, image_files.SUFFIXES), (), known)
+        return open_images(path, *Images("images", path).files(), known)
     found = files_with_suffix(path, _SUFFIXES[kind])
     if not found.files:
         found = files_with_suffix(path, ("",))
-    opened = (open_parquet if kind == "Parquet" else open_tfrecords)(path, found, key, column, tuple(keep))
+    opened = (open_parquet if kind == "Parquet" else open_tfrecords)(path, found, key, column, tuple(keep), known)
     return dataclasses.replace(opened, missing=bool(fields.missing))
 
 

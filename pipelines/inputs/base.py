@@ -7,7 +7,7 @@ signature before the job starts; a row that is not so is rejected, with its reas
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..errors import PipelineError, Rejection, RowError
 from ..formats.arrays import finite_rows
-from ..formats.files import Found
+from ..formats.files import Content, Found
 from ..formats.images import check_encoded
 from ..formats.standardization import REASON, Standardization
 from ..sources.base import MAX_PIXELS
@@ -108,7 +108,7 @@ class Rows(abc.ABC):
         shape: An observation's shape, without the batch; None where the signature decides.
         dtype: An observation's dtype: uint8, float32, or string for encoded images.
         signature: The signature that such rows are for, unless another is named.
-        checksums: The SHA-256 of each file, for the job's fingerprint.
+        contents: What is in each file of the input.
         missing: Whether values may be missing, which are NaN then.
     """
 
@@ -116,7 +116,7 @@ class Rows(abc.ABC):
     shape: tuple[int, ...] | None
     dtype: str
     signature: str
-    checksums: dict[str, str] = dataclasses.field(hash=False)
+    contents: dict[str, Content] = dataclasses.field(hash=False)
     missing: bool = dataclasses.field(default=False, kw_only=True)
 
     @abc.abstractmethod
@@ -136,6 +136,18 @@ class Rows(abc.ABC):
         Raises:
             PipelineError: The file is truncated or damaged.
         """
+
+    def files_of(self, block: BlockReference) -> Sequence[str]:
+        """The files that make the rows of a unit."""
+        return [block.file]
+
+    def digest(self, block: BlockReference) -> Any:
+        """Plain values that change with the rows of a unit, and with nothing else."""
+        return [self.contents[block.file].sha256, block.first, block.rows]
+
+    def continuing(self, earlier: Iterable[Mapping[str, str]]) -> "Rows":
+        """The same rows, in the units of an earlier run where those may stay: the SHA-256 of each one's files."""
+        return self
 
     @property
     def rejected(self) -> Sequence[Rejection]:
@@ -158,6 +170,10 @@ class Rows(abc.ABC):
 
     def write_lists(self, writing: Writing, folder: str, blocks: Sequence[BlockReference]) -> None:  # noqa: B027
         """Writes what a worker must know of the blocks' rows beyond their numbers, to files below that folder."""
+
+    def to_travel(self) -> "Rows":
+        """The same rows, for workers, who have no use for what the driver knows of the files."""
+        return dataclasses.replace(self, contents={})
 
     def fitted(self, shape: Sequence[int | None], dtype: str) -> "Rows":
         """The same rows as a signature takes them.

@@ -1,16 +1,18 @@
 """Image files as the embedding job's input: the model decodes them, and the key is the path below the folder."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from .. import contract, storage
 from ..errors import PipelineError, Rejection
-from ..formats.files import Found
+from ..formats.files import Content, Found
 from .base import BLOCK_BYTES, Block, BlockReference, WholeRows
 
 UNIT_IMAGES = 1024
+_SMALL, _MOST_SMALL = UNIT_IMAGES // 2, 16  # units of fewer images are joined when there are so many of them
 MAX_BYTES = 1 << 28  # of one file, which is read whole
 
 
@@ -21,6 +23,7 @@ class Images(WholeRows):
     A unit of work is a run of them, called after its first.
 
     Attributes:
+        runs: The files of each unit.
         refused: Files that are not opened: links, and names that are not UTF-8.
 
     Example:
@@ -33,6 +36,7 @@ class Images(WholeRows):
         (['a.png'], b'\\x89PNG')
     """
 
+    runs: tuple[tuple[str, ...], ...]
     refused: tuple[Rejection, ...] = ()
 
     @property
@@ -42,7 +46,27 @@ class Images(WholeRows):
 
     def units(self) -> list[BlockReference]:
         """See ``WholeRows.units``."""
-        return [BlockReference("all", run[0], 0, len(run), run) for run in _runs(self.found.files)]
+        return [BlockReference("all", run[0], 0, len(run), run) for run in self.runs]
+
+    def files_of(self, block: BlockReference) -> Sequence[str]:
+        """See ``Rows.files_of``."""
+        return block.files
+
+    def digest(self, block: BlockReference) -> Any:
+        """See ``Rows.digest``."""
+        return [[file, self.contents[file].sha256] for file in block.files]
+
+    def continuing(self, earlier: Iterable[Mapping[str, str]]) -> "Images":
+        """See ``Rows.continuing``: files that are new make units of their own, until there are many small ones."""
+        stays = [tuple(unit) for unit in earlier if all(self._is(file, sha256) for file, sha256 in unit.items())]
+        if sum(len(run) < _SMALL for run in stays) >= _MOST_SMALL:
+            stays = [run for run in stays if len(run) >= _SMALL]
+        done = {file for run in stays for file in run}
+        left = [file for file in self.found.files if file not in done]
+        return dataclasses.replace(self, runs=(*stays, *_runs(left)))
+
+    def _is(self, file: str, sha256: str) -> bool:
+        return file in self.contents and self.contents[file].sha256 == sha256
 
     def read(self, block: BlockReference) -> Iterator[Block]:
         """See ``Rows.read``. A file that cannot be read is a bad row."""
@@ -64,15 +88,14 @@ class Images(WholeRows):
             yield _block(keys, contents, rejected)
 
 
-def open_images(path: str, found: Found, refused: Sequence[Rejection]) -> Images:
-    """Image files, each hashed, beside those that are not to be opened."""
-    hashes = found.checksums()
-    checksums = {run[0]: storage.fingerprint([hashes[file] for file in run]) for run in _runs(found.files)}
-    return Images(path, (), "string", contract.signature(contract.EMBED, "string"), checksums, found, tuple(refused))
+def open_images(path: str, found: Found, refused: Sequence[Rejection], known: Mapping[str, Content]) -> Images:
+    """Image files, each hashed but those that are known, beside those that are not to be opened."""
+    signature, runs = contract.signature(contract.EMBED, "string"), _runs(found.files)
+    return Images(path, (), "string", signature, found.contents(known), found, runs, tuple(refused))
 
 
-def _runs(files: Sequence[str]) -> list[tuple[str, ...]]:
-    return [tuple(files[first : first + UNIT_IMAGES]) for first in range(0, len(files), UNIT_IMAGES)]
+def _runs(files: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(files[first : first + UNIT_IMAGES]) for first in range(0, len(files), UNIT_IMAGES))
 
 
 def _content(path: str) -> bytes:

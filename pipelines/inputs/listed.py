@@ -5,6 +5,8 @@ a small file, which the worker reads; formats that are read faster in another wa
 """
 
 import dataclasses
+import functools
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,6 +16,7 @@ import pyarrow as pa
 
 from .. import contract, storage
 from ..errors import PipelineError, Rejection
+from ..formats.files import Content
 from ..sources import Fields, Plan, Schema, Source, make_source
 from ..sources.work_lists import read_work_list, write_work_list
 from .base import Block, BlockReference, Rows, Writing, block_rows
@@ -46,7 +49,7 @@ class Listed(Rows):
     folder: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "plan": None}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {"plan": None}
 
     @property
     def rejected(self) -> Sequence[Rejection]:
@@ -72,7 +75,7 @@ class Listed(Rows):
         step = block_rows(self.schema.shape, self.schema.dtype)
         blocks = []
         for name in splits if split in (None, "all") else [split]:
-            files = self._plan.rows["file"].take(pa.array(self._members(name))).combine_chunks()
+            files = self._plan.rows["file"].take(pa.array(self._members[name])).combine_chunks()
             ends = [*(np.flatnonzero(np.diff(files.indices.to_numpy())) + 1).tolist(), len(files)]
             first = 0
             for end in ends:  # a unit's rows lie in one file
@@ -81,12 +84,29 @@ class Listed(Rows):
                 first = end
         return blocks
 
+    def files_of(self, block: BlockReference) -> Sequence[str]:
+        """See ``Rows.files_of``; of formats whose rows lie in several files at once all of them."""
+        return [block.file] if self._lie_alone else sorted(self.contents)
+
+    def digest(self, block: BlockReference) -> Any:
+        """See ``Rows.digest``: which rows of the file, which others may make fewer, and how they are read."""
+        rows = self._plan.rows.take(pa.array(self._members[block.split][block.first : block.first + block.rows]))
+        named = hashlib.sha256(storage.to_json([rows[name].to_pylist() for name in ("key", "position")]))
+        files = [[file, self.contents[file].sha256] for file in self.files_of(block)]
+        kept = str(self._kept(np.zeros(0, np.int64)).schema) if self.keep else ""
+        return [files, self.schema.dtype, self.schema.shape, self.schema.columns, kept, named.hexdigest()]
+
     def _splits(self) -> list[str]:
         return [split or "all" for split in self._plan.rows["split"].unique().to_pylist()]
 
-    def _members(self, split: str) -> np.ndarray:
-        names = self._plan.splits
-        return np.flatnonzero(np.where(names == "", "all", names) == split)
+    @functools.cached_property
+    def _members(self) -> dict[str, np.ndarray]:
+        names = np.where(self._plan.splits == "", "all", self._plan.splits)
+        return {split: np.flatnonzero(names == split) for split in self._splits()}
+
+    @functools.cached_property
+    def _lie_alone(self) -> bool:
+        return self.contents.keys() == {*self._plan.rows["file"].unique().to_pylist()}
 
     @property
     def _plan(self) -> Plan:
@@ -99,9 +119,8 @@ class Listed(Rows):
 
     def write_lists(self, writing: Writing, folder: str, blocks: Sequence[BlockReference]) -> None:
         """See ``Rows.write_lists``."""
-        members = {split: self._members(split) for split in {block.split for block in blocks}}
         for block in blocks:
-            rows = members[block.split][block.first : block.first + block.rows]
+            rows = self._members[block.split][block.first : block.first + block.rows]
             with writing(f"{folder}/{_name(block)}") as file:
                 write_work_list(file, self._plan, rows, {})
 
@@ -169,9 +188,7 @@ def open_listed(
     plan = source.plan().without_repeated_keys()
     if keep and plan.schema.labels is None:
         raise PipelineError(f"{path or kind} has no labels to keep")
-    content = [[list(entry) for entry in sorted(plan.inputs)], plan.schema.to_json()]
-    checksum = storage.fingerprint([content, [dataclasses.asdict(row) for row in plan.rejected]])
-    checksums = dict.fromkeys(plan.rows["file"].unique().to_pylist(), checksum)
+    contents = {file: Content(sha256, size) for file, size, sha256 in plan.inputs}
     schema = plan.schema
     signature = contract.signature(contract.EMBED, schema.dtype)
-    return Listed(path or kind, schema.shape, schema.dtype, signature, checksums, source, schema, keep, plan)
+    return Listed(path or kind, schema.shape, schema.dtype, signature, contents, source, schema, keep, plan)

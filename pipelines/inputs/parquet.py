@@ -6,14 +6,14 @@ a run of whole row groups, read in parts: a row group of a million rows costs no
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from .. import contract
 from ..errors import Rejection
-from ..formats.files import Found
+from ..formats.files import Content, Found
 from ..formats.parquet import check_columns, narrow, one_array, open_columns, open_reader, tensors, text_keys
 from .base import BLOCK_ROWS, Block, BlockReference, ColumnRows, block_rows
 
@@ -85,8 +85,10 @@ class Parquet(ColumnRows):
         )
 
 
-def open_parquet(path: str, found: Found, key: str, column: str, keep: tuple[str, ...]) -> Parquet:
-    """Parquet files, each hashed; their footers say what the columns hold.
+def open_parquet(
+    path: str, found: Found, key: str, column: str, keep: tuple[str, ...], known: Mapping[str, Content]
+) -> Parquet:
+    """Parquet files, each hashed but those that are known; their footers say what the columns hold.
 
     Raises:
         PipelineError: They hold no rows, or a column is absent or of no use.
@@ -96,7 +98,7 @@ def open_parquet(path: str, found: Found, key: str, column: str, keep: tuple[str
     own = key if key in columns.kinds else None
     described = check_columns(path, columns, column, own)
     found = found.beside(columns.names, (own, column, *keep, contract.LABEL))
-    return Parquet(path, *described, found.checksums(), found, own, column, keep, columns.groups)
+    return Parquet(path, *described, found.contents(known), found, own, column, keep, columns.groups)
 
 
 def _narrow(table: pa.Table) -> pa.Table:

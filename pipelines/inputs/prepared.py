@@ -11,6 +11,7 @@ from typing import Any
 from .. import checksums, contract, storage
 from ..errors import PipelineError
 from ..formats import tfrecords
+from ..formats.files import Content
 from ..formats.standardization import Standardization
 from ..sources.base import Fields
 from .base import Block, BlockReference, Rows, block_rows, unknown_split
@@ -146,8 +147,8 @@ def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
     dtypes = {contract.KEY: "string", contract.X: "string"} | dict.fromkeys(keep, "int64")
     features = Features(contract.KEY, contract.X, keep, dtypes)
     others = tuple(sorted({*names} - {*dtypes, contract.LABEL}))
-    sums = _checksums(path, shards)
-    return Prepared(path, shape, dtype, signature, sums, shards, features, others, missing=_missing(path))
+    contents = {file: Content(sha256) for file, sha256 in _checksums(path, shards).items()}
+    return Prepared(path, shape, dtype, signature, contents, shards, features, others, missing=_missing(path))
 
 
 def _missing(path: str) -> bool:

@@ -8,12 +8,12 @@ there and the cost grows with the rows, not with their square.
 import concurrent.futures
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from .. import contract
 from ..errors import PipelineError
 from ..formats import tfrecords
-from ..formats.files import Found
+from ..formats.files import Content, Found
 from .base import Block, BlockReference, ColumnRows, block_rows
 from .examples import Features, dtypes_of, parse
 
@@ -67,8 +67,10 @@ class TFRecords(ColumnRows):
             raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[str, ...]) -> TFRecords:
-    """TFRecord files, each hashed and its records numbered; the first record says what the features hold.
+def open_tfrecords(
+    path: str, found: Found, key: str, column: str, keep: tuple[str, ...], known: Mapping[str, Content]
+) -> TFRecords:
+    """TFRecord files, each hashed unless it is known, and its records numbered; the first says what the features hold.
 
     Raises:
         PipelineError: They hold no rows, or a feature is absent or of no use.
@@ -76,12 +78,12 @@ def open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[s
     rows: dict[str, int] = {}
     starts: dict[str, list[int]] = {}
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        hashing = beside.submit(found.checksums)
+        hashing = beside.submit(found.contents, known)
         for file in found.files:
             raw, total = tfrecords.open_records(found.path(file))
             with raw:
                 rows[file], starts[file] = tfrecords.index_records(raw, found.path(file), total, UNIT_ROWS)
-        checksums = hashing.result()
+        contents = hashing.result()
     first = next((file for file in found.files if rows[file]), None)
     if first is None:
         raise PipelineError(f"{path} holds no rows")
@@ -95,4 +97,4 @@ def open_tfrecords(path: str, found: Found, key: str, column: str, keep: tuple[s
         shape, dtype, signature = (size,), "float32", contract.signature(contract.EMBED, "float32")
     features = Features(key if key in dtypes else None, column, keep, dtypes)
     found = found.beside(tfrecords.feature_names(head), (key, column, *keep, contract.LABEL))
-    return TFRecords(path, shape, dtype, signature, checksums, found, key, column, keep, features, rows, starts)
+    return TFRecords(path, shape, dtype, signature, contents, found, key, column, keep, features, rows, starts)

@@ -34,7 +34,7 @@ from ..errors import PipelineError, Rejection
 
 MANIFEST = contract.MANIFEST
 REJECTED = "rejected"
-_JOB = f"{contract.WORK}/job.json"
+JOB = f"{contract.WORK}/job.json"
 _LISTS = f"{contract.WORK}/plan/"  # of the rows of units
 
 
@@ -97,11 +97,11 @@ class Output:
         with self.writing(name) as file:
             file.write(storage.to_json(value, indent=2))
 
-    def _write_record(self, name: str, value: dict[str, Any]) -> None:
+    def write_record(self, name: str, value: dict[str, Any]) -> None:
         with self.writing(name) as file:
             file.write(checksums.record_bytes(value))
 
-    def _read_record(self, name: str) -> dict[str, Any] | None:
+    def read_record(self, name: str) -> dict[str, Any] | None:
         """A record, or None where there is none."""
         path = self.file(*name.split("/"))
         return checksums.read_record(path) if storage.exists(path) else None
@@ -153,9 +153,9 @@ class Output:
         job = {"kind": kind, "fingerprint": fingerprint, "files": [*planned, f"{REJECTED}/plan.jsonl"]}
         damaged = []
         try:
-            old = self._read_record(_JOB)
+            old = self.read_record(JOB)
         except DamagedError as error:
-            damaged = [_JOB]
+            damaged = [JOB]
             if overwrite:
                 old = job
             elif self._is_known(fingerprint, units):
@@ -165,9 +165,9 @@ class Output:
         if old is not None:
             self._refuse_other(old, job, overwrite)
         if old is not None and overwrite:
-            self._clear(old)
+            self.clear(old)
         if old is None or overwrite:
-            self._write_record(_JOB, job)
+            self.write_record(JOB, job)
         return [] if overwrite else damaged
 
     def _is_known(self, fingerprint: str, units: Sequence[Unit]) -> bool:
@@ -194,10 +194,43 @@ class Output:
                 f"{job['files'][0]}): use another folder, or --overwrite"
             )
 
+    def is_for(self, fingerprint: str) -> bool:
+        """Whether it was begun by the job of this fingerprint."""
+        for name in (JOB, MANIFEST):
+            with contextlib.suppress(DamagedError):
+                if (record := self.read_record(name)) is not None:
+                    return record.get("fingerprint") == fingerprint
+        return False
+
+    def forget_job(self, units: Sequence[Unit]) -> None:
+        """Lets another job go on here: what it has no use for is removed, units that it plans just so stay."""
+        storage.remove(self.file(MANIFEST))
+        storage.remove(self.file(*JOB.split("/")))
+        by_name = {unit.name: unit for unit in units}
+        for name in self.committed():
+            if name not in by_name or not self.is_done(by_name[name]):
+                storage.remove(self.file(*_record_of(name).split("/")))
+
+    def carry(self, earlier: "Output", units: Sequence[Unit]) -> None:
+        """Takes over the units that are done in an earlier output: the same files by another name."""
+        for unit in units:
+            if not self.is_done(unit) and earlier.is_done(unit):
+                record = _record_of(unit.name)
+                names = [entry["path"] for entry in (earlier.record(unit.name) or {})["files"]]
+                for name in [*names, record]:
+                    storage.link(earlier.file(*name.split("/")), self.file(*name.split("/")))
+
+    def keep_only(self, folder: str, records: Sequence[dict[str, Any]]) -> None:
+        """Removes from a folder what no record names: of units that were done by an earlier plan."""
+        named = {entry["path"] for record in records for entry in record["files"]}
+        for name in storage.files_below(self.file(folder)):
+            if f"{folder}/{name.replace(os.sep, '/')}" not in named:
+                storage.remove(self.file(folder, name))
+
     def _has_job(self) -> bool:
         return storage.exists(self.file(contract.WORK, "job.json"))
 
-    def _clear(self, job: dict[str, Any]) -> None:
+    def clear(self, job: dict[str, Any]) -> None:
         """Removes what the old job wrote or had planned to write, and no other file."""
         listed: dict[str, Any] = {}
         with contextlib.suppress(DamagedError):
@@ -236,8 +269,12 @@ class Output:
             "files": [self.describe(name) for name in files],
             "facts": facts,
         }
-        self._write_record(_record_of(unit.name), record)
+        self.write_record(_record_of(unit.name), record)
         storage.remove(self.file(contract.WORK, "failures", f"{unit.name}.txt"))  # of a try that the runner repeated
+
+    def withdraw(self, unit: Unit) -> None:
+        """Removes a unit's record, so that it is done again."""
+        storage.remove(self.file(*_record_of(unit.name).split("/")))
 
     def _reject(self, name: str, rejected: Sequence[Rejection]) -> list[str]:
         """Writes rejections, or removes those of an earlier try; returns the name of the file, if there is one."""
@@ -275,7 +312,7 @@ class Output:
     def record(self, name: str) -> dict[str, Any] | None:
         """A commit record, or None where the unit has not been committed, or its record is damaged."""
         with contextlib.suppress(DamagedError):
-            return self._read_record(_record_of(name))
+            return self.read_record(_record_of(name))
         return None
 
     def committed(self) -> set[str]:
@@ -298,7 +335,7 @@ class Output:
     def _damage(self, unit: Unit) -> list[str] | None:
         """None for a unit that is done; else which of its files are damaged: none of one that was not done."""
         try:
-            record = self._read_record(_record_of(unit.name))
+            record = self.read_record(_record_of(unit.name))
             if record is None or record.get("fingerprint") != unit.fingerprint:
                 return []
             return checksums.changed(self.path, checksums.entries(record)) or None
@@ -360,7 +397,7 @@ class Output:
         Raises:
             DamagedError: It is not as it was written.
         """
-        return self._read_record(MANIFEST)
+        return self.read_record(MANIFEST)
 
     def survey(self, fingerprint: str, units: Sequence[Unit]) -> tuple[list[Unit], bool, list[str]]:
         """What is to do: the units, whether nothing is because this very job is complete, and which files are damaged.
@@ -392,4 +429,4 @@ class Output:
         self.sweep("temporary", "failures", "plan")
         files = [entry for record in records for entry in record["files"]]
         files += [self.describe(name) for name in extra_files]
-        self._write_record(MANIFEST, {**manifest, "files": files})
+        self.write_record(MANIFEST, {**manifest, "files": files})

@@ -52,6 +52,9 @@ class Summary:
         latency: How long the model's calls took; None without a model, or where the runner keeps no metrics.
         hidden: Files of the input that were passed over because their names say that they are no data.
         unread: What else the input holds that made no part of a row: files of other kinds, columns, arrays.
+        new, changed: Files of the input that the output was not made from before, or of which it knew other bytes; of
+            an output that was made before.
+        gone: Files of the input that the output was made from before, and that are not there now.
         damaged: Files of an earlier run that were not as it had written them, and were made again.
         hint: What the person might have meant otherwise.
         is_verified: Whether the manifest has a checksum of its own; one of an earlier release has none.
@@ -69,6 +72,9 @@ class Summary:
     latency: metrics.Latency | None = None
     hidden: int = 0
     unread: Sequence[str] = ()
+    new: int = 0
+    changed: int = 0
+    gone: Sequence[str] = ()
     damaged: Sequence[str] = ()
     hint: str = ""
     is_verified: bool = True
@@ -104,6 +110,8 @@ class Summary:
             ),
             *([("hidden files", f"{self.hidden:,} passed over")] if self.hidden else []),
             *([("not read", _named(self.unread))] if self.unread else []),
+            *([("input files", f"{self.new:,} new, {self.changed:,} changed")] if self.new or self.changed else []),
+            *([("gone", f"{_named(self.gone)}: the output has no rows of them any more")] if self.gone else []),
             *([("made again", f"{', '.join(self.damaged)}: damaged since they were written")] if self.damaged else []),
             *([] if self.is_verified else [("not verified", _UNVERIFIED)]),
             ("units done now", f"{self.units_done:,} of {self.units:,}"),

@@ -51,10 +51,10 @@ def assert_whole(output: pathlib.Path, model: Linear, truth: dict[str, np.ndarra
     assert len(keys) == len(truth) and set(keys) == truth.keys()
     found = np.stack(table["embedding"].to_numpy())
     np.testing.assert_allclose(found, model.embed(np.stack([truth[key] for key in keys])), atol=1e-5)
-    target = Output(str(output))
+    target = Output(str(output / "current"))
     for entry in json.loads((output / "manifest.json").read_text())["files"]:
         assert target.describe(entry["path"]) == entry
-    assert not list((output / "_work" / "temporary").iterdir())
+    assert not list((output / "current" / "_work" / "temporary").iterdir())
 
 
 class Running:
@@ -67,7 +67,7 @@ class Running:
 
     def __init__(self, flink: Flink, *arguments: str):
         self.output = pathlib.Path(arguments[-1])
-        self._flink, self._done = flink, self.output / "_work" / "commits"
+        self._flink, self._done = flink, self.output / "generations" / "000001" / "_work" / "commits"
         pool = concurrent.futures.ThreadPoolExecutor(1)
         self.job = pool.submit(embed.run, *arguments, split="all", batch_size=SMALL_BATCHES, beam_args=flink.beam_args)
         pool.shutdown(wait=False)
@@ -80,7 +80,7 @@ class Running:
 
     def _parts(self) -> dict[str, int]:
         names = [path.stem for path in self._done.glob("*.json")] if self._done.exists() else []
-        return {name: (self.output / "parts" / f"{name}.parquet").stat().st_mtime_ns for name in names}
+        return {name: (self._done.parents[1] / "parts" / f"{name}.parquet").stat().st_mtime_ns for name in names}
 
     def assert_untouched(self) -> None:
         """What was committed was not done again."""
@@ -151,7 +151,7 @@ def test_a_job_that_is_given_up_is_finished_by_a_second_run(flink, prepared, mod
         running.job.result(JOB_SECONDS)
     assert flink.jobs()[-1]["state"] == "FAILED" and not (running.output / "manifest.json").exists()
     flink.wait_for(lambda: not flink.workers(), "the last worker to end")
-    committed = Output(str(running.output)).committed()
+    committed = Output(str(running.output / "generations" / "000001")).committed()
     assert running.committed.keys() <= committed and len(committed) < 35
     summary = embed.run(*arguments, split="all", beam_args=flink.beam_args)
     assert summary.units_done == 35 - len(committed)

@@ -191,9 +191,9 @@ def rejections(output) -> dict[str, dict]:
 
 
 def artifacts(output) -> dict[str, bytes]:
-    """Every file of an output by its relative path, but the lock."""
+    """Every file of an output by its relative path, but the lock; links are no files."""
     root = pathlib.Path(output)
-    files = [path for path in root.rglob("*") if path.is_file() and path.name != "lock"]
+    files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink() and path.name != "lock"]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 

@@ -1,6 +1,7 @@
 """Damage found later: a byte flipped in any file of a finished output is noticed, and just that made again."""
 
 import json
+import os
 import pathlib
 import shutil
 
@@ -37,6 +38,7 @@ def table(tmp_path_factory) -> str:
             pa.table({"key": keys[mine], "x": pa.array(values[mine], pa.binary(64)), "label": [i] * 20}),
             folder / f"{i}.parquet",
         )
+        os.utime(folder / f"{i}.parquet", (9, 9))  # whose times no later run takes for new
     return str(folder)
 
 
@@ -61,18 +63,19 @@ def finished(again, tmp_path_factory):
 def test_a_flipped_byte_anywhere(command, again, finished, tmp_path):
     """Each file, at its start, middle and end: named, and afterwards every byte is that of the undisturbed output."""
     output, whole = tmp_path / "out", artifacts(finished / command)
-    kinds = {"_work/job.json", "manifest.json"} | {
-        f"rejected/{name}.jsonl" for name in ("plan",) if command == "prepare"
-    }
-    assert kinds <= whole.keys() and any(name.startswith("_work/commits/") for name in whole)
-    shutil.copytree(finished / command, output)
+    of = "generations/000001/" if command == "embed" else ""
+    kinds = {"_work/job.json", f"{of}_work/job.json", f"{of}manifest.json"}
+    kinds |= {f"{of}lineage.jsonl"} if of else {"rejected/plan.jsonl"}
+    assert kinds <= whole.keys() and any(name.startswith(f"{of}_work/commits/") for name in whole)
+    shutil.copytree(finished / command, output, symlinks=True)
     for name in whole:
         for share in PLACES.values():
             flip(output / name, share)
             summary = again[command](str(output))
             assert list(summary.damaged) == [name] and f"made again       {name}: damaged" in summary.table()
             assert artifacts(output) == whole, (name, share)
-            of_a_unit = name.startswith(("_work/commits", "parts/", "rejected/")) or "tfrecord" in name
+            within = name.removeprefix(of)
+            of_a_unit = within.startswith(("_work/commits", "parts/", "rejected/")) or "tfrecord" in name
             assert summary.units_done == (of_a_unit and name != "rejected/plan.jsonl"), name
     summary = again[command](str(output))
     assert not summary.damaged and summary.units_done == 0 and "made again" not in summary.table()
@@ -82,8 +85,10 @@ def test_a_flipped_byte_anywhere(command, again, finished, tmp_path):
 def test_an_output_of_an_earlier_release_is_done(command, again, finished, tmp_path):
     """Its records have no checksum, which is said; the files that they list have, so damage of those is mended."""
     output = tmp_path / "out"
-    shutil.copytree(finished / command, output)
-    for path in [output / "manifest.json", output / "_work" / "job.json", *(output / "_work" / "commits").iterdir()]:
+    shutil.copytree(finished / command, output, symlinks=True)
+    of = "generations/000001/" if command == "embed" else ""
+    records = {f"{of}manifest.json", f"{of}_work/job.json", "_work/job.json"}
+    for path in [*(output / name for name in records), *(output / of / "_work" / "commits").iterdir()]:
         record = {name: value for name, value in json.loads(path.read_text()).items() if name != "checksum"}
         record["format_version"] = 1
         path.write_text(json.dumps(record, indent=2, sort_keys=True))
@@ -91,7 +96,7 @@ def test_an_output_of_an_earlier_release_is_done(command, again, finished, tmp_p
     summary = again[command](str(output))
     assert summary.units_done == 0 and not summary.damaged and artifacts(output) == old
     assert summary.table().count("not verified     the manifest is of an earlier release") == 1
-    listed = json.loads(old["manifest.json"])["files"][0]["path"]
+    listed = of + json.loads(old[f"{of}manifest.json"])["files"][0]["path"]
     flip(output / listed, 0.5)
     summary = again[command](str(output))
     assert list(summary.damaged) == [listed] and "not verified" not in summary.table()

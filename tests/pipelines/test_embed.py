@@ -13,6 +13,7 @@ import pytest
 from pipelines import embed, preprocess
 from pipelines.errors import PipelineError
 from pipelines.formats import tfrecords
+from pipelines.jobs.commits import Output, Unit
 
 from .conftest import Linear, artifacts, command, read_dataset, rejections
 
@@ -154,8 +155,8 @@ class TestBadRows:
         assert_equals_numpy(
             tmp_path / "out", linear_digits, {k: x for k, x in rows.items() if k not in raising | nan | gone}
         )
-        lines = (tmp_path / "out" / "rejected" / "train-00001-of-00004.jsonl").read_text().splitlines()
-        reasons = {row["position"]: row["reason"] for row in map(json.loads, lines) if row["position"] < 4}
+        found = rejections(tmp_path / "out").values()
+        reasons = {row["position"]: row["reason"] for row in found if row["position"] < 4 and row["source"] == shard}
         assert "not a tf.Example" in reasons[0] and "not a tf.Example" in reasons[3]
         assert reasons[1] == "x has 63 bytes, expected 64 for uint8 [8, 8, 1]"
         assert reasons[2] == "the key is not UTF-8"
@@ -195,17 +196,20 @@ def test_the_parts_open_as_one_dataset(prepared_digits, linear_digits, tmp_path)
 
 
 class TestAgain:
-    def test_the_layout_of_an_earlier_release_is_refused(self, prepared_digits, linear_digits, tmp_path, monkeypatch):
+    def test_the_layout_of_an_earlier_release_is_refused(self, prepared_digits, linear_digits, tmp_path):
         arguments = (linear_digits.path, prepared_digits, str(tmp_path / "out"))
-        monkeypatch.setattr("pipelines.contract.PARTS", ".")
-        embed.run(*arguments)
-        monkeypatch.undo()
+        old, unit = Output(str(tmp_path / "out")), Unit("test-0", 1, ("parts/test-0.parquet",), "of the unit")
+        old.claim("embeddings", "of the job", [unit], overwrite=False)
+        with old.writing(unit.files[0]) as file:
+            pq.write_table(pa.table({"key": ["a"]}), file)
+        old.finish({"kind": "embeddings"}, unit.files, [])
+        (tmp_path / "out" / "a note").touch()
         before = artifacts(tmp_path / "out")
-        with pytest.raises(PipelineError, match=r"begun by another release.*expected parts/test-00000.*--overwrite"):
+        with pytest.raises(PipelineError, match=r"begun by another release, which lays its files out.*--overwrite"):
             embed.run(*arguments)
         assert artifacts(tmp_path / "out") == before
         embed.run(*arguments, overwrite=True)
-        assert not list((tmp_path / "out").glob("*.parquet")) and len(read_parts(tmp_path / "out")) == 190
+        assert len(read_parts(tmp_path / "out")) == 190 and (tmp_path / "out" / "a note").exists()
 
     def test_a_second_run_does_nothing(self, prepared_digits, linear_digits, tmp_path):
         arguments = (linear_digits.path, prepared_digits, str(tmp_path / "out"))
@@ -219,9 +223,11 @@ class TestAgain:
         arguments = (linear_digits.path, prepared_digits, str(tmp_path / "out"))
         embed.run(*arguments, split="train")
         before = artifacts(tmp_path / "out")
-        (tmp_path / "out" / "_work" / "commits" / "train-00002-of-00006.json").unlink()
-        (tmp_path / "out" / "parts" / "train-00004-of-00006.parquet").write_bytes(b"half a part")
-        (tmp_path / "out" / "_work" / "temporary" / "train-00002-of-00006.parquet-stray").write_bytes(b"killed")
+        generation = (tmp_path / "out" / "current").resolve()
+        records, parts = (sorted((generation / name).iterdir()) for name in ("_work/commits", "parts"))
+        records[2].unlink()
+        parts[4].write_bytes(b"half a part")
+        (generation / "_work" / "temporary" / f"{parts[2].name}-stray").write_bytes(b"killed")
         summary = embed.run(*arguments, split="train")
         assert summary.units_done == 2 and artifacts(tmp_path / "out") == before
 
@@ -242,27 +248,27 @@ class TestAgain:
         before = artifacts(output)
         other_model = tmp_path / "models" / "1"
         shutil.copytree(linear_digits.path, other_model)
-        variables = next((other_model / "variables").glob("*.data-*"))
-        content = bytearray(variables.read_bytes())
-        content[len(content) // 2] ^= 1
-        variables.write_bytes(content)
         other_input = str(tmp_path / "in")
-        preprocess.run("digits", None, other_input, test_fraction=0.2)
-        with pytest.raises(PipelineError, match="other inputs or options"):
+        np.save(tmp_path / "x.npy", np.zeros((9, 8, 8), np.uint8))
+        preprocess.run("npy", str(tmp_path / "x.npy"), other_input, test_fraction=0.2)
+        with pytest.raises(PipelineError, match=r"made from 1 files \(digits-test.*, none of which is in"):
             embed.run(linear_digits.path, other_input, output)
-        with pytest.raises(PipelineError, match="other inputs or options"):
+        with pytest.raises(PipelineError, match=r"other options \(stddev was false, is true\)"):
             embed.run(linear_digits.path, prepared_digits, output, stddev=True)
-        with pytest.raises(PipelineError):
-            embed.run(str(other_model), prepared_digits, output)
+        with pytest.raises(
+            PipelineError, match=r"\(model was \"digits\", is \"models\", split was null, is \"train\"\)"
+        ):
+            embed.run(str(other_model), prepared_digits, output, split="train")
         with pytest.raises(PipelineError, match="holds prepared, expected embeddings"):
             embed.run(linear_digits.path, prepared_digits, other_input, overwrite=True)
         assert artifacts(output) == before
         embed.run(linear_digits.path, prepared_digits, output, stddev=True, overwrite=True)
+        embed.run(linear_digits.path, prepared_digits, output, stddev=True)
         assert "embedding_stddev" in embed.read_embeddings(output).schema.names
 
     def test_an_interrupted_output_is_not_read(self, prepared_digits, linear_digits, tmp_path):
         embed.run(linear_digits.path, prepared_digits, str(tmp_path / "out"))
-        (tmp_path / "out" / "manifest.json").unlink()
+        (tmp_path / "out" / "manifest.json").resolve().unlink()
         with pytest.raises(PipelineError, match="not a complete output"):
             embed.read_embeddings(str(tmp_path / "out"))
 

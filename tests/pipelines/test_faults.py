@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pipelines import embed, preprocess
 from pipelines.errors import PipelineError
 
-from .conftest import ROOT, artifacts, rejections
+from .conftest import ROOT, artifacts, fixed_binary, rejections
 from .test_embed import assert_equals_numpy, observations
 
 BLOCK_BYTES, UNITS = 64 * 30, 61  # 30 rows a unit: six shards of 9 units, one of 7
@@ -72,7 +72,7 @@ def test_killed_at_twenty_random_moments(jobs, linear_digits, prepared_digits, t
     duration = time.monotonic() - began
     assert_equals_numpy(whole, linear_digits, truth)
     expected, moments = artifacts(whole), random.Random(0)
-    assert sum(name.startswith("_work/commits/") for name in expected) == UNITS
+    assert sum(name.startswith("generations/000001/_work/commits/") for name in expected) == UNITS
     in_the_middle = 0
     for attempt in range(20):
         output = tmp_path / str(attempt)
@@ -81,13 +81,59 @@ def test_killed_at_twenty_random_moments(jobs, linear_digits, prepared_digits, t
         with contextlib.suppress(ProcessLookupError):  # it was quicker than the first one
             os.kill(process, signal.SIGKILL)
         killed = jobs.end() == -signal.SIGKILL
-        done = len(list((output / "_work" / "commits").glob("*.json")))
+        done = len(list((output / "generations" / "000001" / "_work" / "commits").glob("*.json")))
         in_the_middle += killed and 0 < done < UNITS
         assert (output / "manifest.json").exists() <= (done == UNITS)
         jobs.start(output)
         assert jobs.end() == 0
         assert artifacts(output) == expected
     assert in_the_middle > 0
+
+
+@pytest.mark.slow
+def test_a_second_night_killed_at_random_moments(linear_digits, tmp_path):
+    """Readers see the first night whole or the second; the same command ends in the bytes of an undisturbed one."""
+
+    def write(name: str, keys: list[str]) -> None:
+        x = np.random.default_rng([*name.encode()]).integers(1, 254, (len(keys), 64), dtype=np.uint8)
+        pq.write_table(pa.table({"key": keys, "x": fixed_binary(x)}), tmp_path / "in" / name, row_group_size=20)
+        os.utime(tmp_path / "in" / name, (len(keys), len(keys)))  # whose times no later run takes for new
+
+    def seen(output: pathlib.Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for name in ("parts", "rejected") for path in (output / name).iterdir()}
+
+    (tmp_path / "in").mkdir()
+    for name in ("b", "c", "d"):
+        write(f"{name}.parquet", [f"{name}{i}" for i in range(100)])
+    with contextlib.closing(Jobs(str(BLOCK_BYTES), linear_digits.path, str(tmp_path / "in"))) as jobs:
+        jobs.start(tmp_path / "first")
+        assert jobs.end() == 0
+        first = seen(tmp_path / "first")
+        for attempt in range(10):
+            shutil.copytree(tmp_path / "first", tmp_path / str(attempt), symlinks=True)
+        (tmp_path / "in" / "c.parquet").unlink()
+        write("d.parquet", [f"d{i}" for i in range(0, 200, 2)])
+        write("a.parquet", ["a0", "b7", "d2", *(f"a{i}" for i in range(3, 60))])
+        shutil.copytree(tmp_path / "first", tmp_path / "whole", symlinks=True)
+        jobs.start(tmp_path / "whole")
+        began = time.monotonic()
+        assert jobs.end() == 3
+        duration = time.monotonic() - began
+        second, moments, states = artifacts(tmp_path / "whole"), random.Random(0), set()
+        expected = seen(tmp_path / "whole")
+        for attempt in range(10):
+            output = tmp_path / str(attempt)
+            process = jobs.start(output)
+            time.sleep(moments.uniform(0.3, 1.0) * duration)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+            jobs.end()
+            assert seen(output) in (first, expected)
+            states.add(len(list((output / "generations").glob("000002/_work/commits/*"))))
+            jobs.start(output)
+            assert jobs.end() == 3
+            assert artifacts(output) == second
+    assert len(states) > 1
 
 
 @pytest.mark.slow

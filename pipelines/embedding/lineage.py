@@ -1,0 +1,133 @@
+"""Lineage: which input, model and options made each part, and what a growing input has more and less than before.
+
+A line of ``lineage.jsonl`` is a unit of work: its parts and rows, the path, SHA-256, bytes and time of each file
+that it was made from, the version of the model, the options, and the generation and release that made it. The next run
+knows by it what is new. A file is known by its path below the input and by its SHA-256; the SHA-256 of one whose bytes
+and time of modification (in nanoseconds, two seconds old or more when it was read) are as before is not computed again.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import checksums, contract, storage
+from ..checksums import DamagedError
+from ..errors import PipelineError
+from ..formats.files import Content
+from ..inputs.base import BlockReference, Rows
+from ..jobs.commits import Output, Unit
+
+
+@dataclasses.dataclass(frozen=True)
+class Lineage:
+    """What a generation was made from.
+
+    Attributes:
+        contents: What was in each file.
+        units: The files of each unit.
+    """
+
+    contents: dict[str, Content] = dataclasses.field(default_factory=dict)
+    units: tuple[tuple[str, ...], ...] = ()
+
+    def groups(self) -> list[dict[str, str]]:
+        """The SHA-256 of the files of each unit."""
+        return [{file: self.contents[file].sha256 for file in unit} for unit in self.units]
+
+    def changes(self, contents: Mapping[str, Content], path: str, output: str) -> "Changes":
+        """What an input has more and less than this.
+
+        Args:
+            contents: What is in each of its files.
+            path, output: How the input and the output are called.
+
+        Raises:
+            PipelineError: It has no file of this at all: it is another input.
+
+        Example:
+            >>> before = Lineage({"a.csv": Content("1"), "b.csv": Content("2"), "c.csv": Content("3")})
+            >>> before.changes({"b.csv": Content("2"), "c.csv": Content("4"), "d.csv": Content("5")}, "in", "out")
+            Changes(new=1, changed=1, gone=('a.csv',))
+        """
+        both = contents.keys() & self.contents.keys()
+        if self.contents and not both:
+            raise PipelineError(
+                f"the output {output} was made from {len(self.contents)} files ({min(self.contents)}, ...), none of "
+                f"which is in {path}: use another folder, or --overwrite"
+            )
+        changed = sum(contents[file].sha256 != self.contents[file].sha256 for file in both)
+        new = len(contents) - len(both) if self.contents else 0
+        return Changes(new, changed, tuple(sorted(self.contents.keys() - both)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """Of a growing input: how many files are new, how many changed, and the names of those that are gone."""
+
+    new: int = 0
+    changed: int = 0
+    gone: tuple[str, ...] = ()
+
+
+def read(output: Output) -> Lineage:
+    """The lineage of a generation; an empty one where there is none, or it is not as it was written."""
+    try:
+        listed = checksums.entries(output.manifest() or {"files": []})
+    except DamagedError:
+        return Lineage()
+    mine = [entry for entry in listed if entry["path"] == contract.LINEAGE]
+    if not mine or checksums.changed(output.path, mine):
+        return Lineage()
+    contents: dict[str, Content] = {}
+    units = []
+    with storage.open_to_read(output.file(contract.LINEAGE)) as file:
+        for line in file:
+            inputs = json.loads(line)["inputs"]
+            units.append(tuple(entry["path"] for entry in inputs))
+            for entry in inputs:
+                contents[entry["path"]] = Content(entry["sha256"], entry["bytes"], entry["modified"])
+    return Lineage(contents, tuple(units))
+
+
+def write(
+    output: Output, rows: Rows, units: Sequence[Unit], records: Sequence[dict[str, Any]], told: dict[str, Any]
+) -> None:
+    """Writes the lineage of a generation.
+
+    Args:
+        output: Its folder.
+        rows: The input.
+        units: The plan.
+        records: The commit record of each unit.
+        told: What made them all: the model and the options.
+    """
+    with output.writing(contract.LINEAGE) as file:
+        for unit, record in zip(units, records, strict=True):
+            reference = BlockReference(**unit.task)
+            files = rows.files_of(reference)
+            line = {
+                "unit": unit.name,
+                "parts": [entry["path"] for entry in record["files"] if entry["path"].startswith(contract.PARTS)],
+                "split": reference.split,
+                "rows": record["rows"],
+                "rejected": record["rejected"],
+                "inputs": [
+                    {
+                        "path": name,
+                        "sha256": rows.contents[name].sha256,
+                        "bytes": rows.contents[name].size,
+                        "modified": rows.contents[name].modified,
+                    }
+                    for name in files
+                ],
+                **told,
+                **record["facts"],
+            }
+            file.write(storage.to_json(line))
+
+
+def made_by(output: Output, version: str) -> dict[str, Any]:
+    """What the commit record of a unit says of its making, in whichever generation it is then."""
+    return {"generation": int(os.path.basename(output.path)), "tfvae_version": version}
