@@ -57,6 +57,18 @@ def normal_mixture(latent_dim: int, num_components: int = 4) -> DistributionLaye
     return _layer("NormalMixture", latent_dim, num_components=num_components)
 
 
+def truncated_normal(latent_dim: int, low: float = -1.0, high: float = 1.0) -> DistributionLayer:
+    """q(z|x) = N(loc(x), diag(scale(x)²)) between ``low`` and ``high``.
+
+    Its prior is ``priors.Family("Uniform", [latent_dim], low=low, high=high)``: KL is exact.
+
+    Example:
+        >>> bool(tf.reduce_all(tf.abs(truncated_normal(3)(tf.zeros([5, 16])).sample(seed=(0, 1))) < 1.0))
+        True
+    """
+    return _layer("TruncatedNormal", latent_dim, low=low, high=high)
+
+
 def power_spherical(latent_dim: int) -> DistributionLayer:
     """q(z|x) on the unit sphere, ∝ (1 + mean(x)ᵀz)^concentration(x) (De Cao & Aziz, arXiv 2006.04437).
 

@@ -7,12 +7,39 @@ from scipy import special, stats
 from tensorflow_probability import distributions as tfd
 
 import tfvae
-from tfvae import DistributionLayer, divergences, families, networks, priors
+from tfvae import DistributionLayer, divergences, families, networks, posteriors, priors
 from tfvae.families import draws
 
 RNG = np.random.default_rng(0)
 LOC, D_FACTOR = RNG.normal(size=[2, 4]).astype(np.float32), RNG.uniform(0.2, 2.0, size=[2, 4]).astype(np.float32)
 V = RNG.normal(size=[2, 4, 2]).astype(np.float32)
+
+
+def test_a_truncated_normal_s_kl_to_a_uniform_prior_is_that_of_quadrature():
+    for loc, scale in ((0.0, 0.1), (0.95, 0.3), (-0.5, 1.0), (0.2, 8.0)):
+        q = tfd.Independent(tfd.TruncatedNormal([loc, -loc], scale, -1.0, 1.0), 1)
+        z = np.linspace(-1.0, 1.0, 200_001)
+        density = stats.truncnorm((-1 - loc) / scale, (1 - loc) / scale, loc, scale).pdf(z)
+        expected = 2 * np.trapezoid(special.xlogy(density, 2 * density), z)
+        p = priors.Family("Uniform", [2], low=-1.0, high=1.0)()
+        np.testing.assert_allclose(divergences.closed_form_kl(q, p), expected, rtol=1e-3, atol=2e-5)
+    smaller = priors.Family("Uniform", [2], low=-1.0, high=0.5)()
+    assert np.isposinf(divergences.closed_form_kl(q, smaller))
+
+
+@pytest.mark.parametrize(
+    ("make", "prior"),
+    [
+        (posteriors.truncated_normal, lambda: priors.Family("Uniform", [3], low=-1.0, high=1.0)),
+        (posteriors.power_spherical, lambda: priors.Family("SphericalUniform", [3])),
+    ],
+)
+def test_posteriors_of_a_box_and_of_a_sphere_have_an_exact_kl(make, prior):
+    vae = tfvae.VAE(networks.mlp([4]), networks.mlp([4]), make(3), DistributionLayer("Normal", [2]), prior(), seed=0)
+    terms = vae.terms(RNG.normal(size=[5, 2]).astype(np.float32), 4000, seed=1)
+    drawn = np.asarray(terms.log_posterior - terms.log_prior)
+    assert terms.kl_is_exact
+    assert (np.abs(drawn.mean(axis=0) - terms.kl) < 4.5 * drawn.std(axis=0) / np.sqrt(4000) + 1e-4).all()
 
 
 def low_rank(v: np.ndarray = V) -> tfd.Distribution:

@@ -83,6 +83,13 @@ def _kl_of_low_rank(q: Any, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     return 0.5 * (tf.reduce_sum(d + mean**2 - 1.0, -1) + tf.reduce_sum(v**2, [-2, -1]) - log_det)
 
 
+@tfd.RegisterKL(tfd.TruncatedNormal, tfd.Uniform)
+def _kl_to_uniform(q: Any, p: Any, name: str | None = None) -> tf.Tensor:
+    """log volume - H(q) on p's interval, and infinite where q reaches beyond it, nats."""
+    is_inside = (p.low <= q.low) & (q.high <= p.high)
+    return tf.where(is_inside, tf.math.log(p.high - p.low) - q.entropy(), float("inf"))
+
+
 class NormalMixture(tfd.MixtureSameFamily):
     """Σ_c π_c N(loc_c, diag(scale_c²)), drawn pathwise: the gradient reaches π through the mixture's conditional CDFs.
 
