@@ -27,6 +27,7 @@ CORE = [
     "tfvae.families.flow",
     "tfvae.families.discrete",
     "tfvae.families.normal",
+    "tfvae.families.poisson",
     "tfvae.families.random",
     "tfvae.families.registry",
     "tfvae.flows.autoregressive",

@@ -430,6 +430,39 @@ LIKELIHOODS = [
         tfp=lambda p: tfd.BetaBinomial(np.float64(9.0), p["concentration1"], p["concentration0"]),
     ),
     Family(
+        "BagOfWords",
+        {"logits": real},
+        lambda x, p: _rows(
+            lambda row, logits: scipy.stats.multinomial(9, scipy.special.softmax(logits)).logpmf(row), x, p["logits"]
+        ),
+        scalar=False,
+        x=(2.0, 0.0, 7.0),
+        mean=lambda p: scipy.special.softmax(p["logits"], axis=-1),
+        tfp=lambda p: tfd.Multinomial(np.float64(9.0), logits=p["logits"]),
+    ),
+    Family(
+        "DirichletBagOfWords",
+        {"concentration": positive},
+        lambda x, p: _rows(
+            lambda row, c: scipy.stats.dirichlet_multinomial(c, 9).logpmf(row.astype(int)), x, p["concentration"]
+        ),
+        scalar=False,
+        x=(2.0, 0.0, 7.0),
+        mean=lambda p: p["concentration"] / p["concentration"].sum(axis=-1, keepdims=True),
+        tfp=lambda p: tfd.DirichletMultinomial(np.float64(9.0), p["concentration"]),
+    ),
+    Family(
+        "ZeroInflatedPoisson",
+        {"zero_logits": real, "log_rate": real},
+        lambda x, p: np.log(
+            np.where(x == 0, scipy.special.expit(p["zero_logits"]), 0.0)
+            + scipy.special.expit(-p["zero_logits"]) * scipy.stats.poisson(np.exp(p["log_rate"])).pmf(x)
+        ),
+        x=(0.0, 3.0, 9.0),
+        mean=lambda p: scipy.special.expit(-p["zero_logits"]) * np.exp(p["log_rate"]),
+        tfp=lambda p: tfd.Inflated(tfd.Poisson(log_rate=p["log_rate"]), inflated_loc_logits=p["zero_logits"] / 2),
+    ),
+    Family(
         "Multinomial",
         {"logits": real},
         lambda x, p: _rows(

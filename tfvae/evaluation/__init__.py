@@ -36,6 +36,7 @@ from tfvae.evaluation.outliers import (
     watanabe_akaike,
 )
 from tfvae.evaluation.pareto import pareto_shape
+from tfvae.evaluation.perplexity import perplexity
 from tfvae.evaluation.predictors import (
     Informativeness,
     Predictability,
@@ -90,6 +91,7 @@ __all__ = [
     "modularity",
     "mutual_information_gap",
     "pareto_shape",
+    "perplexity",
     "perturbed",
     "precision_recall",
     "predictive_calibration",

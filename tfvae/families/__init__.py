@@ -12,6 +12,7 @@ from tfvae.families.facts import Facts, Support
 from tfvae.families.flow import Flow
 from tfvae.families.levels import DiscretizedLogistic, DiscretizedLogisticMixture, DiscretizedNormal
 from tfvae.families.normal import MultivariateNormalDiagPlusLowRankCovariance, Normal, NormalMixture
+from tfvae.families.poisson import BagOfWords, DirichletBagOfWords, Poisson, ZeroInflatedPoisson
 from tfvae.families.random import standard_normal, standard_uniform
 from tfvae.families.registry import FAMILIES, find, register
 from tfvae.families.table import Mixed, Observed
@@ -19,8 +20,10 @@ from tfvae.families.table import Mixed, Observed
 __all__ = [
     "FAMILIES",
     "PERT",
+    "BagOfWords",
     "Bernoulli",
     "Categorical",
+    "DirichletBagOfWords",
     "DirichletMultinomial",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
@@ -41,10 +44,12 @@ __all__ = [
     "OneHotCategorical",
     "OrderedLogistic",
     "PlanarFlow",
+    "Poisson",
     "Rayleigh",
     "Reciprocal",
     "Support",
     "SylvesterFlow",
+    "ZeroInflatedPoisson",
     "facts",
     "find",
     "register",

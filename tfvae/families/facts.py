@@ -325,6 +325,7 @@ FACTS: dict[str, Facts] = {
     "Poisson": _COUNTS,
     "NegativeBinomial": _COUNTS,
     "ZeroInflatedNegativeBinomial": _COUNTS,
+    "ZeroInflatedPoisson": _COUNTS,
     "Zipf": Facts(POSITIVE_COUNTS),
     "Geometric": Facts(COUNTS),
     "Skellam": Facts(INTEGERS),
@@ -335,6 +336,8 @@ FACTS: dict[str, Facts] = {
     # Vectors
     "Multinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"], has_mean=True),
     "DirichletMultinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"], has_mean=True),
+    "BagOfWords": _COUNTS,
+    "DirichletBagOfWords": _COUNTS,
     "PlackettLuce": Facts(PERMUTATION),
     "OneHotCategorical": Facts(ONE_HOT, has_mean=True),
     "RelaxedOneHotCategorical": Facts(SIMPLEX, lowest={"temperature": 0.3}),

@@ -11,6 +11,7 @@ from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, O
 from tfvae.families.facts import FACTS, Facts
 from tfvae.families.levels import DiscretizedLogistic, DiscretizedLogisticMixture, DiscretizedNormal
 from tfvae.families.normal import MultivariateNormalDiagPlusLowRankCovariance, Normal, NormalMixture
+from tfvae.families.poisson import BagOfWords, DirichletBagOfWords, Poisson, ZeroInflatedPoisson
 from tfvae.families.refused import REFUSED
 
 FAMILIES: dict[str, type[tfd.Distribution]] = {
@@ -21,6 +22,7 @@ FAMILIES: dict[str, type[tfd.Distribution]] = {
         *(Bernoulli, OneHotCategorical, Categorical, OrderedLogistic),
         *(DiscretizedLogistic, DiscretizedNormal, DiscretizedLogisticMixture),
         *(Geometric, Multinomial, DirichletMultinomial),
+        *(Poisson, ZeroInflatedPoisson, BagOfWords, DirichletBagOfWords),
         *(Rayleigh, Reciprocal, Gompertz, Erlang, F, GeneralizedPareto, PERT),
     )
 }

@@ -1,0 +1,213 @@
+"""Counts that a Poisson makes, exact in float32 for large ones too, and bags of words, whose number is the row's own.
+
+The textbook's x log λ - λ - log x! is a difference of numbers a million times its size. As Loader writes it (Fast and
+Accurate Computation of Binomial Probabilities, 2000) it is -x (e^t - 1 - t) - ½ log(2πx) - δ(x) with t = log λ - log x
+and Stirling's error δ(x) = log x! - (x + ½) log x + x - ½ log 2π: nothing here is large where log p is not.
+"""
+
+import math
+from typing import Any
+
+import tensorflow as tf
+from tensorflow_probability import bijectors as tfb
+from tensorflow_probability import distributions as tfd
+from tensorflow_probability import math as tfp_math
+from tensorflow_probability import random as tfp_random
+from tensorflow_probability import util as tfp_util
+
+from tfvae.families.random import standard_uniform
+
+_Properties = tfp_util.ParameterProperties
+_SERIES = 0.25  # below, e^t - 1 - t by its series
+# δ(1) and δ(2), for which its series is too short
+_STIRLING = [1.0 - 0.5 * math.log(2.0 * math.pi), 2.0 - 1.5 * math.log(2.0) - 0.5 * math.log(2.0 * math.pi)]
+
+
+def log_poisson(x: tf.Tensor, log_rate: tf.Tensor) -> tf.Tensor:
+    """log P(x) of a count x = 0, 1, 2, ... under a Poisson of rate e^log_rate, nats.
+
+    Example:
+        >>> round(float(log_poisson(tf.constant(2.0), tf.constant(0.0))), 4)  # log(e⁻¹ / 2)
+        -1.6931
+    """
+    some = tf.maximum(x, 1.0)
+    t = log_rate - tf.math.log(some)
+    near = tf.clip_by_value(t, -_SERIES, _SERIES)
+    series = near**2 / 2 * (1 + near / 3 * (1 + near / 4 * (1 + near / 5 * (1 + near / 6))))
+    away = some * tf.where(tf.abs(t) < _SERIES, series, tf.math.expm1(t) - t)
+    return tf.where(x < 0.5, -tf.exp(log_rate), -away - _log_peak(some))
+
+
+def _log_peak(x: tf.Tensor) -> tf.Tensor:
+    """-log P(x) of a Poisson of rate x, x = 1, 2, ...: ½ log(2πx) + δ(x)."""
+    large = tf.maximum(x, 3.0)
+    error = (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * large**2)) / large**2) / large**2) / large
+    one, two = (tf.cast(value, x.dtype) for value in _STIRLING)
+    return 0.5 * tf.math.log(2 * math.pi * x) + tf.where(x < 1.5, one, tf.where(x < 2.5, two, error))
+
+
+class Poisson(tfd.Poisson):
+    """TFP's Poisson, its probability exact in float32 where counts are large.
+
+    Example:
+        >>> Poisson(log_rate=11.5).log_prob(99000.0).numpy().round(2)
+        np.float32(-7.08)
+    """
+
+    def __init__(self, rate: Any = None, log_rate: Any = None, name: str = "Poisson"):
+        super().__init__(rate=rate, log_rate=log_rate, name=name)
+        self._parameters = {"rate": rate, "log_rate": log_rate, "name": name}
+
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
+        return tfd.Poisson._parameter_properties(dtype, num_classes)
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        return log_poisson(x, self._log_rate_parameter_no_checks())
+
+
+class _Counts(tfd.Distribution):
+    """What those below share: counts as floats, no gradient through a draw."""
+
+    def __init__(self, name: str, **parameters: Any):
+        tensors = {key: tf.convert_to_tensor(value) for key, value in parameters.items()}
+        super().__init__(
+            dtype=next(iter(tensors.values())).dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters={**tensors, "name": name},
+            name=name,
+        )
+
+    def _stddev(self) -> tf.Tensor:
+        return tf.sqrt(self._variance())
+
+
+class ZeroInflatedPoisson(_Counts):
+    """0 with probability sigmoid(zero_logits), else a Poisson's count: more zeros than a Poisson has.
+
+    log P(0) = log(e^l + e^-λ) - log(1 + e^l), and of others log Poisson(x; λ) - log(1 + e^l) (Lambert 1992).
+
+    Example:
+        >>> ZeroInflatedPoisson(zero_logits=0.0, log_rate=0.0).prob([0.0, 1.0]).numpy().round(4)
+        array([0.6839, 0.1839], dtype=float32)
+    """
+
+    def __init__(self, zero_logits: Any, log_rate: Any, name: str = "ZeroInflatedPoisson"):
+        super().__init__(name, zero_logits=zero_logits, log_rate=log_rate)
+
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
+        return {"zero_logits": _Properties(), "log_rate": _Properties()}
+
+    def _event_shape(self) -> tf.TensorShape:
+        return tf.TensorShape([])
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        zero, log_prob = self.parameters["zero_logits"], log_poisson(x, self.parameters["log_rate"])
+        of_zero = zero + tf.nn.softplus(log_prob - zero)
+        return tf.where(x < 0.5, of_zero, log_prob) - tf.nn.softplus(zero)
+
+    def _sample_n(self, n: Any, seed: Any = None) -> tf.Tensor:
+        seeds = tfp_random.split_seed(seed, n=2)
+        zero = tf.sigmoid(self.parameters["zero_logits"]) + tf.zeros(self.batch_shape_tensor(), self.dtype)
+        drawn = tfd.Poisson(log_rate=self.parameters["log_rate"] + 0.0 * zero).sample(n, seed=seeds[1])
+        return tf.where(standard_uniform(tf.shape(drawn), seeds[0], self.dtype) < zero, tf.zeros_like(drawn), drawn)
+
+    def _mean(self) -> tf.Tensor:
+        return tf.sigmoid(-self.parameters["zero_logits"]) * tf.exp(self.parameters["log_rate"])
+
+    def _variance(self) -> tf.Tensor:
+        rate = tf.exp(self.parameters["log_rate"])
+        return self._mean() * (1.0 + rate * tf.sigmoid(self.parameters["zero_logits"]))
+
+
+class _Bag(_Counts):
+    """Counts of V words, x ``[..., V]``, given their sum n = Σ x; a mean and a draw, which know no n, are of one word.
+
+    TFP's Multinomial asks for one n for all rows.
+    """
+
+    _weights: str  # the parameter
+
+    def _event_shape(self) -> tf.TensorShape:
+        return self.parameters[self._weights].shape[-1:]
+
+    def _sample_n(self, n: Any, seed: Any = None) -> tf.Tensor:
+        return tfd.OneHotCategorical(probs=self._mean(), dtype=self.dtype).sample(n, seed=seed)
+
+    def _variance(self) -> tf.Tensor:
+        return self._mean() * (1.0 - self._mean())
+
+
+class BagOfWords(_Bag):
+    """A multinomial whose number of trials is the row's own: log p(x | n) = log n! - Σ log x_i! + Σ x_i log π_i.
+
+    It is the ratio of Poissons Π P(x_i; n π_i) / P(n; n), so that it is exact in float32 for long documents too. The
+    probability is of the bag; that of its words in their order lacks the first two terms (``evaluation.perplexity``).
+
+    Args:
+        logits: log π but for a constant, ``[..., V]``.
+
+    Example:
+        >>> p = BagOfWords(logits=[0.0, 0.0])
+        >>> round(float(p.prob([1.0, 1.0])), 5), p.mean().numpy().tolist()
+        (0.5, [0.5, 0.5])
+    """
+
+    _weights = "logits"
+
+    def __init__(self, logits: Any, name: str = "BagOfWords"):
+        super().__init__(name, logits=logits)
+
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
+        return {"logits": _Properties(event_ndims=1)}
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        total = tf.maximum(tf.reduce_sum(x, axis=-1), 1.0)  # of an empty bag each term is then x log π = 0
+        log_rate = tf.nn.log_softmax(self.parameters["logits"]) + tf.math.log(total)[..., tf.newaxis]
+        joint = tf.reduce_sum(log_poisson(x, log_rate), axis=-1) + _log_peak(total)
+        return tf.where(tf.reduce_sum(x, axis=-1) < 0.5, tf.zeros_like(joint), joint)
+
+    def _mean(self) -> tf.Tensor:
+        return tf.nn.softmax(self.parameters["logits"])
+
+
+class DirichletBagOfWords(_Bag):
+    """A Dirichlet-multinomial whose number of trials is the row's own: words that come once come again.
+
+    log p(x | n) = log n + log B(Σα, n) - Σ_{x_i > 0} [log x_i + log B(α_i, x_i)], with the beta function B.
+
+    Args:
+        concentration: α, ``[..., V]``.
+
+    Example:
+        >>> DirichletBagOfWords([1.0, 1.0]).prob([1.0, 1.0]).numpy().round(4)
+        np.float32(0.3333)
+    """
+
+    _weights = "concentration"
+
+    def __init__(self, concentration: Any, name: str = "DirichletBagOfWords"):
+        super().__init__(name, concentration=concentration)
+
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
+        return {"concentration": _Properties(event_ndims=1, default_constraining_bijector_fn=tfb.Softplus)}
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        alpha, total = self.parameters["concentration"], tf.reduce_sum(x, axis=-1)
+        of_words = tf.where(x < 0.5, 0.0, _log_times_beta(alpha, tf.maximum(x, 1.0)))
+        of_total = _log_times_beta(tf.reduce_sum(alpha, axis=-1), tf.maximum(total, 1.0))
+        return tf.where(total < 0.5, 0.0, of_total) - tf.reduce_sum(of_words, axis=-1)
+
+    def _mean(self) -> tf.Tensor:
+        alpha = self.parameters["concentration"]
+        return alpha / tf.reduce_sum(alpha, axis=-1, keepdims=True)
+
+
+def _log_times_beta(alpha: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """log x + log B(α, x)."""
+    return tf.math.log(x) + tfp_math.lbeta(alpha + tf.zeros_like(x), x + tf.zeros_like(alpha))
