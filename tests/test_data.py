@@ -29,6 +29,9 @@ def test_stream_covers_a_split_once_in_batches(digits):
     np.testing.assert_array_equal(np.concatenate(batches), whole)
     assert {len(b) for b in batches[:-1]} == {100}
     shuffled = np.concatenate(list(data.stream(digits, "train", seed=1).as_numpy_iterator()))
+    again = data.stream(digits, "train", seed=1)  # the same passes, each in an order of its own
+    first, second = (np.concatenate(list(again.as_numpy_iterator())) for _ in range(2))
+    assert np.array_equal(first, shuffled) and not np.array_equal(second, first)
     assert np.any(shuffled != whole)
     order = np.lexsort(whole.reshape(len(whole), -1).T), np.lexsort(shuffled.reshape(len(whole), -1).T)
     np.testing.assert_array_equal(shuffled[order[1]], whole[order[0]])

@@ -59,7 +59,7 @@ TFVAE: dict[str, set[str]] = {
     "baselines": _MODELS | {"evaluation"},
     "evaluation": _MODELS | {"pipelines.extras"},
     "plots": {"arguments", "engine", "evaluation", "families", "models", "pipelines.extras", "pipelines.storage"},
-    "callbacks": {"arguments", "engine", "evaluation", "plots", "pipelines.extras"},
+    "callbacks": {"arguments", "engine", "evaluation", "plots", *_DISK},
     "data": _DISK,
     "exporting": _MODELS | _DISK | {"tables"},
     "checks": {"exporting.interpreter", "exporting.versions", "pipelines.trust", *_DISK},

@@ -118,8 +118,8 @@ def stream(
 ) -> tf.data.Dataset:
     """Batches ``[B, *shape]`` from disk, for data that do not fit in memory; the last one may be shorter.
 
-    Rows lie in the shards in the order of a hash of their keys; a shuffle mixes the shards and a window of 10,000 rows.
-    Several ``features`` come by their names, as in ``load``.
+    Rows lie in the shards in the order of a hash of their keys; a shuffle mixes the shards and a window of 10,000 rows,
+    in another order in each pass, which the seed fixes. Several ``features`` come by their names, as in ``load``.
 
     Example:
         >>> next(iter(stream(DIGITS, "train", batch_size=32))).shape
@@ -127,5 +127,9 @@ def stream(
     """
     if not shuffle:
         return _read(directory, split, features).batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    rows = _read(directory, split, features, shuffle_files=True).shuffle(10_000, seed=seed)
+    with extras.needed("pipelines"):
+        import tensorflow_datasets as tfds  # as above
+
+    by_seed = tfds.ReadConfig(shuffle_seed=seed)  # without it the order of files is another one in each process
+    rows = _read(directory, split, features, shuffle_files=True, read_config=by_seed).shuffle(10_000, seed=seed)
     return rows.batch(batch_size).prefetch(tf.data.AUTOTUNE)

@@ -32,3 +32,13 @@ def test_a_bar_without_a_bound_counts_all_the_same(monkeypatch):
     bar.on_epoch_end(0, None)
     assert bar._bar.n == 1
     bar.on_train_end()
+
+
+def test_a_bar_of_a_training_that_goes_on_begins_where_that_does():
+    bar = callbacks.ProgressBar()
+    bar.set_params({"epochs": 4})
+    bar.on_train_begin()
+    bar.on_epoch_begin(2)
+    bar.on_epoch_end(2, None)
+    assert (bar._bar.n, bar._bar.initial) == (3, 2)
+    bar.on_train_end()

@@ -34,6 +34,8 @@ class ProgressBar(hooks.Looking):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch
+        if self._bar.n == 0:  # epochs of before say nothing of how long the others take
+            self._bar.n = self._bar.initial = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if self._bar.postfix == _COMPILING:

@@ -11,6 +11,7 @@ their rows to the engine where there are replicas.
 
 import dataclasses
 import itertools
+import random
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -127,12 +128,30 @@ class Group:
         rows: Row numbers of each batch, int32 ``[K, B]``.
         counts: How many rows of each batch count, from the left, int32 ``[K]``.
         num_steps: How many of the K batches are to be run.
+        done: How many of those have been, before a stop.
     """
 
     data: Data
     rows: np.ndarray
     counts: np.ndarray
     num_steps: int
+    done: int = 0
+
+
+def _done(steps: int, group_size: int) -> Iterator[Group]:
+    """The groups of an epoch's first steps, where they were all done before a stop; nothing is in them."""
+    none = np.zeros([0], np.int32)
+    for start in range(0, steps, group_size):
+        size = min(group_size, steps - start)
+        yield Group(Data(()), none, none, size, size)
+
+
+class Cursor(NamedTuple):
+    """Where a course through the rows of arrays is: the number of its pass, what fixes the shuffle, batches drawn."""
+
+    number: int = 0
+    seed: list[int] | None = None  # before the pass begins
+    drawn: int = 0
 
 
 class ArrayBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset):
@@ -166,6 +185,10 @@ class ArrayBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset):
         self._endless = steps_per_epoch is not None
         self._group_size = min(int(steps_per_execution), self._steps)
         self._seed = seed
+        self._now: list[int] | None = None  # what the passes that begin in this group are given
+        self._cursor = self._before = Cursor()
+        self._start, self._num_steps = 0, 0  # of the last group, in the epoch
+        self._resumed: dict[str, Any] | None = None
 
     def get_tf_dataset(self) -> "ArrayBatches":
         return self
@@ -176,22 +199,60 @@ class ArrayBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset):
     has_partial_batch = property(lambda self: bool(self._num_rows % self._batch_size))
     partial_batch_size = property(lambda self: self._num_rows % self._batch_size or None)
 
+    def facts(self) -> dict[str, Any]:
+        """Of what these batches are, in words."""
+        kind = {"kind": "arrays", "rows": self._num_rows, "batch size": self._batch_size, "steps": self._steps}
+        return kind | {"steps in a program": self._group_size, "order": "shuffled" if self._seed else "as given"}
+
+    def get_state(self, done: int | None, within: bool) -> dict[str, Any]:
+        """Where they are: ``done`` steps into the last group (None: at its end), within an epoch or at its end."""
+        if self._resumed is not None:
+            return self._resumed
+        if done is not None and done < self._num_steps:
+            return {"cursor": list(self._before), "now": self._now, "steps": self._start, "done": done}
+        if within:
+            return {"cursor": list(self._cursor), "now": None, "steps": self._start + self._num_steps, "done": 0}
+        return {"cursor": list(self._cursor if self._endless else Cursor()), "now": None, "steps": 0, "done": 0}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there with the next epoch."""
+        self._resumed = state
+
     def __iter__(self) -> Iterator[Group]:
-        batches = self._batches()
+        at, self._resumed = self._resumed or self.get_state(None, False) | {"cursor": Cursor()}, None
+        self._cursor, self._now, steps, done = Cursor(*at["cursor"]), at["now"], at["steps"], at["done"]
+        batches = self._batches(self._cursor)
         while True:
-            for start in range(0, self._steps, self._group_size):
-                yield self._group(batches, min(self._group_size, self._steps - start))
+            yield from _done(steps, self._group_size)
+            for start in range(steps, self._steps, self._group_size):
+                self._start, self._num_steps = start, min(self._group_size, self._steps - start)
+                self._before = self._cursor
+                group = self._group(batches, self._num_steps)
+                yield dataclasses.replace(group, done=done)
+                self._now, done = None, 0
             if not self._endless:
                 return
+            steps = 0
 
-    def _batches(self) -> Iterator[tuple[np.ndarray, int]]:
-        for number in itertools.count():  # passes that start within one group are given the same seed
+    def _batches(self, cursor: Cursor) -> Iterator[tuple[np.ndarray, int]]:
+        _, seed, drawn = cursor
+        for number in itertools.count(cursor.number):
+            seed = self._seed_now() if seed is None else seed
             order = np.arange(self._num_rows, dtype=np.int32)
             if self._seed is not None:
-                np.random.default_rng([*self._seed(), number]).shuffle(order)
-            for start in range(0, self._num_rows, self._batch_size):
+                np.random.default_rng([*seed, number]).shuffle(order)
+            for k in range(drawn, self._passes):
+                self._cursor = Cursor(number, seed, k + 1)
+                start = k * self._batch_size
                 count = min(self._batch_size, self._num_rows - start)
                 yield np.take(order, range(start, start + self._batch_size), mode="wrap"), count
+            seed, drawn = None, 0
+
+    def _seed_now(self) -> list[int]:
+        """Passes that start within one group are given the same."""
+        if self._now is None:
+            self._now = [] if self._seed is None else list(self._seed())
+        return self._now
 
     def _group(self, batches: Iterator[tuple[np.ndarray, int]], num_steps: int) -> Group:
         rows = np.zeros([self._group_size, self._batch_size], np.int32)
@@ -225,7 +286,8 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         steps_per_epoch: int | None = None,
         shuffle: bool = False,
     ):
-        shuffle = shuffle and not isinstance(source, tf.data.Dataset)
+        self._shuffles_itself = isinstance(source, tf.data.Dataset)
+        shuffle = shuffle and not self._shuffles_itself
         self._stream = streams.Stream(source, steps_per_epoch, shuffle)
         self._source = self._stream.adapter
         self._prepare, self._measure, self._judge = prepare, measure, judge
@@ -233,6 +295,10 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         self._steps = steps_per_epoch
         self._capacity = (0, 0)
         self._once, self._ended_after = isinstance(source, types.GeneratorType), 0
+        self._passes = self._before = self._drawn = 0  # passes begun; batches drawn in this one, before the last group
+        self._start, self._num_steps = 0, 0  # of the last group, in the epoch
+        self._random: Any = None  # what the source may draw from, as the pass began
+        self._resumed: dict[str, Any] | None = None
 
     def get_tf_dataset(self) -> "StreamBatches":
         return self
@@ -249,30 +315,80 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
     def on_epoch_end(self) -> None:
         self._source.on_epoch_end()
 
+    def facts(self) -> dict[str, Any]:
+        """See ``ArrayBatches``."""
+        return {"kind": "a stream", "steps": self._steps, "steps in a program": self._group_size}
+
+    def get_state(self, done: int | None, within: bool) -> dict[str, Any]:
+        """See ``ArrayBatches``."""
+        if self._resumed is not None:
+            return self._resumed
+        state = {"passes": max(0, self._passes - 1), "random": self._random, "capacity": list(self._capacity)}
+        if done is not None and done < self._num_steps:
+            return state | {"drawn": self._before, "steps": self._start, "done": done}
+        if within or self._steps is not None:
+            steps = self._start + self._num_steps if within else 0
+            return state | {"drawn": self._drawn, "steps": steps, "done": 0}
+        now = None if self._shuffles_itself else random.getstate()
+        return state | {"passes": self._passes, "random": now, "drawn": 0, "steps": 0, "done": 0}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See ``ArrayBatches``."""
+        self._resumed = state
+
     def __iter__(self) -> Iterator[Group]:
         self._refuse_what_ended()
-        # What ``prepare`` says of a batch would be buried in a traceback if autograph converted it.
-        batches = self._stream.dataset().map(tf.autograph.experimental.do_not_convert(self._counted))
+        at: dict[str, Any] = {"passes": self._passes, "random": None, "drawn": 0, "steps": 0, "done": 0}
+        at, self._resumed = self._resumed or at | {"capacity": self._capacity}, None
+        source = self._stream.dataset()
+        self._replay(source, at)
+        self._drawn, self._start, self._capacity = at["drawn"], at["steps"], tuple(at["capacity"])
+        batches = source
         if self._steps is not None and not self._once:
             batches = batches.repeat()  # as Keras, which begins a finite stream anew wherever it ends
-        given, steps, groups = False, 0, 0
-        for data, counts, measured in self._in_own_words(_without_autotuner(self._grouped(batches).prefetch(1))):
+        batches = batches.skip(self._drawn) if self._drawn else batches
+        # What ``prepare`` says of a batch would be buried in a traceback if autograph converted it.
+        batches = batches.map(tf.autograph.experimental.do_not_convert(self._counted))
+        given, groups, done = self._drawn > 0, 0, at["done"]
+        stacked = self._in_own_words(_without_autotuner(self._grouped(batches).prefetch(1)))
+        # Keras asks no more once an epoch is over, but all that a source draws has been drawn by then.
+        ahead = list(itertools.islice(stacked, 1)) if self._drawn else []
+        yield from _done(at["steps"], self._group_size)
+        for data, counts, measured in itertools.chain(ahead, stacked):
             self._judge(measured.numpy().max(axis=0))
             given = given or counts.numpy().sum() > 0
             if not given:
                 raise ValueError("x has no rows: the first batches of the stream hold none.")
-            steps, groups = steps + len(counts), groups + 1
-            yield self._group(data, counts.numpy())
+            self._start = 0 if self._start == self._steps else self._start
+            self._before, self._num_steps, groups = self._drawn, len(counts), groups + 1
+            self._drawn += self._num_steps
+            yield dataclasses.replace(self._group(data, counts.numpy()), done=done)
+            self._start, done = self._start + self._num_steps, 0
         if not given:
             raise ValueError("x has no rows: the stream gives no batch.")
         if self._once:
-            self._ended_after = steps
+            self._ended_after = self._drawn
             if self._steps is not None and groups % -(-self._steps // self._group_size) == 0:  # for another epoch
                 self._refuse_what_ended()
 
     def _in_own_words(self, groups: Iterable[Any]) -> Iterator[Any]:
         with self._stream.own_words():
             yield from groups
+
+    def _replay(self, source: tf.data.Dataset, at: dict[str, Any]) -> None:
+        """Bring the source to where it was at the start of a pass.
+
+        A dataset that shuffles draws a new order whenever it is begun, and one within another when that gives its
+        first batch; what Keras shuffles for a ``PyDataset`` it draws from Python's own random numbers.
+        """
+        if at["random"] is not None:
+            random.setstate(_nested_tuple(at["random"]))
+        elif self._shuffles_itself:
+            for _ in range(self._passes, at["passes"]):
+                next(iter(source), None)
+        if not self._shuffles_itself:
+            self._random = random.getstate()
+        self._passes = at["passes"] + 1
 
     def _refuse_what_ended(self) -> None:
         """Keras would go on with the first batch alone, or report an epoch without a batch as a loss of 0."""
@@ -297,7 +413,7 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
             return batches.padded_batch(self._group_size)
         size, steps = self._group_size, self._steps
         groups = -(-steps // size)
-        grouped = batches.enumerate().group_by_window(
+        grouped = batches.enumerate(self._drawn).group_by_window(
             key_func=lambda i, batch: i // steps * groups + i % steps // size,
             reduce_func=lambda key, window: window.map(lambda i, batch: batch).padded_batch(size),
             window_size_func=lambda key: tf.where(
@@ -324,6 +440,10 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         within = np.arange(batch, dtype=np.int32) % np.maximum(counts, 1)[:, None]
         rows = np.arange(steps, dtype=np.int32)[:, None] * batch + within
         return Group(tf.nest.map_structure(flat, data), rows.astype(np.int32), counts, num_steps)
+
+
+def _nested_tuple(value: Any) -> Any:
+    return tuple(map(_nested_tuple, value)) if isinstance(value, (list, tuple)) else value
 
 
 def check_kind(x: Any) -> None:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.engine import batches, keras_private, replicas, scope
+from tfvae.engine import batches, course, keras_private, replicas, scope
 from tfvae.engine.batches import Group
 from tfvae.engine.model import UnsupervisedModel
 
@@ -52,12 +52,7 @@ def watched(model: Any, train: Train) -> Train:
 
 
 def _state(model: Any) -> list[tuple[Any, tf.Tensor]]:
-    """Everything that a step changes: weights, the optimiser's numbers, metrics, random streams."""
-    of_optimizers = [variable for optimizer, _ in model.updates for variable in optimizer.variables]
-    variables = [*model.variables, *of_optimizers, *model.metrics_variables]
-    variables += keras_private.seed_states(model)
-    unique = {id(variable): variable for variable in variables}.values()
-    return [(variable, tf.convert_to_tensor(variable.value)) for variable in unique]
+    return [(variable, tf.convert_to_tensor(variable.value)) for variable in course.variables(model)]
 
 
 def _restore(state: list[tuple[Any, tf.Tensor]]) -> None:
@@ -72,7 +67,7 @@ def _is_finite(model: Any, logs: Mapping[str, Any]) -> bool:
 def _told(model: Any, train: Train, group: Group, before: list[tuple[Any, tf.Tensor]]) -> str:
     """The sentence about a group in which something is no number; the model is put back to before that step."""
     _restore(before)
-    for k in range(group.num_steps):
+    for k in range(group.done, group.num_steps):
         state, step = _state(model), int(model.optimizer.iterations.numpy()) + 1
         if not _is_finite(model, {"loss": 0.0}):
             return f"Before step {step} of the training weights were not finite: {_first_weight(model)}."

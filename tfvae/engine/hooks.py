@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from tfvae.engine.course import Course
+
 
 class Looking(keras.callbacks.Callback):
     """A callback that only looks: of a program of many steps it may be told once, with the step that was its last."""
@@ -56,13 +58,27 @@ class Watch(keras.callbacks.CallbackList):
         fits: Whether it is for ``fit``, and not for ``evaluate`` alone.
         verbose: Keras's.
         steps: Steps in an epoch, where that is known.
+        model: What is trained.
+        data: The batches of ``fit``, as its ``Course`` takes them.
         params: What else Keras tells its callbacks.
     """
 
-    def __init__(self, callbacks: Any, paced: bool, fits: bool, verbose: Any, steps: int | None, **params: Any):
-        super().__init__(callbacks, fits, verbose != 0, verbose=verbose, steps=steps, **params)
+    def __init__(
+        self,
+        callbacks: Any,
+        paced: bool,
+        fits: bool,
+        verbose: Any,
+        steps: int | None,
+        model: Any,
+        data: Mapping[str, Any],
+        **params: Any,
+    ):
+        used = [one for one in keras.tree.flatten(callbacks) if getattr(one, "model", None) is not None]
+        super().__init__(callbacks, fits, verbose != 0, model, verbose=verbose, steps=steps, **params)
         self.paced, self._fits, self._verbose, self._steps = paced, fits, verbose, steps
-        self._tests, self._first, self._ended = False, 0, False
+        self._tests, self._first, self._begun, self._ended = False, 0, True, False
+        self.course = Course(model, self.callbacks if fits else [], used, data)
 
     def __iter__(self) -> Iterator[keras.callbacks.Callback]:
         """Itself: who wraps Keras's ``fit``, as MLflow does, copies the callbacks to a list and adds some."""
@@ -86,13 +102,39 @@ class Watch(keras.callbacks.CallbackList):
         if self._tests:
             begin, end = super().on_test_batch_begin, super().on_test_batch_end
         end(self._first + stop - 1, logs)
+        self._tell_course(stop)
         self._ended = self.model.stop_evaluating if self._tests else self.model.stop_training
         if not self._ended:
             begin(self._first + stop)
         return not self._ended
 
+    def goes_on(self, done: int) -> None:
+        """Say that a group begins after those of its steps that were done before a stop."""
+        self._begun = True
+        super().on_train_batch_begin(self._first + done)
+
+    def _tell_course(self, done: int | None = None) -> None:
+        if self._tests:
+            self.course.at_validation()
+        else:
+            self.course.at(done)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.course.opens()
+        super().on_train_begin(logs)
+        self.course.begins()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        self.course.begins_epoch(epoch)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self.course.ends_epoch(epoch, logs)
+
     def on_test_begin(self, logs: Any = None) -> None:
         self._tests = True
+        self.course.validates()
         super().on_test_begin(logs)
 
     def on_test_end(self, logs: Any = None) -> None:
@@ -101,19 +143,23 @@ class Watch(keras.callbacks.CallbackList):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._first, self._ended = batch, False
-        super().on_train_batch_begin(batch, logs)
+        self._begun = batch >= self.course.resumed_steps
+        if self._begun:
+            super().on_train_batch_begin(batch, logs)
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._first, self._ended = batch, False
         super().on_test_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if not self._ended:  # else it has been told where it ended
+        if self._begun and not self._ended:  # else it was done before a stop, or has been told where it ended
             super().on_train_batch_end(self._within(batch), logs)
+            self._tell_course()
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         if not self._ended:
             super().on_test_batch_end(batch if self._fits else self._within(batch), logs)
+            self._tell_course()
 
     def _within(self, batch: int) -> int:
         """The last step of a group, of which Keras assumes that it is full."""

@@ -19,6 +19,8 @@ __all__ = [
     "adapter",
     "children",
     "clear_losses",
+    "has_workers",
+    "is_first_worker",
     "layers",
     "loss_tracker",
     "note_raised",
@@ -76,6 +78,20 @@ def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
 def strategy(model: keras.Model) -> tf.distribute.Strategy | None:
     """The strategy in whose scope the model was made."""
     return model._distribute_strategy
+
+
+def has_workers(model: keras.Model) -> bool:
+    """Whether it is trained by several processes."""
+    return isinstance(strategy(model), tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_first_worker(model: keras.Model) -> bool:
+    """Whether this process is the one of several, or the only one, that writes what all of them have."""
+    resolver = getattr(strategy(model), "cluster_resolver", None)
+    if not has_workers(model) or resolver is None:
+        return True
+    leads = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
+    return (resolver.task_type, resolver.task_id) == (leads, 0)
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:

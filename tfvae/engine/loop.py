@@ -65,6 +65,8 @@ def make_function(
         group = next(iterator)
         if not isinstance(group, batches.Group):
             group = batches.single(prepare(group))
+        if group.done >= group.num_steps:  # before a stop
+            return {metric.name: metric.result() for metric in metrics()}
         rows = replicas.divided(group.rows, strategy.num_replicas_in_sync)
 
         def steps(start: int, stop: int) -> dict[str, tf.Tensor]:
@@ -78,9 +80,12 @@ def make_function(
             paces[shapes] = Pace()
             if observer is not None and not run_eagerly:
                 observer.compiles()
+        if observer is not None and group.done:
+            observer.goes_on(group.done)
         if observer is None or not observer.paced:
-            return steps(0, group.num_steps)
-        return paces[shapes].parts(group.num_steps, lambda *part: _waited_for(steps(*part)), observer.between)
+            return steps(group.done, group.num_steps)
+        run_part = lambda *part: _waited_for(steps(*part))  # noqa: E731
+        return paces[shapes].parts(group.num_steps, run_part, observer.between, group.done)
 
     function.program = run  # type: ignore[attr-defined]  # for whoever measures it, or takes it elsewhere
     return function

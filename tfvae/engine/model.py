@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.arguments import check_at_least, check_number, check_whole, found_by, refuse_masked, refuse_unknown
-from tfvae.engine import batches, hooks, keras_private, loop, replicas, saving, xla
+from tfvae.engine import batches, course, hooks, keras_private, loop, replicas, saving, xla
 from tfvae.engine.batches import Data
 from tfvae.engine.loop import Step
 from tfvae.engine.replicas import Rows
@@ -290,7 +290,10 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             validation_data = self._batches(held_out, size, validation_steps, sample_weight=weight)
         data = self._batches(x, batch_size, steps_per_epoch, shuffle, sample_weight)
         told = {"epochs": epochs, "steps": steps_per_epoch or data.num_batches}
-        with self._watched(callbacks, verbose, fits=True, **told) as watch:
+        fed = {"training": data} | ({} if validation_data is None else {"validation": validation_data})
+        with self._watched(callbacks, verbose, fits=True, data=fed, **told) as watch:
+            if isinstance(watch, hooks.Watch) and (first := watch.course.first_epoch) is not None:
+                initial_epoch = int(min(first, epochs))
             return super().fit(
                 data,
                 batch_size=batch_size,
@@ -310,15 +313,17 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
     def _watched(self, callbacks: Any, verbose: Any, **told: Any) -> Iterator[keras.callbacks.CallbackList]:
         """Within it the programs are told of to the callbacks; a list that Keras has made already is as it is."""
         if isinstance(callbacks, keras.callbacks.CallbackList):
+            if told["fits"] and any(isinstance(one, course.Keeper) for one in callbacks.callbacks):
+                raise ValueError("A Checkpoint belongs to fit's own list: pass callbacks=[...], not a CallbackList.")
             yield callbacks
             return
-        workers = isinstance(keras_private.strategy(self), tf.distribute.MultiWorkerMirroredStrategy)
-        paced = self._auto_steps and not workers
+        paced = self._auto_steps and not keras_private.has_workers(self)
         outer, self._watch = self._watch, hooks.Watch(callbacks, paced, verbose=verbose, model=self, **told)
         try:
             yield self._watch
         finally:
-            self._watch = outer  # that of the fit in whose callback this is an evaluate
+            watch, self._watch = self._watch, outer  # that of the fit in whose callback this is an evaluate
+            watch.course.leaves()
 
     def evaluate(
         self,
@@ -345,7 +350,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
             batch_size = self._choose_steps(batch_size, x, acting)
             x = self._batches(x, batch_size, steps, sample_weight=sample_weight)
         told = {"epochs": 1, "steps": steps or x.num_batches}
-        with self._watched(callbacks, verbose, fits=False, **told) as watch:
+        with self._watched(callbacks, verbose, fits=False, data={}, **told) as watch:
             more = {"callbacks": watch, "return_dict": return_dict, **of_fit}
             return super().evaluate(x, batch_size=batch_size, verbose=verbose, steps=steps, **more)
 

@@ -38,6 +38,7 @@ class Pace:
         num_steps: int,
         run: Callable[[int, int], Result],
         between: Callable[[int, Result], bool],
+        start: int = 0,
     ) -> Result:
         """``run(start, stop)`` on part after part of a group of ``num_steps``; gives the last one's result.
 
@@ -45,8 +46,8 @@ class Pace:
             num_steps: Steps in the group.
             run: Runs its steps and waits for them.
             between: ``between(stop, result)``, called between two parts; False ends the group there.
+            start: How many of them were done before.
         """
-        start = 0
         while True:
             stop, began = min(start + self.steps, num_steps), time.perf_counter()
             result = run(start, stop)
