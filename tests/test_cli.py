@@ -221,6 +221,13 @@ def test_ctrl_c_in_training_says_what_is_there_and_ends_as_shells_expect(monkeyp
     result = invoke("train", "--data", str(tmp_path), "--output", "runs/mine")
     assert result.exit_code == 130
     assert "Stopped: runs/mine is as it was before this training began." in result.output
+    kept = tmp_path / "mine/incomplete/checkpoints/epoch-000001-step-000000000"
+    kept.mkdir(parents=True)
+    (kept / "checkpoint.json").touch()
+    monkeypatch.setattr(runs, "train", lambda **options: sys.exit(143))
+    result = invoke("train", "--data", str(tmp_path), "--output", str(tmp_path / "mine"))
+    assert result.exit_code == 143 and "training began; the same command goes on with it." in result.output
+    monkeypatch.setattr(runs, "train", stopped)
     monkeypatch.setattr(cli.listing, "found", lambda folder: stopped())
     result = invoke("runs", str(tmp_path))
     assert result.exit_code == 130 and result.output.endswith("\nStopped.\n")

@@ -68,7 +68,8 @@ TFVAE: dict[str, set[str]] = {
     "records": set(),
     "model_file": {"models", "pipelines.errors"},
     "configuration": {"model_file"},
-    "runs": _ALL | _DISK | {"presets", "records", "model_file", "configuration"},
+    "run_folder": {"records", *_DISK},
+    "runs": _ALL | _DISK | {"run_folder", "presets", "records", "model_file", "configuration"},
     "sharing": {"checks", "exporting", "runs", "pipelines.errors", "pipelines.trust", *_DISK},
     "experiments": _ALL | _DISK | {"sharing", "tables", "pipelines.command_line", "pipelines.formats.idx"},
     "optimizers": set(),
@@ -79,6 +80,7 @@ TFVAE: dict[str, set[str]] = {
     "listing": {"records", "tables", "pipelines.storage"},
     "cli": {
         "runs",
+        "run_folder",
         "configuration",
         "project",
         "listing",

@@ -3,13 +3,15 @@
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from tfvae import VAE, likelihoods, networks, observations, posteriors, runs
+from tests.callbacks.interruptions import Signal
+from tfvae import VAE, likelihoods, networks, observations, posteriors, run_folder, runs
 
 MADE_BEFORE = pathlib.Path(__file__).with_name("made_by_0_1")
 
@@ -41,16 +43,23 @@ def old_run(tmp_path) -> pathlib.Path:
     return tmp_path
 
 
+NEW = ("logs/events", "history.csv", "model.keras", "run.json")
+
+
+def write_new(folder: pathlib.Path) -> None:
+    (folder / "logs").mkdir()
+    for name in NEW:
+        (folder / name).write_bytes(b"new")
+
+
 def test_a_run_that_is_being_replaced_is_whole_until_the_new_one_is(old_run):
     before = files(old_run)
-    with runs._replacing(old_run) as folder:
-        (folder / "logs").mkdir()
-        for name in ("logs/events", "history.csv", "model.keras", "run.json"):
-            (folder / name).write_bytes(b"new")
+    with run_folder.replacing(old_run, {}) as folder:
+        write_new(folder)
         assert {name: found for name, found in files(old_run).items() if "incomplete" not in name} == before
-    assert files(old_run) == dict.fromkeys(("logs/events", "history.csv", "model.keras", "run.json"), b"new") | {
-        "notes.txt": b"old"
-    }
+    found = files(old_run)
+    assert [e["path"] for e in json.loads(found.pop("checksums.json"))["files"]] == sorted(NEW)
+    assert found == dict.fromkeys(NEW, b"new") | {"notes.txt": b"old"}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +67,7 @@ def test_a_run_that_is_being_replaced_is_whole_until_the_new_one_is(old_run):
 )
 def test_a_training_that_stops_leaves_the_old_run_and_nothing_else(old_run, stopped):
     before = files(old_run)
-    with pytest.raises((KeyboardInterrupt, FloatingPointError, OSError)), runs._replacing(old_run) as folder:
+    with pytest.raises((KeyboardInterrupt, FloatingPointError, OSError)), run_folder.replacing(old_run, {}) as folder:
         (folder / "history.csv").write_bytes(b"half")
         raise stopped
     assert files(old_run) == before
@@ -67,12 +76,69 @@ def test_a_training_that_stops_leaves_the_old_run_and_nothing_else(old_run, stop
 def test_what_a_killed_training_left_is_removed_and_two_do_not_mix(old_run):
     (old_run / "incomplete/logs").mkdir(parents=True)
     (old_run / "incomplete/history.csv").write_bytes(b"half")
-    with runs._replacing(old_run) as folder:
-        assert list(files(folder)) == ["lock"]
-        with pytest.raises(ValueError, match="Another training writes to"), runs._replacing(old_run):
+    with run_folder.replacing(old_run, {}) as folder:
+        assert sorted(files(folder)) == ["asked.json", "lock"]
+        with pytest.raises(ValueError, match="Another training writes to"), run_folder.replacing(old_run, {}):
             pass
         (folder / "model.keras").write_bytes(b"new")
     assert (old_run / "model.keras").read_bytes() == b"new" and not (old_run / "incomplete").exists()
+
+
+@pytest.mark.parametrize("moves", range(5))
+def test_killed_between_the_old_run_and_the_new_one_it_is_the_new_one(old_run, moves, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    replace, done = run_folder.os.replace, []
+
+    def kills(source, target):
+        if pathlib.Path(target).parent == old_run and len(done) == moves:
+            raise Killed
+        done.extend([target] if pathlib.Path(target).parent == old_run else [])
+        replace(source, target)
+
+    monkeypatch.setattr(run_folder.os, "replace", kills)
+    with pytest.raises(Killed), run_folder.replacing(old_run, {}) as folder:
+        write_new(folder)
+    monkeypatch.undo()
+    run_folder.settle(old_run)
+    found = files(old_run)
+    found.pop("checksums.json")
+    assert found == dict.fromkeys(NEW, b"new") | {"notes.txt": b"old"}
+
+
+MODEL = """
+import tfvae
+from tfvae import likelihoods, networks, posteriors
+
+def build(event_shape, seed):
+    likelihood = likelihoods.bernoulli(event_shape)
+    vae = tfvae.VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihood, seed=seed)
+    vae.compile(jit_compile=False)
+    return vae
+"""
+
+
+def test_the_same_training_again_goes_on_and_another_one_is_refused(tmp_path, digits, monkeypatch, caplog):
+    (tmp_path / "model.py").write_text(MODEL)
+    given = {"model": f"{tmp_path}/model.py:build", "epochs": 3, "patience": 5}
+    runs.train(digits, tmp_path / "straight", **given)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(runs, "_tensorboard", lambda logs: [Signal(signal.SIGTERM, 8)])
+        runs.train(digits, tmp_path / "stopped", **given)
+    assert stopped.value.code == 143 and not (tmp_path / "stopped/model.keras").exists()
+    with pytest.raises(ValueError, match=r"was interrupted, of another command \(seed is 0 there, 1 here\)"):
+        runs.train(digits, tmp_path / "stopped", **given, seed=1)
+    runs.train(digits, tmp_path / "stopped", **given)
+    assert "The training goes on after " in caplog.text
+    one, other = (runs.load(tmp_path / name) for name in ("straight", "stopped"))
+    assert all(np.array_equal(*pair) for pair in zip(one.get_weights(), other.get_weights(), strict=True))
+    assert (tmp_path / "straight/history.csv").read_bytes() == (tmp_path / "stopped/history.csv").read_bytes()
+    assert not (tmp_path / "stopped/incomplete").exists()
+    record = json.loads((tmp_path / "stopped/run.json").read_bytes())
+    assert runs.train(digits, tmp_path / "stopped", **given, resume=True) == record
+    with pytest.raises(ValueError, match=r"holds a run of another command \(epochs is 3 there, 4 here\)"):
+        runs.train(digits, tmp_path / "stopped", **given | {"epochs": 4}, resume=True)
 
 
 @pytest.mark.parametrize(

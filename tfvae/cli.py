@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Any
 
 import click
 
-from tfvae import configuration, listing, project, registration, tables
+from tfvae import configuration, listing, project, registration, run_folder, tables
 from tfvae.experiments import reproduce
 from tfvae.pipelines import command_line
 from tfvae.pipelines.errors import PipelineError
@@ -119,13 +120,14 @@ def _told() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stopped_by_hand(state: str) -> Iterator[None]:
-    """Ctrl-C ends the command with a sentence on what is there now, and the exit code that shells expect."""
+def _stopped_from_outside(output: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a training with a sentence on what is there now, and the exit code that shells expect."""
     try:
         yield
-    except KeyboardInterrupt:
-        click.echo(f"\nStopped: {state}.", err=True)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        goes_on = "; the same command goes on with it" if run_folder.goes_on(output) else ""
+        click.echo(f"\nStopped: {output} is as it was before this training began{goes_on}.", err=True)
+        sys.exit(getattr(stopped, "code", 130))
 
 
 main.add_command(command_line.pipeline("prepare"))
@@ -156,8 +158,12 @@ def init(folder: str, data: str | None) -> None:
 @click.option("--batch-size", type=click.IntRange(1), show_default="the model's", help="Rows in a batch.")
 @click.option("--latent-dim", type=click.IntRange(1), show_default="the model's", help="Length of z.")
 @click.option("--learning-rate", type=float, show_default="the model's", help="Of Adam.")
+@click.option(
+    "--patience", type=click.IntRange(1), show_default="train all", help="Epochs without a better ELBO, then stop."
+)
 @click.option("--seed", type=int, default=0, help="Fixes weights, shuffles and noise.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there.")
+@click.option("--resume", is_flag=True, help="Go on; a run that is finished already stays, without an error.")
 @configuration.option("Flags from a file, which may name a model file to run; the command line wins.")
 def train(**options: Any) -> None:
     """Train a VAE on a prepared dataset.
@@ -165,13 +171,16 @@ def train(**options: Any) -> None:
     A model of your own is a function in a Python file, which is run. It takes what it names of event_shape,
     condition_shape, rows, data, latent_dim and seed, and returns a tfvae.VAE, compiled or not.
 
+    A training that was stopped or killed goes on with the same command, exactly, from a checkpoint of a minute before
+    at most. Ctrl-C and SIGTERM write one more; the exit codes are then 130 and 143.
+
     \b
     Example:
       tfvae train --data prepared/mnist --output runs/mnist --epochs 20
       tfvae train --data prepared/mnist --output runs/mine --model model.py:build
       tfvae train --config runs/mine/config.toml --output runs/again --epochs 40
     """
-    with _clear_errors(), _stopped_by_hand(f"{options['output']} is as it was before this training began"):
+    with _clear_errors(), _stopped_from_outside(options["output"]):
         from tfvae import runs
 
         record = runs.train(**options)
@@ -342,6 +351,7 @@ def verify(directory: str) -> None:
     from tfvae.pipelines import verify as verification
 
     try:
+        run_folder.settle(pathlib.Path(directory))
         found = verification.verify(directory)
     except (PipelineError, OSError) as error:
         raise click.ClickException(str(error)) from error

@@ -8,10 +8,9 @@ runs/NAME/model.py         the file that a model of one's own was built by
 runs/NAME/logs/            for TensorBoard, where it is installed
 runs/NAME/checksums.json   every file with its SHA-256, for ``tfvae verify``
 runs/NAME/evaluation.json  written by ``evaluate``
-runs/NAME/incomplete/      a training that goes on, or was killed: the run above is whole until that ends
+runs/NAME/incomplete/      a training that goes on, or was stopped: its checkpoints, from which the same command goes on
 """
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -19,17 +18,16 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfvae import configuration, data, evaluation, families, model_file, observations, records
-from tfvae.callbacks import BitsPerDimension, ProgressBar, StopAtNaN
+from tfvae import configuration, data, evaluation, families, model_file, observations, records, run_folder
+from tfvae.callbacks import BitsPerDimension, Checkpoint, ProgressBar, StopAtNaN
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
 from tfvae.model_file import ModelFile
 from tfvae.models.vae import VAE
@@ -40,8 +38,6 @@ PathLike = str | os.PathLike[str]
 
 _IN_MEMORY_BYTES = 2 << 30  # a split beyond this is streamed from disk
 _PLOTTED_ROWS = 10_000
-_COPY = "model.py"
-_FILES = ("logs", "history.csv", _COPY, configuration.NAME, "model.keras", contract.CHECKSUMS, records.RUN)
 _MEASURED = [field.name for field in dataclasses.fields(Measured) if field.name != "dataset"]
 
 
@@ -55,6 +51,8 @@ def train(
     learning_rate: float | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    patience: int | None = None,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Train a model on a prepared dataset and write the run; returns what ``run.json`` holds.
 
@@ -63,16 +61,24 @@ def train(
     ``latent_dim`` and ``seed``. It returns a ``VAE``, compiled or not; the run keeps a copy of the file.
 
     Options left at None take the model's defaults. The split ``validation``, or ``test`` where there is none, is
-    evaluated after each epoch for the learning curve; nothing is chosen by it. A run that is being replaced is whole
-    until the new one is; what an interrupted training leaves is removed.
+    evaluated after each epoch for the learning curve. Nothing is chosen by it, unless there is ``patience``: the
+    training then ends when its ELBO has not risen for so many epochs, and the run has the weights of the best one.
+
+    A run that is being replaced is whole until the new one is. A training that is interrupted keeps checkpoints, see
+    ``callbacks.Checkpoint``: the same call goes on with it, exactly. With ``resume`` a finished run of the same call is
+    left as it is, and its record returned.
 
     Raises:
-        ValueError: For an unknown model, a file that fails, or an output that holds a run already, is being written, or
-            holds a file ``model.py`` or ``config.toml`` that is of no run.
+        ValueError: For an unknown model, a file that fails, or an output that holds a run already, is being written,
+            holds an interrupted training of other options or data and ``overwrite`` is not given, or holds a file
+            ``model.py`` or ``config.toml`` that is of no run.
         FloatingPointError: If the loss or a weight turns NaN: see ``callbacks.StopAtNaN``. No model is written.
     """
     output = pathlib.Path(output)
-    _check_output(output, overwrite)
+    run_folder.settle(output)
+    is_done = resume and not overwrite and (output / run_folder.MODEL).exists()
+    if not is_done:
+        run_folder.check(output, overwrite)
     keras.utils.set_random_seed(seed)
     chosen, file = _chosen(model)
     epochs, batch_size = epochs or chosen.epochs, batch_size or chosen.batch_size
@@ -86,12 +92,13 @@ def train(
         )
         rows = info.splits["train"].num_examples
         record: dict[str, Any] = {
-            "model": f"{_COPY}:{file.function}" if file else model,
+            "model": f"{run_folder.COPY}:{file.function}" if file else model,
             "model_file": {"name": file.path.name, "sha256": file.sha256} if file else None,
             "epochs": epochs,
             "batch_size": batch_size,
             "latent_dim": vae.latent_dim,
             "learning_rate": learning_rate,
+            "patience": patience,
             "seed": seed,
             "data": os.path.abspath(data_directory),
             "dataset": data.identity(data_directory),
@@ -99,9 +106,13 @@ def train(
             "rows": rows,
             "versions": {name: importlib.metadata.version(name) for name in ("tfvae", "tensorflow", "keras")},
         }
-        with _replacing(output) as folder:
-            started = time.perf_counter()
-            vae.fit(
+        if is_done:
+            return _finished(output, record)
+        if patience and validation is None:
+            raise ValueError(f"patience is {patience}, but {data_directory} has no split validation or test to watch.")
+        with run_folder.replacing(output, record, overwrite) as folder:
+            checkpoint = Checkpoint(folder / run_folder.CHECKPOINTS)
+            history = vae.fit(
                 x,
                 batch_size=batch_size,
                 epochs=epochs,
@@ -112,39 +123,48 @@ def train(
                     *_bits(vae),
                     keras.callbacks.CSVLogger(str(folder / "history.csv")),
                     *_tensorboard(folder / "logs"),
+                    *_early_stopping(patience),
+                    checkpoint,
                     StopAtNaN(),
                 ],
             )
-            seconds = time.perf_counter() - started
+            seconds, done = checkpoint.seconds, len(history.epoch)
+            record |= {"epochs_trained": done} if patience else {}
             record["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            record |= {"seconds": round(seconds, 2), "rows_per_second": round(rows * epochs / seconds)}
+            record |= {"seconds": round(seconds, 2), "rows_per_second": round(rows * done / seconds)}
             vae.save(folder / "model.keras")
             record["model_sha256"] = storage.sha256(str(folder / "model.keras"))
             if file:
-                (folder / _COPY).write_bytes(file.source)
+                (folder / run_folder.COPY).write_bytes(file.source)
             given = latent_dim if file else vae.latent_dim
             flags = _configuration(record, given).encode("utf-8", "surrogateescape")  # a path may be any bytes
             (folder / configuration.NAME).write_bytes(flags)
             _write_json(folder / records.RUN, record)
-            checksums.list_files(str(folder), contract.CHECKSUMS, but=["lock"])
     return record
 
 
-def _check_output(output: pathlib.Path, overwrite: bool) -> None:
-    if (output / "model.keras").exists() and not overwrite:
-        raise ValueError(f"{output} holds a run already: choose another output or pass --overwrite.")
+def _finished(output: pathlib.Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """The record of the run that is there, if it is of what is asked for."""
     record = records.read(output / records.RUN)
-    for name, known_by in ((_COPY, "model_file"), (configuration.NAME, "model")):
-        if (output / name).exists() and not record.get(known_by):
-            raise ValueError(
-                f"{output} holds a file {name} that is of no run: choose another output; it would be lost."
-            )
+    if odd := run_folder.differences(record, asked):
+        raise ValueError(
+            f"{output} holds a run of another command ({'; '.join(odd)}): choose another output or pass --overwrite."
+        )
+    return record
+
+
+def _early_stopping(patience: int | None) -> list[keras.callbacks.Callback]:
+    if not patience:
+        return []
+    return [keras.callbacks.EarlyStopping("val_elbo", mode="max", patience=patience, restore_best_weights=True)]
 
 
 def _configuration(record: dict[str, Any], latent_dim: int | None) -> str:
     """What was asked for as flags; the file lies in the run, whose folder is the output."""
     flags = {"data": record["data"], "output": ".", "model": record["model"], "latent-dim": latent_dim}
-    flags |= {name.replace("_", "-"): record[name] for name in ("epochs", "batch_size", "learning_rate", "seed")}
+    flags |= {
+        name.replace("_", "-"): record[name] for name in ("epochs", "batch_size", "learning_rate", "seed", "patience")
+    }
     return configuration.text(flags, "tfvae train --config THIS_FILE --output ANOTHER_RUN trains the same once more.")
 
 
@@ -194,40 +214,6 @@ def _compile(vae: VAE, learning_rate: float | None, chosen: Experiment) -> float
     return learning_rate
 
 
-@contextlib.contextmanager
-def _replacing(output: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder for a new run, whose files take the places of the old run's if the block ends well.
-
-    The last file says by the model's checksum whether the others belong to it, should the machine die in between.
-    """
-    folder, is_new = output / "incomplete", not output.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    with storage.locked(str(folder / "lock")) as mine:
-        if not mine:
-            raise ValueError(f"Another training writes to {output}: wait for its end, or choose another output.")
-        for earlier in _FILES:  # of a training that was killed
-            _remove(folder / earlier)
-        try:
-            yield folder
-            (output / records.EVALUATION).unlink(missing_ok=True)  # of the run that this one replaces
-            for name in _FILES:
-                _remove(output / name)
-                if (folder / name).exists():
-                    os.replace(folder / name, output / name)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            if is_new:
-                with contextlib.suppress(OSError):  # it holds a run, or what somebody else has put there
-                    output.rmdir()
-
-
-def _remove(path: pathlib.Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _parts(vae: VAE) -> str | list[str]:
     """The features of a dataset that a model takes."""
     return "x" if vae.condition_shape is None else ["x", "condition"]
@@ -270,21 +256,24 @@ def _own_names(run: pathlib.Path, model: str) -> dict[str, Any]:
     file = model_file.read(model)
     trained_with = records.read(run / records.RUN).get("model_file")
     if isinstance(trained_with, dict) and trained_with.get("sha256") != file.sha256:
-        raise ValueError(f"{file.path} is not as it was when {run} was trained: name {run / _COPY}, if it is yours.")
+        raise ValueError(
+            f"{file.path} is not as it was when {run} was trained: name {run / run_folder.COPY}, if it is yours."
+        )
     return file.names
 
 
 def _what_defines(name: str, run: pathlib.Path, model: str | None) -> str:
     if model is not None:
         return f"{run} has a part {name}, which {model} does not define: name the file that does with --model."
-    mine = run / _COPY
+    mine = run / run_folder.COPY
     if mine.exists():
         return f"{run} has a part {name} of its own: if you trust {mine} to be run as a program, add --model {mine}."
     return f"{run} has a part {name}, which is not of Keras or tfvae: name the file that defines it, --model FILE.py."
 
 
 def _model_file(run: PathLike) -> pathlib.Path:
-    path = pathlib.Path(run) / "model.keras"
+    run_folder.settle(pathlib.Path(run))
+    path = pathlib.Path(run) / run_folder.MODEL
     if not path.exists():
         raise ValueError(f"{run} is no finished run: it has no model.keras. Train one with tfvae train.")
     return path

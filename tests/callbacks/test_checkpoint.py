@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from tests.callbacks import interruptions
-from tests.callbacks.interruptions import CASES, Case, Stop, X, build, differences, outcome, train
+from tests.callbacks.interruptions import CASES, Case, Signal, Stop, X, build, differences, outcome, train
 from tfvae.callbacks import Checkpoint, kept
-from tfvae.engine import hooks
 from tfvae.engine.course import State
 from tfvae.pipelines import storage
 
@@ -88,19 +87,6 @@ def test_a_full_disk_is_told_and_the_training_goes_on(tmp_path, monkeypatch, cap
     assert not differences(outcome(trained), undisturbed("paced"))
     assert f"No checkpoint could be written to {tmp_path} ([Errno 28] No space left on device)" in caplog.text
     assert storage.names(str(tmp_path)) == ["lock"]
-
-
-class Signal(hooks.Looking):
-    """Sends this process a signal after its n-th program."""
-
-    def __init__(self, number: int, programs: int):
-        super().__init__()
-        self._number, self._left = number, programs
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._left -= 1
-        if self._left == 0:
-            os.kill(os.getpid(), self._number)
 
 
 @pytest.mark.parametrize(
