@@ -4,10 +4,11 @@
 
 python tests/callbacks/interruptions.py CASE FOLDER RESULT.npz [SECONDS]
 
-It trains, with a rest of so many seconds after each batch's callbacks, and writes the final state. Whoever kills it
-starts it again until the result is there.
+It trains, with a rest of so many seconds after each program, and writes the final state. Whoever kills it starts it
+again until the result is there. Where TF_CONFIG names several workers, it is one of them.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -93,9 +94,10 @@ CASES = {
 
 def build(case: Case) -> Any:
     keras.utils.set_random_seed(3)
-    parts = dropout(), networks.mlp([8]), posteriors.diagonal_normal(2), likelihoods.bernoulli([PIXELS])
-    model = case.trainer(VAE(*parts, objective=case.objective(), seed=1))
-    model.compile(keras.optimizers.Adam(0.01), steps_per_execution=case.steps, jit_compile=False)
+    with tf.distribute.MultiWorkerMirroredStrategy().scope() if "TF_CONFIG" in os.environ else contextlib.nullcontext():
+        parts = dropout(), networks.mlp([8]), posteriors.diagonal_normal(2), likelihoods.bernoulli([PIXELS])
+        model = case.trainer(VAE(*parts, objective=case.objective(), seed=1))
+        model.compile(keras.optimizers.Adam(0.01), steps_per_execution=case.steps, jit_compile=False)
     return model
 
 

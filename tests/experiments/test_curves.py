@@ -1,5 +1,7 @@
 """Learning curves at a tiny size: their points, a stop and what follows it, what is counted as a sample."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -69,8 +71,9 @@ def test_a_kill_in_the_middle_of_saving_costs_one_stretch(data, straight, killed
     replace, calls = checkpoints.os.replace, []
 
     def dies(source, target):
-        calls.append(source)
-        if source.name == killed_at and len(calls) > 2 * saves:
+        name = pathlib.Path(source).name
+        calls.extend([name] if name.startswith("incomplete") else [])
+        if name == killed_at and len(calls) > 2 * saves:
             raise KeyboardInterrupt
         replace(source, target)
 
@@ -81,6 +84,27 @@ def test_a_kill_in_the_middle_of_saving_costs_one_stretch(data, straight, killed
     assert (tmp_path / killed_at).exists()
     assert [point.samples for point in checkpoints.read_points(tmp_path)] == POINTS[:saves]
     assert_same(run(data, "AEVB", checkpoint=tmp_path), straight["AEVB"])
+
+
+def test_a_stop_within_a_stretch_goes_on_there(data, straight, tmp_path, monkeypatch):
+    report = curves._Report
+
+    class Stops(report):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if self._start == 1000 and batch == 60:
+                raise RuntimeError("stopped")
+
+    often = checkpoints.Checkpoint
+    monkeypatch.setattr(checkpoints, "Checkpoint", lambda folder: often(folder, steps=1))
+    monkeypatch.setattr(curves, "_Report", Stops)
+    with pytest.raises(RuntimeError, match="stopped"):
+        run(data, "AEVB", checkpoint=tmp_path)
+    assert [path.name for path in tmp_path.glob("until-*")] == ["until-12000"]
+    seen: list[int] = []
+    monkeypatch.setattr(curves, "_Report", report)
+    assert_same(run(data, "AEVB", checkpoint=tmp_path, progress=seen.append), straight["AEVB"])
+    assert 1000 + 100 < seen[0] <= 1000 + 61 * 100 and not list(tmp_path.glob("until-*"))
 
 
 def test_the_training_bound_is_the_mean_since_the_point_before(data, straight):

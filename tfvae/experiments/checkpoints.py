@@ -1,6 +1,7 @@
 """What a training run keeps on disk: the model at its last point, and all of its points.
 
-A run that is stopped anywhere, in the middle of a save as well, finds a model and the points that belong to it.
+A run that is stopped anywhere, in the middle of a save as well, finds a model and the points that belong to it. Between
+two points it goes on from ``callbacks.Checkpoint``'s.
 """
 
 import csv
@@ -8,13 +9,17 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 
+from tfvae.callbacks import Checkpoint
 from tfvae.engine.model import UnsupervisedModel
+
+_WITHIN = "until-"  # the folder of a stretch that is trained now
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +45,19 @@ def stretches(
     folder: pathlib.Path | None,
     ends: Sequence[int],
     build: Callable[[], UnsupervisedModel],
-    fit: Callable[[UnsupervisedModel, int, int], dict[str, list[float]]],
+    fit: Callable[[UnsupervisedModel, int, int, list[Any]], dict[str, list[float]]],
     measure: Callable[[UnsupervisedModel, dict[str, list[float]]], Measured],
 ) -> Iterator[Point]:
     """Train a model from one of ``ends``, in samples, to the next, and measure it at each.
 
-    Model and points are kept in ``folder``, where there is one, and a later call goes on from there: only what a stop
-    interrupts is trained again.
+    Model and points are kept in ``folder``, where there is one, and a later call goes on from there, or from within a
+    stretch that a stop has interrupted.
 
     Args:
         folder: Where they are kept.
         ends: In rising order; the last one is where the training ends.
         build: Gives the model, compiled, where none is kept.
-        fit: Trains it from one number of samples to another and gives the history.
+        fit: Trains it from one number of samples to another, with these callbacks, and gives the history.
         measure: Measures it, given the history of the stretch before.
     """
     done = read_points(folder)
@@ -63,9 +68,10 @@ def stretches(
         return
     model = load(folder) if folder and done else build()
     for end in to_do:
+        checkpoint = Checkpoint(folder / f"{_WITHIN}{end}") if folder else None
         began = time.perf_counter()
-        history = fit(model, start, end)
-        seconds += time.perf_counter() - began
+        history = fit(model, start, end, [checkpoint] if checkpoint else [])
+        seconds += checkpoint.seconds if checkpoint else time.perf_counter() - began
         train, test, failed_rows = measure(model, history)
         done.append(Point(end, train, test, round(seconds, 1), failed_rows))
         keep(folder, model, done)
@@ -107,6 +113,8 @@ def keep(folder: pathlib.Path | None, model: keras.Model, points: Sequence[Point
     os.replace(folder / "incomplete.csv", folder / "points.csv")
     for earlier in set(folder.glob("model-*.keras")) - {current}:
         earlier.unlink()
+    for within in folder.glob(f"{_WITHIN}*"):
+        shutil.rmtree(within)
 
 
 def read_points(folder: pathlib.Path | None) -> list[Point]:

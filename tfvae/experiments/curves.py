@@ -61,7 +61,7 @@ def curve(
         pathlib.Path(checkpoint) if checkpoint else None,
         [point for point in points if point <= samples],
         lambda: settings.build(data, latent_dim, method, seed),
-        lambda model, start, end: _fit(model, data, method, start, end, progress),
+        lambda model, start, end, more: _fit(model, data, method, start, end, progress, more),
         lambda model, history: measure(model, data, history),
     )
 
@@ -73,6 +73,7 @@ def _fit(
     start: int,
     end: int,
     progress: Callable[[int], None] | None,
+    more: list[keras.callbacks.Callback],
 ) -> dict[str, list[float]]:
     batch_size = settings.batch_size(method, len(data.train))
     # Monte Carlo EM updates the weights several times on a minibatch, and each evaluates its samples.
@@ -82,7 +83,7 @@ def _fit(
         batch_size=batch_size,
         steps_per_epoch=max(1, end // size - start // size),
         verbose=0,
-        callbacks=[_Report(progress, start, size)],
+        callbacks=[_Report(progress, start, size), *more],
     ).history
 
 

@@ -212,10 +212,10 @@ class Run:
         return vae
 
     def _fitting(self, bar: tqdm) -> Callable[..., dict[str, list[float]]]:
-        def fit(vae: Any, start: int, end: int) -> dict[str, list[float]]:
+        def fit(vae: Any, start: int, end: int, more: list[Any]) -> dict[str, list[float]]:
             bar.update(start - bar.n)
             epochs = (end - start) // len(self.train)
-            callbacks = [_Bar(bar, len(self.train))]
+            callbacks = [_Bar(bar, start, len(self.train)), *more]
             size = self.plan.batch_size
             return vae.fit(self.train, batch_size=size, epochs=epochs, verbose=0, callbacks=callbacks).history
 
@@ -229,9 +229,9 @@ class Run:
 class _Bar(keras.callbacks.Callback):
     """Moves a progress bar by the rows of each epoch."""
 
-    def __init__(self, bar: tqdm, num_rows: int):
+    def __init__(self, bar: tqdm, start: int, num_rows: int):
         super().__init__()
-        self._bar, self._num_rows = bar, num_rows
+        self._bar, self._start, self._num_rows = bar, start, num_rows
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._bar.update(self._num_rows)
+        self._bar.update(self._start + (epoch + 1) * self._num_rows - self._bar.n)
