@@ -50,6 +50,7 @@ OBJECTIVES = {
     "elbo": Objective(objectives.elbo),
     "elbo_a": Objective(objectives.elbo_a),
     "elbo_b": Objective(objectives.elbo_b),
+    "elbo_entropy": Objective(objectives.elbo_entropy),
     "importance_weighted": Objective(objectives.importance_weighted, is_tighter=True),
     "doubly_reparameterized": Objective(objectives.doubly_reparameterized, pathwise=False, is_tighter=True),
     "sticking_the_landing": Objective(objectives.sticking_the_landing, pathwise=False),

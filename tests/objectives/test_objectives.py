@@ -8,12 +8,13 @@ import re
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 from sklearn.datasets import load_digits
 from tensorflow_probability import distributions as tfd
 
 from tests import linear_gaussian
-from tfvae import VAE, DistributionLayer, networks, objectives
+from tfvae import VAE, DistributionLayer, networks, objectives, posteriors, priors
 from tfvae.divergences import closed_form_kl
 from tfvae.objectives import Latent, Terms
 from tfvae.priors import Family, StandardNormal
@@ -138,6 +139,36 @@ def test_formulas(terms):
         assert estimate.bound.shape == (4,)
         np.testing.assert_allclose(estimate.bound, bound, atol=1e-6, err_msg=objective.__name__)
         np.testing.assert_allclose(estimate.surrogate, bound, atol=1e-6, err_msg=objective.__name__)
+
+
+def test_an_exact_entropy_has_the_mean_of_estimator_a_and_less_noise_where_q_is_narrow():
+    prior = priors.Mixture(2, num_components=2)
+    prior.locs.assign([[6.0, 5.0], [-6.0, 5.0]])
+    vae = linear_gaussian.vae(prior=prior, wider=0.05)
+    terms = vae.terms(linear_gaussian.rows(3)[0], 20_000, tf.constant([1, 2]))
+    a = (terms.log_weight).numpy().astype(np.float64)
+    entropy = scipy.stats.norm(0, 0.05 * np.sqrt(linear_gaussian.VARIANCE)).entropy().sum()
+    ours = entropy + terms.log_joint.numpy().astype(np.float64)
+    np.testing.assert_allclose(objectives.elbo_entropy(terms).bound, ours.mean(axis=0), rtol=1e-4)
+    error = np.sqrt((a.var(axis=0) + ours.var(axis=0)) / 20_000)
+    assert (np.abs(a.mean(axis=0) - ours.mean(axis=0)) < 4 * error).all()
+    assert ours.var(axis=0).max() < a.var(axis=0).min()
+    of_flow = VAE(
+        networks.mlp([4]), networks.mlp([4]), posteriors.planar(2, 1), DistributionLayer("Normal", [4]), seed=0
+    )
+    with pytest.raises(ValueError, match=r"entropy of the posterior has no closed form: take objectives\.elbo_a"):
+        objectives.elbo_entropy(of_flow.terms(linear_gaussian.rows(3)[0], 1, tf.constant([1, 2])))
+
+
+def test_the_kl_of_tied_units_is_that_of_the_draw_and_not_found_again(monkeypatch):
+    vae = VAE(
+        networks.mlp([4]), networks.mlp([4]), posteriors.inverse_autoregressive(5, 2, hidden=[4]),
+        DistributionLayer("Normal", [4]), seed=0,
+    )  # fmt: skip
+    terms = vae.terms(linear_gaussian.rows(3)[0], 7, tf.constant([1, 2]))
+    expected = np.mean(terms.latents[0].posterior.log_prob(terms.z) - terms.log_prior, axis=0)
+    monkeypatch.setattr(networks.Masked, "call", None)  # no network is asked again
+    np.testing.assert_allclose(terms.kl_by_unit(), expected[:, None], rtol=1e-3, atol=1e-4)
 
 
 def test_elbo_chooses_by_the_kl(terms):

@@ -11,7 +11,7 @@ from tfvae.objectives.adversarial import AdversarialTotalCorrelation
 from tfvae.objectives.aggregate import DisentangledInferredPrior, MaximumMeanDiscrepancy, TotalCorrelation
 from tfvae.objectives.configured import Cyclic
 from tfvae.objectives.constrained import ConstrainedLikelihood
-from tfvae.objectives.elbo import elbo, elbo_a, elbo_b
+from tfvae.objectives.elbo import elbo, elbo_a, elbo_b, elbo_entropy
 from tfvae.objectives.importance import (
     CombinationImportanceWeighted,
     MultiplyImportanceWeighted,
@@ -48,6 +48,7 @@ __all__ = [
     "elbo",
     "elbo_a",
     "elbo_b",
+    "elbo_entropy",
     "importance_weighted",
     "score_function",
     "sticking_the_landing",

@@ -47,6 +47,8 @@ class Latent:
 
     def kl_by_unit(self) -> tf.Tensor:
         """KL(q‖p) of each unit of z, ``[B, D]``; see ``divergences.kl_by_unit``."""
+        if not all(map(divergences.has_independent_units, (self.posterior, self.prior))):
+            return self.kl[..., tf.newaxis]  # a flow's density at z is known from the draw, and dear to find again
         return divergences.kl_by_unit(self.posterior, self.prior, self.z)
 
 
