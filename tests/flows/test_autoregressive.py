@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests import linear_gaussian
 from tests.families import flow_truths
-from tfvae import VAE, DistributionLayer, families, flows, networks, objectives, posteriors
+from tfvae import VAE, DistributionLayer, families, flows, networks, objectives, posteriors, priors
 from tfvae.families.flow import Inverted
 
 ROWS, WIDTH = 4, 6
@@ -205,3 +205,20 @@ def test_sticking_the_landing_has_no_variance_where_the_flow_is_exact():
         total = tf.reduce_sum(objectives.sticking_the_landing(terms).surrogate)
     for gradient in tape.gradient(total, of_flow.posterior.trainable_variables, unconnected_gradients="zero"):
         np.testing.assert_allclose(gradient, np.zeros(gradient.shape), atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_under_mixed_precision_the_flow_is_that_of_the_features_as_they_are(precision):
+    keras.config.set_dtype_policy(precision)
+    try:
+        parts = networks.mlp([WIDTH]), networks.mlp([4]), KINDS["inverse autoregressive"](3)
+        vae = VAE(*parts, DistributionLayer("Normal", [4]), prior=priors.Flow(3, 2, hidden=[8]), seed=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x = linear_gaussian.rows(5)[0]
+    encoded = vae.encoder(x)
+    assert encoded.dtype == precision.removeprefix("mixed_")
+    terms, q = vae.terms(x, 4, SEED), vae.posterior(tf.cast(encoded, tf.float32))
+    assert terms.z.dtype == terms.log_prior.dtype == terms.log_posterior.dtype == tf.float32
+    np.testing.assert_allclose(terms.log_posterior, q.log_prob(terms.z), rtol=1e-4, atol=1e-4)
+    assert {weight.dtype for part in (vae.posterior, vae.prior) for weight in part.weights} == {"float32"}
