@@ -50,8 +50,8 @@ $(PAGES)/.installed: tests/pages.txt pyproject.toml | $(VENV)/.installed
 pages-test: $(PAGES)/.installed
 	AIRFLOW_HOME=$(PAGES)/airflow $(PAGES)/bin/python -c 'import airflow, dagster, lancedb, mlflow, onnxruntime, openvino, ray, tf2onnx'
 	RAY_worker_niceness=0 RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=300 timeout -s INT -k 60 900 \
-		$(PAGES)/bin/python -m pytest tests/test_pages.py \
-		-k 'mlflow.md or ray.md or runtimes.md or schedule.md or search.md' --durations 5
+		$(PAGES)/bin/python -m pytest tests/test_pages.py tests/pipelines/embedding/test_parquet_parts.py \
+		-k 'mlflow.md or ray.md or runtimes.md or schedule.md or search.md or open_the_folder' --durations 5
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -56,6 +56,7 @@ CHECKSUMS = "checksums.json"
 
 # Embeddings: Parquet files in PARTS, with KEY, EMBEDDING, EMBEDDING_STDDEV and
 PARTS = "parts"  # a folder of nothing else, so that any reader of Parquet opens it whole
+SUCCESS = f"{PARTS}/_SUCCESS"  # that they are whole, for programs that wait for it
 LINEAGE = "lineage.jsonl"  # which input, model and options made each of them
 GENERATIONS, CURRENT = "generations", "current"  # whole states of an output that grows; the link to the one to read
 ROW_SCORE = "score"  # the ELBO of a row, float32, nats

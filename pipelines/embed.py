@@ -40,7 +40,7 @@ with extras.needed("pipelines"):
 from . import jobs
 from .embedding import lineage, repeated_keys
 from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
-from .embedding.parquet_parts import KIND, ParquetPart, complete_parts
+from .embedding.parquet_parts import KIND, Layout, ParquetPart, complete_parts
 from .embedding.saved_models import choose_score, choose_signature, find_model
 from .errors import PipelineError
 from .formats.standardization import Standardization
@@ -50,6 +50,7 @@ from .jobs import metrics
 from .jobs.commits import Output, Unit
 
 BATCH_SIZE = 4096
+MEGABYTE = 1_000_000
 
 
 def run(
@@ -70,6 +71,8 @@ def run(
     signature: str | None = None,
     stddev: bool = False,
     score: int = 0,
+    partition_by: Sequence[str] = (),
+    part_size: int | None = None,
     trust_model: bool = False,
     overwrite: bool = False,
     beam_args: Sequence[str] = (),
@@ -103,6 +106,9 @@ def run(
             ``embed_image_bytes`` for encoded images.
         stddev: Also write ``embedding_stddev``.
         score: Also write ``score``, the ELBO in nats, from so many samples of z; each row's noise comes from its key.
+        partition_by: Columns that the output takes over as folders, ``country=at/``, one below the other: text or
+            integers, no value empty.
+        part_size: Megabytes that a file of the output may have, about; by default one has the rows of a unit of work.
         trust_model: Run a model though its graph may read or write files or run code: only for models of your own.
         overwrite: Make everything anew, also where other options or another input made ``output``.
         beam_args: Beam's own command-line options.
@@ -124,10 +130,12 @@ def run(
         {'test': 190}
     """
     started = time.monotonic()
-    for name, value, least in (("batch_size", batch_size, 1), ("score", score, 0)):
-        if value < least:
+    for name, value, least in (("batch_size", batch_size, 1), ("score", score, 0), ("part_size", part_size, 1)):
+        if value is not None and value < least:
             raise PipelineError(f"{name} is {value}, expected {least} or more")
-    taken = list(dict.fromkeys([*keep, *([condition] if condition else [])]))
+    shown = [*keep, *partition_by]
+    taken = list(dict.fromkeys([*shown, *([condition] if condition else [])]))
+    layout = Layout(tuple(dict.fromkeys(partition_by)), None if part_size is None else part_size * MEGABYTE)
     version, target = find_model(storage.absolute(model), trust_model), jobs.Generations(storage.absolute(output))
     current = target.current()
     before = lineage.read(target.generation(current)) if not overwrite else lineage.Lineage()
@@ -156,6 +164,8 @@ def run(
         "key": key,
         "column": column,
         "keep": list(keep),
+        "partition_by": list(partition_by),
+        "part_size": part_size,
         **({"condition": condition} if condition else {}),
         **fields.given(),
         **({"standardized": dataclasses.asdict(standardize)} if standardize else {}),
@@ -166,20 +176,23 @@ def run(
     rejected = [dataclasses.asdict(row) for row in dataset.rejected]
     fingerprint = storage.fingerprint([[unit.name, unit.fingerprint] for unit in units] + rejected)
     scoring = choose_score(version, chosen, score)
-    handler = SavedModelHandler(version, chosen, batch_size, stddev, scoring, condition, condition in keep)
+    handler = SavedModelHandler(version, chosen, batch_size, stddev, scoring, condition, condition in shown)
     changes = before.changes(dataset.contents, input, output)
     with jobs.growing(target.path, KIND, settings, fingerprint, units, overwrite, beam_args, progress, started) as job:
         if not job.is_finished:
             if job.pending:
                 dataset.write_lists(Output(target.path).writing, lists, blocks)
-            steps = _Embed(job.output, dataset.to_travel(), handler, standardize)
+            steps = _Embed(job.output, dataset.to_travel(), handler, layout, standardize)
             job.run_units(units, steps)
             while repeated_keys.reject(job.output, units):
                 job.run_units(units, steps)
             records = job.verify()
             job.output.keep_only(contract.PARTS, records)
             lineage.write(job.output, dataset, units, records, told)
-            job.finish({**told, "dimension": chosen.dimension}, [contract.LINEAGE], records, dataset.rejected)
+            with job.output.writing(contract.SUCCESS):
+                pass
+            beside = [contract.SUCCESS, contract.LINEAGE]
+            job.finish({**told, "dimension": chosen.dimension}, beside, records, dataset.rejected)
         return dataclasses.replace(
             job.summary(),
             output=target.path,
@@ -221,9 +234,17 @@ def _short(file: str) -> str:
 class _Embed(beam.PTransform):
     """Read, infer, write: one fused stage."""
 
-    def __init__(self, output: Output, dataset: Rows, handler: SavedModelHandler, standardize: Standardization | None):
+    def __init__(
+        self,
+        output: Output,
+        dataset: Rows,
+        handler: SavedModelHandler,
+        layout: Layout,
+        standardize: Standardization | None,
+    ):
         super().__init__()
-        self._output, self._dataset, self._handler, self._standardize = output, dataset, handler, standardize
+        self._output, self._dataset, self._handler, self._layout = output, dataset, handler, layout
+        self._standardize = standardize
 
     def expand(self, units: Any) -> Any:
         """See ``beam.PTransform.expand``."""
@@ -231,7 +252,7 @@ class _Embed(beam.PTransform):
         blocks = units | "Read" >> read.with_output_types(UnitBlock)
         embedded = blocks | "Infer" >> infer.with_output_types(Embedded)
         made = lineage.made_by(self._output, jobs.version())
-        return embedded | "Write" >> beam.ParDo(WriteUnit(self._output, made))
+        return embedded | "Write" >> beam.ParDo(WriteUnit(self._output, made, self._layout))
 
 
 class ReadUnit(beam.DoFn):
@@ -267,8 +288,8 @@ class WriteUnit(beam.DoFn):
     them is found out by their numbers, and the job fails.
     """
 
-    def __init__(self, output: Output, made: dict[str, Any]):
-        self._output, self._made = output, made
+    def __init__(self, output: Output, made: dict[str, Any], layout: Layout):
+        self._output, self._made, self._layout = output, made, layout
         self._rows_written, self._rows_rejected = map(metrics.counter, ("rows_written", "rows_rejected"))
         self._part: ParquetPart | None = None
 
@@ -278,16 +299,16 @@ class WriteUnit(beam.DoFn):
         with jobs.reporting(self._output, unit):
             if rows.index == 0:
                 self.teardown()  # of a try that failed half way
-                self._part = ParquetPart(self._output, unit)
+                self._part = ParquetPart(self._output, unit, self._layout)
             if self._part is None or (unit.name, rows.index) != (self._part.unit.name, self._part.blocks):
                 raise PipelineError(f"block {rows.index} of unit {unit.name} came out of turn: the runner parts them")
             self._part.add(embedded)
             if not rows.is_last:
                 return
-            written, rejected = self._part.rows, self._part.rejected
+            written, rejected, files = self._part.rows, self._part.rejected, self._part.files
             self._part.close()
             self._part = None
-            self._output.commit(unit, written, rejected, self._made)
+            self._output.commit(unit, written, rejected, self._made, files)
         self._rows_written.inc(written)
         self._rows_rejected.inc(len(rejected))
         yield unit.name
@@ -300,7 +321,7 @@ class WriteUnit(beam.DoFn):
 
 
 def read_embeddings(output: str) -> pa.Table:
-    """All parts of a complete output, in the order of the plan.
+    """All parts of a complete output, in the order of the plan, with the columns that their folders say.
 
     Raises:
         PipelineError: The output is not complete.

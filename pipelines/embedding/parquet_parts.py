@@ -1,6 +1,13 @@
-"""Parquet parts: what an embedding job writes, one for each unit of work."""
+"""Parquet parts: what an embedding job writes, a file for each unit of work, or some where folders or sizes part them.
 
+In folders (see ``pipelines.embedding.folders``) the rows of a unit lie in another order than in the input: the footer
+of each file holds their positions there.
+"""
+
+import base64
 import contextlib
+import dataclasses
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,43 +19,119 @@ from .. import contract, storage
 from ..errors import PipelineError, Rejection
 from ..jobs.commits import Output, Unit
 from ..jobs.generations import Generations
+from . import folders
 from .handler import Embedded
 
 KIND = "embeddings"
+_MOST_FOLDERS = 400  # of a unit: each is an open file
+_POSITIONS = b"tfvae.positions"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the rows of a unit lie in files.
+
+    Attributes:
+        partition_by: Columns that are folders.
+        file_bytes: How large a file may be, about; None for any size.
+    """
+
+    partition_by: tuple[str, ...] = ()
+    file_bytes: int | None = None
 
 
 class ParquetPart:
-    """A Parquet part that is being written, one row group a block."""
+    """The part of a unit that is being written, one row group a block; ``files`` are the names of its files."""
 
-    def __init__(self, output: Output, unit: Unit):
+    def __init__(self, output: Output, unit: Unit, layout: Layout = Layout()):  # it is frozen
         self.unit, self.rows, self.blocks = unit, 0, 0
         self.rejected: list[Rejection] = []
-        self._stack = contextlib.ExitStack()
-        self._file = self._stack.enter_context(output.writing(unit.files[0]))
-        self._writer: pq.ParquetWriter | None = None
+        self.files: list[str] = []
+        self._output, self._layout, self._most_rows = output, layout, 0
+        self._open: dict[str, _File] = {}
 
     def add(self, embedded: Embedded) -> None:
         """Writes the rows of a block, and remembers which of them are bad."""
-        block = embedded.rows.block
-        table = part_table(block.keys, embedded.outputs, block.kept)
-        if self._writer is None:
-            self._writer = parquet_writer(self._file, table.schema)
-        self._writer.write_table(table)
+        block, outputs = embedded.rows.block, embedded.outputs
+        if self._layout.partition_by:
+            good, block = folders.with_folders(block, self._layout.partition_by)
+            outputs = {name: array[good] for name, array in outputs.items()}
+        table = part_table(block.keys, outputs, block.kept)
+        if self._layout.file_bytes and len(table) and not self._most_rows:
+            self._most_rows = max(1, self._layout.file_bytes * len(table) // table.nbytes)
+        for folder, rows in folders.by_folder(table, self._layout.partition_by):
+            mine = table if rows is None else table.take(pa.array(rows)).drop_columns([*self._layout.partition_by])
+            self._write(folder, mine, None if rows is None else block.positions[rows])
         self.blocks += 1
         self.rows += len(block)
         self.rejected += block.rejected
 
+    def _write(self, folder: str, table: pa.Table, positions: np.ndarray | None) -> None:
+        """The rows that belong to a folder, in as many files as it takes."""
+        first = 0
+        while first < len(table) or first == 0:
+            file = self._open.get(folder)
+            if file is None or (self._most_rows and file.rows >= self._most_rows):
+                file = self._next_file(folder, table.schema)
+            room = self._most_rows - file.rows if self._most_rows else max(1, len(table))
+            some = slice(first, first + room)
+            file.write(table[some], None if positions is None else positions[some])
+            first += room
+
+    def _next_file(self, folder: str, schema: pa.Schema) -> "_File":
+        if folder in self._open:
+            self._open.pop(folder).close()
+        if len(self._open) == _MOST_FOLDERS:
+            raise PipelineError(
+                f"{', '.join(self._layout.partition_by)} makes more than {_MOST_FOLDERS} folders of the rows of "
+                f"{self.unit.task['file']}: name columns of fewer values with --partition-by"
+            )
+        number = sum(name.rpartition("/")[0] == f"{contract.PARTS}{folder}" for name in self.files)
+        name = f"{contract.PARTS}{folder}/{self.unit.name}{f'.{number}' if number else ''}.parquet"
+        self.files.append(name)
+        self._open[folder] = _File(self._output, name, schema)
+        return self._open[folder]
+
     def close(self) -> None:
-        """Gives the part its final name."""
-        assert self._writer is not None, "a unit has a block"
+        """Gives the files their final names."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def abandon(self) -> None:
+        """Removes the drafts."""
+        error = PipelineError(f"unit {self.unit.name} was not finished")
+        while self._open:
+            self._open.popitem()[1].abandon(error)
+
+
+class _File:
+    """A file that is being written."""
+
+    def __init__(self, output: Output, name: str, schema: pa.Schema):
+        self.rows = 0
+        self._positions: list[np.ndarray] = []
+        self._stack = contextlib.ExitStack()
+        self._writer = parquet_writer(self._stack.enter_context(output.writing(name)), schema)
+
+    def write(self, table: pa.Table, positions: np.ndarray | None) -> None:
+        self._writer.write_table(table)
+        self.rows += len(table)
+        if positions is not None:
+            self._positions.append(positions)
+
+    def close(self) -> None:
+        if self._positions:
+            differences = np.diff(np.concatenate(self._positions), prepend=0).astype("<i8")
+            packed = base64.b85encode(zlib.compress(differences.tobytes())).decode()
+            self._writer.add_key_value_metadata({_POSITIONS.decode(): packed})
         self._writer.close()
         self._stack.close()
 
-    def abandon(self) -> None:
-        """Removes the draft."""
-        error = PipelineError(f"unit {self.unit.name} was not finished")
+    def abandon(self, error: Exception) -> None:
+        with contextlib.suppress(Exception):  # the disk may be full
+            self._writer.close()
         with contextlib.suppress(PipelineError):
-            self._stack.__exit__(PipelineError, error, None)
+            self._stack.__exit__(type(error), error, None)
 
 
 def parquet_writer(file: Any, schema: pa.Schema) -> pq.ParquetWriter:
@@ -68,13 +151,35 @@ def complete_parts(folder: str) -> tuple[dict[str, Any], Iterator[pa.Table]]:
     if manifest is None or manifest.get("kind") != KIND:
         raise PipelineError(f"{folder} is not a complete output of tfvae embed: run the same command again")
     names = [entry["path"] for entry in manifest["files"] if entry["path"].endswith(".parquet")]
-    return manifest, (read_part(output, name) for name in names)
+    columns = folders.columns_of(names)
+    return manifest, (folders.with_columns(read_part(output, name), columns[name]) for name in names)
 
 
 def read_part(output: Output, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A part of an output, or some of its columns."""
-    with storage.open_to_read(output.file(name)) as file:
+    """A file of an output, or some of its columns; not those that its folder says."""
+    with storage.open_to_read(output.file(*name.split("/"))) as file:
         return pq.read_table(file, columns=columns)
+
+
+def read_positions(output: Output, name: str) -> np.ndarray | None:
+    """The positions of the rows of a file in the input, `[N]`, where its footer has them."""
+    with storage.open_to_read(output.file(*name.split("/"))) as file:
+        packed = (pq.read_metadata(file).metadata or {}).get(_POSITIONS)
+    return None if packed is None else np.frombuffer(zlib.decompress(base64.b85decode(packed)), "<i8").cumsum()
+
+
+def read_rows(output: Output, name: str) -> int:
+    """How many rows a file has."""
+    with storage.open_to_read(output.file(*name.split("/"))) as file:
+        return pq.read_metadata(file).num_rows
+
+
+def keep_rows(output: Output, name: str, kept: np.ndarray) -> None:
+    """Writes a file anew, with those of its rows alone, booleans `[N]`."""
+    table, positions = read_part(output, name), read_positions(output, name)
+    file = _File(output, name, table.schema.remove_metadata())
+    file.write(table.filter(pa.array(kept)).replace_schema_metadata(), None if positions is None else positions[kept])
+    file.close()
 
 
 def part_table(keys: Sequence[str], outputs: dict[str, np.ndarray], kept: pa.Table | None = None) -> pa.Table:

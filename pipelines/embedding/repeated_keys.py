@@ -9,13 +9,12 @@ record that does not agree, and the unit is done again.
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from .. import contract
 from ..errors import Rejection
 from ..formats.equals import later_of_equals, later_of_many
 from ..jobs.commits import Output, Unit
-from .parquet_parts import parquet_writer, read_part
+from .parquet_parts import keep_rows, read_part, read_positions, read_rows
 
 _REASON = "duplicate key, first at "
 
@@ -30,6 +29,7 @@ def reject(output: Output, units: Sequence[Unit]) -> int:
         How many of those there are: where there is one, do what is missing and ask again.
 
     Example:
+        >>> import pyarrow as pa
         >>> import pyarrow.parquet as pq
         >>> output = Output("embeddings/twice")
         >>> units = [Unit(f"all-{i}", 1, (f"{i}.parquet",), "", {"file": "x", "first": i, "rows": 1}) for i in (0, 1)]
@@ -99,16 +99,35 @@ def _repeats(output: Output, unit: Unit) -> list[Rejection]:
     return [row for row in output.rejections(unit) if row.reason.startswith(_REASON)]
 
 
+def _files(output: Output, unit: Unit) -> list[str]:
+    return [entry["path"] for entry in (output.record(unit.name) or {})["files"] if entry["path"].endswith(".parquet")]
+
+
 def _keys(output: Output, unit: Unit) -> tuple[list[str], np.ndarray]:
     """Of the rows of a unit that are good, or would be but for their keys, the keys and the positions in the file."""
-    rejected = output.rejections(unit)
-    repeats = {row.position: row.key for row in rejected if row.reason.startswith(_REASON)}
-    bad = [row.position for row in rejected if row.position not in repeats]
+    keys = [key for name in _files(output, unit) for key in _column(output, name)]
+    left_out = _repeats(output, unit)
+    positions = np.concatenate([*_written(output, unit), [row.position for row in left_out]]).astype(np.int64)
+    keys += [row.key for row in left_out]
+    if len(keys) != len(positions):  # of rows that are files of their own, which have no positions
+        return keys, np.zeros(len(keys), np.int64)
+    order = np.argsort(positions, kind="stable")
+    return [keys[row] for row in order], positions[order]
+
+
+def _column(output: Output, name: str) -> list[str]:
+    return read_part(output, name, [contract.KEY])[contract.KEY].to_pylist()
+
+
+def _written(output: Output, unit: Unit) -> list[np.ndarray]:
+    """Where in the input the rows of each file of a unit lie, `[N]`: all of it but the bad ones, or as footers say."""
+    found = [read_positions(output, name) for name in _files(output, unit)]
+    if all(positions is not None for positions in found):
+        return [positions for positions in found if positions is not None]
+    bad = [row.position for row in output.rejections(unit)]
     positions = np.setdiff1d(np.arange(unit.task["first"], unit.task["first"] + unit.task["rows"]), bad)
-    written = iter(read_part(output, unit.files[0], [contract.KEY])[contract.KEY].to_pylist())
-    if not repeats:
-        return list(written), positions
-    return [repeats[position] if position in repeats else next(written) for position in positions.tolist()], positions
+    rows = [read_rows(output, name) for name in _files(output, unit)]
+    return np.split(positions, np.cumsum(rows)[:-1])
 
 
 def _reject_in(output: Output, unit: Unit, later: np.ndarray, first: Sequence[str]) -> bool:
@@ -126,14 +145,13 @@ def _reject_in(output: Output, unit: Unit, later: np.ndarray, first: Sequence[st
     if left_out - repeats.keys():
         output.withdraw(unit)
         return False
-    record = output.record(unit.name) or {}
-    if repeats.keys() - left_out:
-        kept = np.array([position not in repeats for position in positions.tolist() if position not in left_out])
-        table = read_part(output, unit.files[0]).filter(pa.array(kept))
-        with output.writing(unit.files[0]) as file, parquet_writer(file, table.schema) as writer:
-            writer.write_table(table)
-    elif all(old[position] == repeat for position, repeat in repeats.items()):
+    if all(old.get(position) == repeat for position, repeat in repeats.items()):
         return True
+    record, files = output.record(unit.name) or {}, _files(output, unit)
+    for name, mine in zip(files, _written(output, unit), strict=True):
+        kept = ~np.isin(mine, [*repeats])
+        if not kept.all():
+            keep_rows(output, name, kept)
     rejected = sorted((old | repeats).values(), key=lambda rejection: rejection.position)
-    output.commit(unit, unit.rows - len(rejected), rejected, record["facts"])
+    output.commit(unit, unit.rows - len(rejected), rejected, record["facts"], files)
     return True

@@ -226,6 +226,7 @@ class Output:
         for name in storage.files_below(self.file(folder)):
             if f"{folder}/{name.replace(os.sep, '/')}" not in named:
                 storage.remove(self.file(folder, name))
+                storage.remove_folder_if_empty(os.path.dirname(self.file(folder, name)))
 
     def _has_job(self) -> bool:
         return storage.exists(self.file(contract.WORK, "job.json"))
@@ -250,7 +251,14 @@ class Output:
             for name in storage.names(self.file(contract.WORK, folder)):
                 storage.remove(self.file(contract.WORK, folder, name))
 
-    def commit(self, unit: Unit, rows: int, rejected: Sequence[Rejection], facts: dict[str, Any]) -> None:
+    def commit(
+        self,
+        unit: Unit,
+        rows: int,
+        rejected: Sequence[Rejection],
+        facts: dict[str, Any],
+        files: Sequence[str] | None = None,
+    ) -> None:
         """Writes a unit's rejections and then its record; its files must lie under their final names.
 
         Args:
@@ -258,8 +266,9 @@ class Output:
             rows: Good rows written.
             rejected: Bad rows, in the order in which they were read.
             facts: Whatever the driver will need of this unit, in plain JSON values.
+            files: What it wrote, where that is not what was planned.
         """
-        files = [*unit.files, *self._reject(unit.name, rejected)]
+        files = [*(unit.files if files is None else files), *self._reject(unit.name, rejected)]
         record = {
             "unit": unit.name,
             "fingerprint": unit.fingerprint,

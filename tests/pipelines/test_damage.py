@@ -68,7 +68,7 @@ def test_a_flipped_byte_anywhere(command, again, finished, tmp_path):
     kinds |= {f"{of}lineage.jsonl"} if of else {"rejected/plan.jsonl"}
     assert kinds <= whole.keys() and any(name.startswith(f"{of}_work/commits/") for name in whole)
     shutil.copytree(finished / command, output, symlinks=True)
-    for name in whole:
+    for name in (name for name, content in whole.items() if content):
         for share in PLACES.values():
             flip(output / name, share)
             summary = again[command](str(output))
