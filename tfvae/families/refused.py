@@ -11,7 +11,7 @@ _NORMAL = "take MultivariateNormalTriL, or a Normal with a network that knows th
 REFUSED: dict[str, tuple[str, str]] = {
     "AutoCompositeTensorDistribution": (_BASE, "take a family that derives from it"),
     "Distribution": (_BASE, "take a family that derives from it"),
-    "Autoregressive": (_PARTS, "take a TransformedDistribution of tfb.MaskedAutoregressiveFlow in a class of your own"),
+    "Autoregressive": (_PARTS, "take posteriors.inverse_autoregressive, or priors.Autoregressive"),
     "BatchBroadcast": (_PARTS, _OWN),
     "BatchConcat": (_PARTS, _OWN),
     "BatchReshape": (_PARTS, _OWN),
@@ -27,7 +27,10 @@ REFUSED: dict[str, tuple[str, str]] = {
         _PARTS,
         "take DiscretizedLogistic or DiscretizedNormal for pixels, Categorical for others",
     ),
-    "TransformedDistribution": (_PARTS, "derive a class from it that takes its numbers as parameters, and register it"),
+    "TransformedDistribution": (
+        _PARTS,
+        "take posteriors.planar, sylvester or coupling, or register a class of its numbers",
+    ),
     "HiddenMarkovModel": (_PARTS, "take a recurrent decoder with a Categorical likelihood"),
     "MarkovChain": (_PARTS, "take a recurrent decoder with a likelihood for each step"),
     "LinearGaussianStateSpaceModel": (_PARTS, _NORMAL),
