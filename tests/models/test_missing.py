@@ -220,6 +220,11 @@ def test_noise_leaves_holes_as_they_are():
         evaluation.level_width(vae)
 
 
+def test_a_missing_number_has_no_rank():
+    with pytest.raises(ValueError, match="missing, which have no rank among draws: judge rows without holes"):
+        evaluation.predictive_calibration(model(), np.tile(X, [20, 1]))
+
+
 def test_what_cannot_leave_anything_out_says_so():
     with pytest.raises(ValueError, match=r"MultivariateNormalTriL cannot leave out .* not independent"):
         _small(likelihoods.missing(DistributionLayer("MultivariateNormalTriL", [3])))

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfvae.arguments import check_at_least, check_number, check_whole
 from tfvae.engine import xla
-from tfvae.evaluation.estimate import made_in_batches, over_prepared, over_rows
+from tfvae.evaluation.estimate import made_in_batches, over_prepared, over_rows, some_rows
 from tfvae.models.vae import VAE, check_vae
 from tfvae.posteriors import draw
 
@@ -148,7 +148,7 @@ def predictive_calibration(
         num_draws, num_bins, batch_size, seed: See ``simulation_based_calibration``.
 
     Raises:
-        ValueError: See ``simulation_based_calibration``.
+        ValueError: See ``simulation_based_calibration``; and for rows of which numbers are missing, which have no rank.
 
     Example:
         >>> from tfvae import networks, likelihoods, posteriors
@@ -159,6 +159,9 @@ def predictive_calibration(
     """
     check_vae(vae)
     check_at_least(1, num_draws=num_draws, num_bins=num_bins)
+    x = some_rows(vae, x)
+    if bool(tf.reduce_any(vae.likelihood.holes(x["x"]))):
+        raise ValueError("x has numbers that are missing, which have no rank among draws: judge rows without holes.")
 
     @xla.compiled
     def ranks(rows: Any, seed: tf.Tensor) -> tf.Tensor:
