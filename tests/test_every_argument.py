@@ -107,6 +107,7 @@ RIGHT = {
     objectives.PartiallyImportanceWeighted: {"num_bounds": 2},
     objectives.Renyi: {"alpha": 0.5},
     objectives.TotalCorrelation: {"num_rows": 5, "beta": 1.0, "alpha": 1.0, "gamma": 1.0},
+    evaluation.perplexity: {"nats": [-1.0, -2.0], "x": [[1, 2], [0, 3]]},
     objectives.Weighted: {"beta": 1.0},
     priors.Family: {"distribution": "Normal", "event_shape": [2], "shared": (), "loc": 0.0, "scale": 1.0},
     priors.Autoregressive: {"latent_dim": 2, "hidden": [3]},

@@ -27,10 +27,10 @@ def perplexity(nats: Any, x: Any) -> float:
         found_by(lambda given: np.asarray(given, np.float64), name, given, "an array of numbers")
         for name, given in (("nats", nats), ("x", x))
     )
-    if x.ndim != 2 or nats.shape != x.shape[:1] or not x.sum() > 0:
+    if x.ndim != 2 or nats.shape != x.shape[:1] or not (np.all(x >= 0) and x.sum() > 0 and np.isfinite(nats).all()):
         raise ValueError(
-            f"There are {nats.size} numbers of nats for {len(x)} rows of counts of shape {x.shape}, expected one for "
-            "each row [N, V], and words in some row."
+            f"There are nats of shape {nats.shape} for x of shape {x.shape}, expected finite ones, one for each row of "
+            "counts [N, V], and words in some row."
         )
     orders = tf.math.lgamma(x.sum(axis=1) + 1) - tf.reduce_sum(tf.math.lgamma(x + 1), axis=1)
     return float(np.exp(-(nats - orders.numpy()).sum() / x.sum()))
