@@ -1,10 +1,12 @@
 """What is written in another way inside XLA programs has the same values, and outside nothing has changed."""
 
+import logging
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvae import VAE, likelihoods, networks, posteriors
+from tfvae import VAE, evaluation, likelihoods, networks, posteriors, priors
 from tfvae.engine import xla
 from tfvae.families import draws
 
@@ -72,3 +74,46 @@ def test_convolutions_run_on_tensorflows_own_kernels(part):
     assert vae.jit_compile
     x = np.random.default_rng(0).random([3, 4, 4, 1], np.float32)
     np.testing.assert_allclose(vae.embed(x), draws.mean(vae.encode(x)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def retracings():
+    """What TensorFlow says of functions that are traced again and again."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger = logging.getLogger("tensorflow")
+    logger.addHandler(handler)
+    yield lambda: [message for message in said if "retracing" in message]
+    logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("compile_it", [xla.compiled, xla.as_graph])
+def test_programs_with_the_same_code_are_not_taken_for_one(compile_it, retracings):
+    for size in range(1, 9):
+        compile_it(lambda x, size=size: size * x)(tf.zeros([size]))
+    assert not retracings()
+    program = compile_it(lambda x: x)
+    for size in range(1, 9):  # but of one that is traced anew by each call it is said
+        program(tf.zeros([size]))
+    assert retracings()
+
+
+@pytest.mark.slow
+def test_eight_models_in_a_process_are_no_retracing(retracings):
+    for size in range(2, 10):
+        parts = networks.mlp([size]), networks.mlp([size]), posteriors.diagonal_normal(2), likelihoods.bernoulli([size])
+        vae, x = VAE(*parts), np.eye(size, dtype=np.float32)
+        vae.compile(jit_compile=False)
+        vae.fit(x, validation_data=x, verbose=0)
+        vae.evaluate(x, verbose=0)
+        vae.predict(x, verbose=0)
+        vae.predict(tf.data.Dataset.from_tensor_slices(x).batch(2), verbose=0)
+        vae.embed(x)
+        vae.draws(x)
+        vae.reconstruct(x)
+        vae.elbo(x)
+        evaluation.log_marginal(vae, x, num_samples=2)
+        evaluation.kl_by_unit(vae, x)
+        priors.fit(priors.Mixture(2, 2), vae, x, epochs=1)
+    assert not retracings()

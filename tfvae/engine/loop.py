@@ -57,7 +57,7 @@ def make_function(
         tf.while_loop(lambda k: k < num_steps, body, (tf.constant(0),))
         return {metric.name: metric.result() for metric in metrics()}
 
-    run = program if run_eagerly else xla.compiled(program) if jit_compile else tf.function(program, autograph=False)
+    run = program if run_eagerly else xla.compiled(program) if jit_compile else xla.as_graph(program)
 
     paces: dict[Any, Pace] = {}  # of each program; there is one for each shape of a group
 

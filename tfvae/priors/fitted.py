@@ -1,5 +1,6 @@
 """A prior that is fitted after training: a sampler of the aggregate posterior, (1/N) Σ q(z|x_n)."""
 
+import functools
 from typing import Any
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.arguments import check_at_least, check_kind
+from tfvae.engine import xla
 from tfvae.priors.base import Prior
 
 
@@ -62,7 +64,7 @@ def fit(
     optimizer = keras.optimizers.Adam(schedule)
     optimizer.build(variables)
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @functools.partial(xla.as_graph, reduce_retracing=True)
     def step(z: tf.Tensor, seed: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(prior.in_training(None, seed).log_prob(z))
