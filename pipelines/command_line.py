@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import click
 
 from . import contract
-from .errors import PipelineError
+from .errors import in_a_line
 
-_EXIT_ERROR = 1
+_EXIT_ERROR, _EXIT_USAGE = 1, 2
 _BEAM = (
     "Every other option is one of Beam's own, for example --runner FlinkRunner, --direct_num_workers 2, "
     "--setup_file ./setup.py. The default runner is Beam's in-process one with one worker."
@@ -49,7 +49,38 @@ PIPELINES = {
 }
 
 
-class Command(click.Command):
+class Mistake(click.ClickException):
+    """What a command ends with that cannot be done: one line on standard error, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int = _EXIT_ERROR):
+        super().__init__(message)
+        vars(self)["exit_code"] = exit_code  # which click declares as the class's
+
+    @classmethod
+    def of_usage(cls, error: click.UsageError, exit_code: int = _EXIT_USAGE) -> "Mistake":
+        """An option that is wrong."""
+        path = error.ctx.command_path if error.ctx else "tfvae"
+        return cls(f"{' '.join(error.format_message().split()).rstrip('.')} (see {path} --help)", exit_code)
+
+    def show(self, file: Any = None) -> None:
+        """See ``click.ClickException``."""
+        click.echo(f"error: {self.message}", err=True)
+
+
+class Strict(click.Command):
+    """A command that takes no empty text: as a path it would be the folder that the command is started in."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """See ``click.Command``."""
+        rest = super().parse_args(context, args)
+        for param in self.params:
+            given = context.params.get(param.name or "")
+            if any(one == "" for one in (given if isinstance(given, tuple) else [given])):
+                raise click.BadParameter("it is empty, expected a name or a path.", context, param)
+        return rest
+
+
+class Command(Strict):
     """A command whose options of several values take them one after the other: ``--shape 28 28``.
 
     Attributes:
@@ -188,22 +219,13 @@ def _helps(docstring: str) -> dict[str, str]:
     return {name: text for names, text in texts.items() for name in names.split(", ")}
 
 
-class _Mistake(click.ClickException):
-    """An option that is wrong: one line on standard error, and the exit code of any other error of a pipeline."""
-
-    exit_code = _EXIT_ERROR
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"error: {self.message}", err=True)
-
-
 class _PipelineCommand(Command):
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """See ``Command``; what is left over is Beam's, a lone ``--`` between the two is allowed."""
         try:
             return super().parse_args(context, [arg for arg in args if arg != "--"])
         except click.UsageError as error:
-            raise _Mistake(f"{error.format_message().rstrip('.')} (see {context.command_path} --help)") from error
+            raise Mistake.of_usage(error, _EXIT_ERROR) from error
 
 
 def pipeline(name: str, first: Callable[[], None] | None = None) -> Command:
@@ -247,8 +269,7 @@ def _run(module: str, title: str, given: dict[str, Any], beam_args: Sequence[str
             summary = job.run(**given, beam_args=beam_args, progress=report)
     except Exception as error:
         logging.getLogger(__name__).debug("the job failed", exc_info=True)
-        kind = "" if isinstance(error, PipelineError | ModuleNotFoundError) else f"{type(error).__name__}: "
-        click.echo(f"error: {kind}{' '.join(str(error).split())}", err=True)
+        click.echo(f"error: {in_a_line(error)}", err=True)
         return _EXIT_ERROR
     click.echo(summary.table())
     return summary.exit_code

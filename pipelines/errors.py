@@ -36,6 +36,24 @@ class Rejection:
     reason: str
 
 
+def in_a_line(error: BaseException, foreseen: tuple[type[BaseException], ...] = ()) -> str:
+    """What a command says of an error: its sentence; with its class where nobody foresaw it.
+
+    Example:
+        >>> in_a_line(FileNotFoundError(2, "No such file or directory", "rows.csv"))
+        'rows.csv: No such file or directory'
+        >>> in_a_line(PipelineError("rows.csv is empty")), in_a_line(KeyError("a"))
+        ('rows.csv is empty', "KeyError: 'a'")
+    """
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    elif str(error) and isinstance(error, (PipelineError, OSError, ModuleNotFoundError, *foreseen)):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
 def first_line(error: Exception) -> str:
     """An error's first line that says something, at most 300 characters; TensorFlow's first ones say nothing.
 

@@ -52,7 +52,7 @@ def path_of(given: str | os.PathLike[str]) -> str:
     Raises:
         PipelineError: It is none.
     """
-    if not isinstance(given, (str, os.PathLike)):
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise PipelineError(f"a path is {given!r}, expected the name of a file or a folder, such as data/mnist")
     return os.fspath(given)
 

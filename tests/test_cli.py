@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -187,12 +188,82 @@ def test_the_log_level_says_how_much_is_told(tmp_path):
         command = [sys.executable, "-m", "tfvae", *options, "runs", str(tmp_path / "none")]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 1
-        assert done.stderr.endswith(f"Error: There is no folder {tmp_path}/none: tfvae train --output writes runs.\n")
+        assert done.stderr.endswith(f"error: There is no folder {tmp_path}/none: tfvae train --output writes runs.\n")
         return done.stderr
 
     assert "Traceback" not in told() + told("--log-level", "info")
     assert told("--log-level", "debug").startswith("DEBUG tfvae.cli: the command failed\nTraceback")
     assert invoke("--log-level", "loud", "runs").exit_code == 2
+
+
+def every_command():
+    def below(group, path):
+        for name, command in group.commands.items():
+            yield from below(command, [*path, name]) if isinstance(command, click.Group) else [([*path, name], command)]
+
+    return below(cli.main, [])
+
+
+def filled(command: click.Command, but: click.Parameter) -> list[str]:
+    """Arguments that a command takes, one of them empty."""
+    arguments = []
+    for param in command.params:
+        given = "" if param is but else param.type.choices[0] if isinstance(param.type, click.Choice) else "1"
+        if isinstance(param, click.Argument):
+            arguments.append(given)
+        elif param is but or param.required:
+            arguments += [param.opts[0], given]
+    return arguments
+
+
+def _named(param: click.Parameter) -> str:
+    return str(param.metavar if isinstance(param, click.Argument) and param.metavar else param.opts[0].split("_")[0])
+
+
+EMPTY = [
+    pytest.param(path, command, param, id=" ".join([*path, param.name]))
+    for path, command in every_command()
+    for param in command.params
+    if param.type is click.STRING and param.name != "config"
+]
+
+
+@pytest.mark.parametrize(("path", "command", "param"), EMPTY)
+def test_an_empty_text_is_refused_and_not_taken_for_the_current_folder(path, command, param):
+    result = invoke(*path, *filled(command, param))
+    assert result.exit_code == (1 if path[0] in ("prepare", "embed") else 2), result.output
+    assert re.fullmatch(
+        rf"error: Invalid value for .*{_named(param)}.*: it is empty, expected a name or a path "
+        rf"\(see \w+ {' '.join(path)} --help\)\n",
+        result.output,
+        re.IGNORECASE,
+    ), result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["trian"], 2, "No such command 'trian'"),
+        (["--log-level", "loud", "runs"], 2, "Invalid value for '--log-level': 'loud' is not one of"),
+        (["train", "--datta", "x"], 2, "No such option"),
+        (["train", "--data", "x"], 2, "Missing option '--output'"),
+        (["evaluate"], 2, "Missing argument 'RUN'"),
+        (["runs", "{tmp}/none"], 1, "There is no folder {tmp}/none"),
+        (["verify", "{tmp}/none"], 1, "{tmp}/none"),
+        (["init", "{tmp}/file"], 1, "{tmp}/file: "),
+        (["evaluate", "{tmp}/file/x", "--data", "{tmp}"], 1, "{tmp}/file/x"),
+        (["prepare", "--source", "digits", "--output", "{tmp}/file"], 1, "{tmp}/file"),
+        (["prepare", "--source", "csv", "--input", "{tmp}/none.csv", "--output", "{tmp}/out"], 1, "{tmp}/none.csv"),
+        (["embed", "--model", "{tmp}", "--input", "digits", "--output", "{tmp}/out"], 1, "{tmp} holds no SavedModel"),
+        (["reproduce", "aevb-figure9"], 2, "No such command 'aevb-figure9'"),
+    ],
+)
+def test_every_error_is_one_line_that_begins_alike(arguments, code, sentence, tmp_path):
+    (tmp_path / "file").write_text("text")
+    result = invoke(*(argument.format(tmp=tmp_path) for argument in arguments))
+    assert result.exit_code == code and result.output.startswith("error: "), result.output
+    assert sentence.format(tmp=tmp_path) in result.output and len(result.output.splitlines()) == 1
+    assert not re.search(r"error: \w+Error|Errno", result.output), result.output
 
 
 def test_a_letter_that_the_terminal_lacks_is_replaced():

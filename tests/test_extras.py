@@ -123,7 +123,7 @@ def test_code_that_needs_an_extra_says_which(tmp_path):
     said = [line for line in done.stderr.splitlines() if "rror: " in line]
     assert said == [
         "error: apache_beam is not installed: pip install 'tfvae[pipelines]'",
-        "Error: matplotlib is not installed: pip install 'tfvae[quickstart]'",
+        "error: matplotlib is not installed: pip install 'tfvae[quickstart]'",
     ]
 
 

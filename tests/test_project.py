@@ -52,4 +52,4 @@ def test_nothing_is_written_over(tmp_path, name):
 def test_a_folder_that_cannot_be_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     result = invoke("init", tmp_path / "file/mine")
-    assert result.exit_code == 1 and "Traceback" not in result.output and "Error: " in result.output
+    assert result.exit_code == 1 and "Traceback" not in result.output and "error: " in result.output

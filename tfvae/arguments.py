@@ -108,6 +108,8 @@ def check_path(**given: Any) -> None:
     """
     for name, value in given.items():
         check_kind(name, value, (str, os.PathLike), "a path: a string or a pathlib.Path")
+        if not os.fspath(value):
+            raise ValueError(f"{name} is {value!r}, expected a path; '.' is the current folder.")
 
 
 def check_kind(name: str, given: Any, kinds: Any, expected: str) -> None:

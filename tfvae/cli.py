@@ -18,26 +18,45 @@ import click
 from tfvae import configuration, listing, project, registration, run_folder, tables
 from tfvae.experiments import reproduce
 from tfvae.pipelines import command_line
-from tfvae.pipelines.errors import PipelineError
+from tfvae.pipelines.errors import PipelineError, in_a_line
 
 _OWN_PARTS = click.option("--model", metavar="FILE.py", help="Run this file: it defines classes of the model's own.")
+_FORESEEN = (ValueError, FloatingPointError)
 _SHOWN: dict[str, Any] = {"context_settings": {"show_default": True, "max_content_width": 100}}
 
 
 class _InOrder(click.Group):
-    """A group whose help lists the commands in the order of the work."""
+    """A group whose help lists the commands in the order of the work, and whose errors are one line each."""
+
+    command_class = command_line.Strict
 
     def list_commands(self, context: click.Context) -> list[str]:
         """See ``click.Group``."""
         return list(self.commands)
 
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        """See ``click.Group``."""
+        with _usage_in_a_line():
+            return super().make_context(*args, **more)
+
     def invoke(self, context: click.Context) -> Any:
         """See ``click.Group``: Ctrl-C ends with the exit code that shells expect, wherever it comes."""
         try:
-            return super().invoke(context)
+            with _usage_in_a_line():
+                return super().invoke(context)
         except KeyboardInterrupt:
             click.echo("\nStopped.", err=True)
             sys.exit(130)
+
+
+@contextlib.contextmanager
+def _usage_in_a_line() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            raise  # it is the help
+        raise command_line.Mistake.of_usage(error) from error
 
 
 def _log_from(context: click.Context, option: click.Parameter, level: str | None) -> None:
@@ -114,9 +133,9 @@ def _told() -> Iterator[None]:
     """Errors that tell the user what to mend end the command with their sentence and exit code 1."""
     try:
         yield
-    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError, PipelineError) as error:
         logging.getLogger(__name__).debug("the command failed", exc_info=True)
-        raise click.ClickException(str(error)) from error
+        raise command_line.Mistake(in_a_line(error, _FORESEEN)) from error
 
 
 @contextlib.contextmanager
@@ -350,11 +369,9 @@ def verify(directory: str) -> None:
     """
     from tfvae.pipelines import verify as verification
 
-    try:
+    with _told():
         run_folder.settle(pathlib.Path(directory))
         found = verification.verify(directory)
-    except (PipelineError, OSError) as error:
-        raise click.ClickException(str(error)) from error
     click.echo(found.table())
     if found.exit_code:
         sys.exit(found.exit_code)
@@ -378,13 +395,11 @@ def drift(reference: str, new: str, report: str | None, most: float) -> None:
     from tfvae.pipelines import drift as drifting
     from tfvae.pipelines import storage
 
-    try:
+    with _told():
         found = drifting.compare(reference, new, most=most)
         if report:
             with storage.replacing(os.path.abspath(report), os.path.dirname(os.path.abspath(report))) as file:
                 file.write(found.page())
-    except (PipelineError, OSError) as error:
-        raise click.ClickException(str(error)) from error
     click.echo(tables.plain(found.table()))
     for name in found.not_compared:
         click.echo(f"not compared, since one side lacks it: {name}", err=True)

@@ -27,6 +27,7 @@ import keras
 import numpy as np
 
 from tfvae import configuration, data, evaluation, families, model_file, observations, records, run_folder
+from tfvae.arguments import check_path
 from tfvae.callbacks import BitsPerDimension, Checkpoint, ProgressBar, StopAtNaN
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
 from tfvae.model_file import ModelFile
@@ -74,6 +75,7 @@ def train(
             ``model.py`` or ``config.toml`` that is of no run.
         FloatingPointError: If the loss or a weight turns NaN: see ``callbacks.StopAtNaN``. No model is written.
     """
+    check_path(output=output, data=data_directory)
     output = pathlib.Path(output)
     run_folder.settle(output)
     is_done = resume and not overwrite and (output / run_folder.MODEL).exists()
@@ -404,6 +406,7 @@ def plot(
     """
     from tfvae import plots  # here alone: training draws nothing
 
+    check_path(run=run, output=output)
     run, output = pathlib.Path(run), pathlib.Path(output)
     vae = load(run, model)
     rows, labels, names = _plotted(vae, data_directory or _trained_on(run), split)

@@ -30,7 +30,7 @@ from typing import Any
 
 from .. import checksums, contract, storage
 from ..checksums import DamagedError
-from ..errors import PipelineError, Rejection
+from ..errors import PipelineError, Rejection, in_a_line
 
 MANIFEST = contract.MANIFEST
 REJECTED = "rejected"
@@ -311,12 +311,11 @@ class Output:
 
     def fail(self, unit: Unit, error: Exception) -> None:
         """Leaves the reason where the driver finds it: a remote runner's own report is far away and long."""
-        reason = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
         with (
             contextlib.suppress(OSError),  # the disk may be what failed; the runner's report is then all there is
             self.writing(f"_work/failures/{unit.name}.txt") as file,
         ):
-            file.write(reason.encode("utf-8", "backslashreplace"))
+            file.write(in_a_line(error).encode("utf-8", "backslashreplace"))
 
     def record(self, name: str) -> dict[str, Any] | None:
         """A commit record, or None where the unit has not been committed, or its record is damaged."""

@@ -48,7 +48,7 @@ def test_the_command_prints_the_table(tiny, tmp_path, monkeypatch):
 def test_the_functions_errors_are_sentences(tiny, tmp_path):
     result = invoke("aevb-figure3", "--train-sizes", "0", "--output", str(tmp_path))
     assert result.exit_code == 1
-    assert "Error: train_sizes must lie between 1 and 250" in result.output
+    assert "error: train_sizes must lie between 1 and 250" in result.output
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_functions_errors_are_sentences(tiny, tmp_path):
 def test_an_option_that_does_not_apply_is_an_error(arguments, sentence):
     result = invoke(*arguments)
     assert result.exit_code == 2
-    assert sentence in " ".join(result.output.split("Error:")[-1].split())
+    assert sentence in " ".join(result.output.split("error:")[-1].split())
 
 
 def test_the_help_shows_every_figure_with_its_defaults():

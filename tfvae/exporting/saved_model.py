@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tfvae.arguments import check_path
 from tfvae.exporting import card, litert, versions, warmup
 from tfvae.exporting.provenance import Provenance
 from tfvae.exporting.signatures import module
@@ -60,6 +61,7 @@ def export(
         >>> os.path.basename(path), sorted(tf.saved_model.load(path).signatures)[:3]
         ('1', ['decode', 'embed', 'reconstruct'])
     """
+    check_path(directory=directory)
     base, known = pathlib.Path(directory), provenance or Provenance()
     _check(base, format, signatures)
     with versions.writing(base, version) as (folder, number):
