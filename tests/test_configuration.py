@@ -81,7 +81,7 @@ def test_paths_are_relative_to_the_file(tmp_path, asked):
         ("batch_size = 3", "did you mean batch-size?"),
         (
             "zzz = 3",
-            "there are data, output, model, experiment, epochs, batch-size, latent-dim, learning-rate, seed, over",
+            "there are data, output, model, experiment, epochs, batch-size, latent-dim, learning-rate, patience, seed",
         ),
         ("config = 'x.toml'", "has the key 'config', which is no flag of train"),
         ("[train]\nepochs = 3", "has the key 'train', which is no flag"),

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import check_at_least, check_number, check_path
+from tfvae.arguments import check_at_least, check_kind, check_number, check_path
 from tfvae.callbacks import kept
 from tfvae.engine import course, keras_private
 from tfvae.engine.course import Keeper, State
@@ -80,7 +80,8 @@ class Checkpoint(Keeper):
         check_path(folder=folder)
         check_at_least(1, keep=keep, steps=1 if steps is None else steps)
         check_number(0, is_open=True, minutes=1.0 if minutes is None else minutes)
-        if mode not in ("max", "min"):
+        check_kind("monitor", monitor, str, "the name of a number in the history, such as 'val_elbo'")
+        if not (isinstance(mode, str) and mode in ("max", "min")):
             raise ValueError(f"mode is {mode!r}, expected 'max' where a larger {monitor} is better, or 'min'.")
         self.folder, self._keep, self._monitor = os.path.abspath(folder), keep, monitor
         self._sign = 1.0 if mode == "max" else -1.0
