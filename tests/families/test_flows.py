@@ -7,6 +7,7 @@ from scipy import stats
 
 from tests.families import flow_truths
 from tfvae import DistributionLayer, families, posteriors
+from tfvae.families import amortized_flows
 
 D, FLOWS, ROWS = 3, 2, 4
 
@@ -81,6 +82,25 @@ def test_the_gradient_of_a_given_number_s_density_is_that_of_finite_differences(
 @every_kind
 def test_a_density_in_the_plane_integrates_to_one(kind):
     flow_truths.check_integral(families.find(kind)(**parameters(kind, size=2, rows=1, dtype=np.float32, steep=0.5)))
+
+
+@pytest.mark.parametrize("shape", [[5, ROWS, D], [ROWS, 1, D]])
+def test_many_flows_are_a_loop_of_the_same_steps(shape, monkeypatch):
+    given, z = parameters("PlanarFlow"), tf.constant(np.random.default_rng(1).normal(size=shape))
+
+    def numbers():
+        with tf.GradientTape() as tape:
+            flow = families.PlanarFlow(**{name: tape.watch(value) or value for name, value in tensors.items()})
+            y, log_det = flow.forward(z)
+            total = tf.reduce_sum(flow.log_prob(z)) + tf.reduce_sum(tf.sin(y)) + tf.reduce_sum(log_det)
+        return y, log_det, flow.log_prob(z), *tape.gradient(total, list(tensors.values()))
+
+    tensors = {name: tf.constant(value) for name, value in given.items()}
+    expected = numbers()
+    monkeypatch.setattr(amortized_flows, "_UNROLLED", 1)
+    for found in (numbers(), tf.function(numbers, jit_compile=True, autograph=False)()):
+        for one, two in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-8)
 
 
 def test_u_of_zero_is_the_identity_and_a_vanishing_w_has_its_own_slope():

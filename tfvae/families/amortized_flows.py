@@ -5,6 +5,7 @@ one unknown (planar) or a triangle of them (Sylvester), which halving an interva
 is that of the implicit function: one step of Newton's from the root, which changes its value by its rounding alone.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +19,7 @@ from tfvae.families.normal import Normal
 _Properties = tfp_util.ParameterProperties
 _LOWEST_SLOPE = 1e-3  # of a step in its steepest place: below, float32 has no digits for the way back
 _HALVINGS = 30
+_UNROLLED = 8  # flows that are written one after another; more are a loop, for XLA compiles what it sees
 _MOST_REFLECTIONS = 8
 
 
@@ -41,8 +43,12 @@ class PlanarFlow(Flow):
     """
 
     def __init__(self, loc: Any, scale: Any, u: Any, w: Any, b: Any, name: str = "PlanarFlow"):
-        b = tf.convert_to_tensor(b)
-        steps = [_Planar(u[..., i, :], w[..., i, :], b[..., i]) for i in range(b.shape[-1])]
+        u, w, b = (tf.convert_to_tensor(value) for value in (u, w, b))
+        steps = (
+            [_Planar(u[..., i, :], w[..., i, :], b[..., i]) for i in range(b.shape[-1])]
+            if b.shape[-1] <= _UNROLLED
+            else [_Looped(_Planar, (u, w, b), [-2, -2, -1])]
+        )
         super().__init__(tfd.Independent(Normal(loc, scale), 1), steps, name=name)
         self._parameters = {"loc": loc, "scale": scale, "u": u, "w": w, "b": b, "name": name}
 
@@ -129,6 +135,37 @@ def _of_base() -> dict[str, Any]:
         "loc": _Properties(event_ndims=1),
         "scale": _Properties(event_ndims=1, default_constraining_bijector_fn=lambda: tfb.Softplus(low=1e-5)),
     }
+
+
+class _Looped(Step):
+    """Many steps of one kind, whose parameters stand along an axis of their own."""
+
+    def __init__(self, kind: Callable[..., Step], parameters: Sequence[tf.Tensor], axes: Sequence[int]):
+        self._kind = kind
+        self._stacked = tuple(_first(value, axis) for value, axis in zip(parameters, axes, strict=True))
+
+    def forward(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return self._through(z, lambda step, z: step.forward(z), is_reverse=False)
+
+    def inverse(self, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return self._through(y, lambda step, y: step.inverse(y), is_reverse=True)
+
+    def _through(self, z: tf.Tensor, move: Callable[..., Any], is_reverse: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        z = z + tf.zeros_like(self._stacked[0][0])
+
+        def one(state: Any, parameters: Any) -> Any:
+            z, log_det = move(self._kind(*parameters), state[0])
+            return z, state[1] + log_det
+
+        every = tf.scan(one, self._stacked, (z, tf.zeros_like(z[..., 0])), reverse=is_reverse)
+        return tuple(value[0 if is_reverse else -1] for value in every)
+
+
+def _first(value: tf.Tensor, axis: int) -> tf.Tensor:
+    """The axis in front of all others."""
+    order = list(range(value.shape.rank))
+    order.insert(0, order.pop(axis))
+    return tf.transpose(value, order)
 
 
 class _Planar(Step):
