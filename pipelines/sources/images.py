@@ -60,10 +60,10 @@ class Images(RowSource):
         if storage.is_file(self.input_path):
             folder, name = os.path.split(self.input_path)
             return folder or ".", [storage.escaped(name)]
+        if storage.is_folder(self.input_path):  # which may be called what would else be a pattern
+            return self.input_path, ["**", "*"]
         parts = self.input_path.split("/")
         magic = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), len(parts))
-        if magic == len(parts) and storage.is_folder(self.input_path):
-            return self.input_path, ["**", "*"]
         if magic == len(parts):
             raise PipelineError(f"{self.input_path} is neither a folder nor a pattern of files")
         return "/".join(parts[:magic]) or ("/" if self.input_path.startswith("/") else "."), parts[magic:]

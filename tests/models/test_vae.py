@@ -651,3 +651,20 @@ def test_keras_export_and_h5_say_what_to_write(tmp_path):
     for name in ("m.h5", "m.hdf5"):
         with pytest.raises(ValueError, match=r"save to a \.keras file"):
             vae.save(tmp_path / name)
+    for name in ("", "folder", None):
+        with pytest.raises(ValueError, match=rf"^filepath is '{name}', expected .* \.keras; .*tfvae.export"):
+            vae.save(name)
+    vae.save(tmp_path / "folder", zipped=False)
+    assert (tmp_path / "folder" / "config.json").exists()
+
+
+def test_a_tensor_that_gives_no_numbers_is_told():
+    class OnlyOnDevice:  # as PyTorch's that require gradients, or lie on a GPU
+        shape, dtype = (2, 3), "torch.float32"
+
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+    for door in (make_vae().embed, make_vae().elbo):
+        with pytest.raises(ValueError, match=r"x is a OnlyOnDevice of torch\.float32, which is no array of numbers"):
+            door(OnlyOnDevice())

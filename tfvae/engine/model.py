@@ -500,7 +500,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         self.total_loss(inputs, rows, training=False)
         return []
 
-    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+    def save(self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any) -> None:
         """Keras's ``save``, to a ``.keras`` file: an h5 file could not hold the parts of the model, nor be loaded.
 
         A class or function that Keras will not find when it loads the file is warned of by its name.
@@ -510,8 +510,11 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
                 f"{filepath} is an h5 file, which Keras could not load this model from: save to a .keras file, or the "
                 "weights alone with save_weights('m.weights.h5')."
             )
+        if zipped is not False and not str(filepath).endswith(".keras") and not str(filepath).startswith("hf://"):
+            told = f"filepath is {str(filepath)!r}, expected a file that ends in .keras"
+            raise ValueError(f"{told}; a SavedModel is written by tfvae.export(vae, folder).")
         saving.warn_of_unregistered(self, filepath)
-        super().save(filepath, *args, **kwargs)
+        super().save(filepath, overwrite, zipped, **kwargs)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Keras's ``export`` would write one signature of reconstructions; the package's writes them all.

@@ -127,7 +127,7 @@ def _tensor(name: str, given: Any) -> tf.Tensor:
     refuse_masked(name, given)
     try:
         return tf.convert_to_tensor(given)
-    except (NotImplementedError, TypeError, ValueError) as error:
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # PyTorch's is a RuntimeError
         kind = getattr(given, "dtype", None) or getattr(given, "dtypes", None)
         what = f"a {type(given).__name__}" + (f" of {kind}" if kind is not None and "\n" not in str(kind) else "")
         raise ValueError(

@@ -13,7 +13,7 @@ from pipelines.errors import PipelineError
 from pipelines.inputs import open_input
 from pipelines.sources import Fields, make_source
 
-from ..conftest import column, read_all, write_png
+from ..conftest import column, png, read_all, write_png
 
 LABELS = (0, 2, 10)
 
@@ -92,6 +92,21 @@ def test_a_column_that_the_file_has_too(kind, x, tmp_path):
     write_part(kind, tmp_path / "in" / "label=2", x[:2], label=1)
     with pytest.raises(PipelineError, match="has a column 'label' and lies in a folder label=2: leave one of them out"):
         opened(kind, tmp_path / "in").plan()
+
+
+@pytest.mark.parametrize("name", ["br[ack]et", "star*", "what?", "with space", "日本", "new\nline", "tab\t"])
+@pytest.mark.parametrize("kind", ["images", "csv"])
+def test_a_folder_of_any_name_is_read_alike(kind, name, x, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    if kind == "images":
+        (folder / "a.png").write_bytes(png(x[0]))
+    else:
+        (folder / "a.csv").write_text("key,u,v\na.png,1,2\n")
+    plan = make_source(kind, str(folder)).plan()
+    assert plan.rows["key"].to_pylist() == ["a.png"] and not plan.rejected
+    rows = open_input(str(folder))
+    assert sum(block.rows for block in rows.blocks(None)) == 1 and not rows.rejected
 
 
 def test_other_columns_of_a_table(x, tmp_path):
