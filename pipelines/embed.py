@@ -177,7 +177,7 @@ def run(
     fingerprint = storage.fingerprint([[unit.name, unit.fingerprint] for unit in units] + rejected)
     scoring = choose_score(version, chosen, score)
     handler = SavedModelHandler(version, chosen, batch_size, stddev, scoring, condition, condition in shown)
-    changes = before.changes(dataset.contents, input, output)
+    changes = before.changes(dataset, blocks, output)
     with jobs.growing(target.path, KIND, settings, fingerprint, units, overwrite, beam_args, progress, started) as job:
         if not job.is_finished:
             if job.pending:

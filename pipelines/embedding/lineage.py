@@ -9,7 +9,7 @@ and time of modification (in nanoseconds, two seconds old or more when it was re
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .. import checksums, contract, storage
@@ -36,30 +36,27 @@ class Lineage:
         """The SHA-256 of the files of each unit."""
         return [{file: self.contents[file].sha256 for file in unit} for unit in self.units]
 
-    def changes(self, contents: Mapping[str, Content], path: str, output: str) -> "Changes":
+    def changes(self, rows: Rows, blocks: Sequence[BlockReference], output: str) -> "Changes":
         """What an input has more and less than this.
 
         Args:
-            contents: What is in each of its files.
-            path, output: How the input and the output are called.
+            rows: The input.
+            blocks: Its units of work: other files of it are not read.
+            output: How the output is called.
 
         Raises:
             PipelineError: It has no file of this at all: it is another input.
-
-        Example:
-            >>> before = Lineage({"a.csv": Content("1"), "b.csv": Content("2"), "c.csv": Content("3")})
-            >>> before.changes({"b.csv": Content("2"), "c.csv": Content("4"), "d.csv": Content("5")}, "in", "out")
-            Changes(new=1, changed=1, gone=('a.csv',))
         """
-        both = contents.keys() & self.contents.keys()
-        if self.contents and not both:
+        if self.contents and not self.contents.keys() & rows.contents.keys():
             raise PipelineError(
                 f"the output {output} was made from {len(self.contents)} files ({min(self.contents)}, ...), none of "
-                f"which is in {path}: use another folder, or --overwrite"
+                f"which is in {rows.path}: use another folder, or --overwrite"
             )
-        changed = sum(contents[file].sha256 != self.contents[file].sha256 for file in both)
-        new = len(contents) - len(both) if self.contents else 0
-        return Changes(new, changed, tuple(sorted(self.contents.keys() - both)))
+        read = {file for block in blocks for file in rows.files_of(block)}
+        known = read & self.contents.keys()
+        changed = sum(rows.contents[file].sha256 != self.contents[file].sha256 for file in known)
+        new = len(read) - len(known) if self.contents else 0
+        return Changes(new, changed, tuple(sorted(self.contents.keys() - rows.contents.keys())))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -217,6 +217,7 @@ class TestAgain:
         before = artifacts(tmp_path / "out")
         summary = embed.run(*arguments, split="train", batch_size=3)
         assert summary.units_done == 0 and summary.rows["train"] == 1607
+        assert (summary.new, summary.changed, list(summary.gone)) == (0, 0, [])  # the other split is no news
         assert artifacts(tmp_path / "out") == before
 
     def test_only_the_missing_unit_is_done(self, prepared_digits, linear_digits, tmp_path):
