@@ -86,7 +86,7 @@ class Listed(Rows):
 
     def files_of(self, block: BlockReference) -> Sequence[str]:
         """See ``Rows.files_of``; of formats whose rows lie in several files at once all of them."""
-        return [block.file] if self._lie_alone else sorted(self.contents)
+        return [self._owners[block.file]] if self._owners else sorted(self.contents)
 
     def digest(self, block: BlockReference) -> Any:
         """See ``Rows.digest``: which rows of the file, which others may make fewer, and how they are read."""
@@ -105,8 +105,11 @@ class Listed(Rows):
         return {split: np.flatnonzero(names == split) for split in self._splits()}
 
     @functools.cached_property
-    def _lie_alone(self) -> bool:
-        return self.contents.keys() == {*self._plan.rows["file"].unique().to_pylist()}
+    def _owners(self) -> dict[str, str]:
+        """The file of the input that holds each file of the plan, itself or as a member; empty where others matter."""
+        places = self._plan.rows["file"].unique().to_pylist()
+        owners = {place: place if place in self.contents else place.rpartition("/")[0] for place in places}
+        return owners if {*owners.values()} == self.contents.keys() else {}
 
     @property
     def _plan(self) -> Plan:
