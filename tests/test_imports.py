@@ -32,7 +32,7 @@ _PARTS = {
     "priors",
 }
 _MODELS = _LAYERS | _PARTS | {"models"}
-_ALL = _MODELS | {"baselines", "evaluation", "plots", "callbacks", "data", "exporting"}
+_ALL = _MODELS | {"optimizers", "baselines", "evaluation", "plots", "callbacks", "data", "exporting"}
 _DISK = {
     "pipelines.checksums",
     "pipelines.contract",
