@@ -8,6 +8,7 @@ which loads a SavedModel, and TensorFlow Datasets.
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import glob
 import hashlib
@@ -26,6 +27,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 from .errors import PipelineError
 
 _BLOCK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READERS, _TRIAL, _WORTH_A_THREAD = 8, 64, 2e-4  # threads, files, seconds a file
 
 _SPELLING: dict[str, Any] = {"sort_keys": True, "ensure_ascii": False, "allow_nan": False}
@@ -341,6 +343,10 @@ def replacing(path: str, temporary: str, lasting: bool = True) -> Iterator[Binar
             if lasting:
                 os.fsync(file.fileno())
         os.replace(draft, path)
+    except OSError as error:
+        if error.errno in _FULL and error.filename is None:
+            error.filename = path  # writing has no name of its own to tell
+        raise
     finally:
         remove(draft)
 

@@ -2,8 +2,12 @@
 
 import ast
 import pathlib
+import resource
 
 import pytest
+
+from pipelines import storage
+from pipelines.errors import in_a_line
 
 from .conftest import ROOT
 
@@ -64,3 +68,19 @@ def test_a_path_is_no_file():
 
 def test_the_door_itself_goes_round():
     assert round_the_door((pathlib.Path(ROOT) / "pipelines" / "storage.py").read_text(encoding="utf-8"))
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    """A limit of the file's size stands for the full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with (
+            pytest.raises(OSError) as caught,
+            storage.replacing(str(tmp_path / "part"), str(tmp_path / "temporary")) as file,
+        ):
+            file.write(bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert in_a_line(caught.value) == f"{tmp_path}/part: File too large"
+    assert not (tmp_path / "part").exists() and not list((tmp_path / "temporary").iterdir())
