@@ -1,5 +1,6 @@
 """What the README and the pages of docs/ show is run, page by page, and every link leads somewhere."""
 
+import importlib.util
 import inspect
 import pathlib
 import re
@@ -57,6 +58,11 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return [("bash" if language == "bash" else "python", re.sub(r"\A(:.*\n)+", "", code)) for language, code in found]
 
 
+def needed(page: pathlib.Path) -> list[str]:
+    """What a page imports that no extra brings."""
+    return sorted(set(re.findall(rf"^(?:import|from) ({'|'.join(NO_EXTRA)})\b", page.read_text(), re.MULTILINE)))
+
+
 def runnable() -> list:
     names = [page for page in PAGES if name_of(page) not in NOT_RUN and blocks(page.read_text(encoding="utf-8"))]
     slow = [name_of(page) in SLOW or "file_format: mystnb" in page.read_text(encoding="utf-8") for page in names]
@@ -103,22 +109,14 @@ def run_commands(script: str) -> int:
     return len(commands)
 
 
-def run_python(code: str, page: pathlib.Path, known: dict) -> None:
-    """Runs a block; where it needs a library that no extra brings and that is not there, the page ends here."""
-    try:
-        exec(compile(code, str(page), "exec"), known)
-    except ModuleNotFoundError as error:
-        if error.name not in NO_EXTRA:
-            raise
-        pytest.skip(f"the rest of {name_of(page)} needs {error.name}: pip install {error.name}")
-
-
 @pytest.mark.parametrize("page", runnable())
 def test_what_a_page_shows_runs(page, workplace):
+    if missing := [name for name in needed(page) if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"{name_of(page)} needs {', '.join(missing)}, which `make pages-test` installs")
     known, ran = {"__name__": "page"}, 0
     for language, code in blocks(page.read_text(encoding="utf-8")):
         if language == "python":
-            run_python(code, page, known)
+            exec(compile(code, str(page), "exec"), known)
         ran += run_commands(code) if language == "bash" else 1
     assert ran
 
@@ -154,8 +152,7 @@ def test_no_page_is_skipped_where_its_libraries_should_be():
         pytest.skip("make is not installed")
     planned = subprocess.run(["make", "-n", "pages-test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert f"import {', '.join(NO_EXTRA)}'" in planned
-    imports = re.compile(rf"^(?:import|from) ({'|'.join(NO_EXTRA)})\b", re.MULTILINE)
-    used = [page for page in PAGES if imports.search(page.read_text())]
+    used = [page for page in PAGES if needed(page)]
     assert used and all(page.name in planned for page in used)
 
 
