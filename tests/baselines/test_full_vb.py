@@ -268,6 +268,7 @@ def test_a_loaded_model_trains_on_as_if_nothing_had_happened(tmp_path):
     assert_same(run(True), run(False), 0)
 
 
+@pytest.mark.slow
 def test_its_seed_repeats_a_fit_bit_for_bit_whether_it_is_validated_or_not():
     first, again, other = (
         train(make(make_vae(seed=seed)), X, **more) for seed, more in ((3, {}), (3, {"validation_data": X}), (4, {}))

@@ -210,6 +210,7 @@ def test_a_loaded_model_trains_on_as_if_nothing_had_happened(x, tmp_path):
     assert_same(run(True), run(False), 0)
 
 
+@pytest.mark.slow
 def test_its_seed_repeats_a_fit_bit_for_bit(x):
     first, again, other = (train(make(seed=seed), x, jit=True) for seed in (3, 3, 4))
     assert_same(first, again, 0)

@@ -38,6 +38,7 @@ def exported(tmp_path_factory) -> str:
     return tfvae.export(small(), tmp_path_factory.mktemp("models") / "small", format="litert", signatures=["embed"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp", pytest.param("conv", marks=pytest.mark.slow)])
 def test_every_signature_equals_the_model_in_python(tmp_path, kind):
     vae = image_model(kind)

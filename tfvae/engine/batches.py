@@ -147,7 +147,12 @@ def _done(steps: int, group_size: int) -> Iterator[Group]:
 
 
 class Cursor(NamedTuple):
-    """Where a course through the rows of arrays is: the number of its pass, what fixes the shuffle, batches drawn."""
+    """Where a course through the rows of arrays is: the number of its pass, what fixes the shuffle, batches drawn.
+
+    Example:
+        >>> Cursor(number=2, drawn=5)
+        Cursor(number=2, seed=None, drawn=5)
+    """
 
     number: int = 0
     seed: list[int] | None = None  # before the pass begins

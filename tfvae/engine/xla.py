@@ -52,7 +52,9 @@ def as_graph(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
         >>> as_graph(lambda x: 2 * x)(tf.constant(1.0)).numpy()
         np.float32(2.0)
     """
-    return tf.function(functools.partial(function), autograph=False, **options)
+    alone = functools.partial(function)
+    alone.__name__ = getattr(function, "__name__", "program")  # type: ignore[attr-defined]  # what a profile calls it
+    return tf.function(alone, autograph=False, **options)
 
 
 def pays_off(model: keras.Model) -> bool:
