@@ -287,3 +287,17 @@ rooms = {name.split(".")[1] for name in sys.modules if name.startswith("tfvae.")
 print(*sorted(rooms & {"models", "engine", "distribution_layer", "baselines"}), "tensorflow_probability" in sys.modules)
 """
     assert printed(code, str(ROOT / "tests" / "made_by_0_1" / "saved_model")) == "False"
+
+
+@pytest.mark.slow
+def test_no_module_makes_a_tensor_when_it_is_imported():
+    """A process in which TensorFlow has run an operation cannot be forked, and takes no settings of devices."""
+    program = """
+import importlib, pkgutil, tfvae
+from tensorflow.python.eager import context
+for module in pkgutil.walk_packages(tfvae.__path__, "tfvae."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+    assert not context.context()._initialized, module.name
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

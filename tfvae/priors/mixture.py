@@ -14,8 +14,12 @@ from tfvae.arguments import check_at_least
 from tfvae.priors.base import Prior
 
 _LOWEST_SCALE = 1e-5
-_TRIANGLE = tfb.FillScaleTriL(diag_shift=_LOWEST_SCALE)
 _ONE = math.log(math.expm1(1.0 - _LOWEST_SCALE))  # softplus makes a scale of 1 of it
+
+
+def _triangle() -> tfb.FillScaleTriL:
+    # Not of the module: it makes a tensor, and a process in which TensorFlow has run cannot be forked.
+    return tfb.FillScaleTriL(diag_shift=_LOWEST_SCALE)
 
 
 @keras.saving.register_keras_serializable("tfvae")
@@ -42,7 +46,7 @@ class Mixture(Prior):
         self.num_components, self.full_covariance = int(num_components), bool(full_covariance)
         shape = (self.num_components, self.latent_dim)
         one = (
-            _TRIANGLE.inverse(np.eye(self.latent_dim, dtype=np.float32))
+            _triangle().inverse(np.eye(self.latent_dim, dtype=np.float32))
             if full_covariance
             else tf.fill(shape[1:], _ONE)
         )
@@ -55,7 +59,7 @@ class Mixture(Prior):
         """See ``Prior.distribution``."""
         locs, raw = (tf.convert_to_tensor(weight.value) for weight in (self.locs, self.raw_scales))
         components = (
-            tfd.MultivariateNormalTriL(locs, _TRIANGLE.forward(raw))
+            tfd.MultivariateNormalTriL(locs, _triangle().forward(raw))
             if self.full_covariance
             else tfd.Independent(families.Normal(locs, _LOWEST_SCALE + tf.nn.softplus(raw)), 1)
         )
@@ -79,7 +83,7 @@ class Mixture(Prior):
 
     def _raw_scales_of(self, covariances: np.ndarray) -> Any:
         if self.full_covariance:
-            return _TRIANGLE.inverse(tf.constant(np.linalg.cholesky(covariances), tf.float32))
+            return _triangle().inverse(tf.constant(np.linalg.cholesky(covariances), tf.float32))
         scales = np.maximum(np.sqrt(covariances) - _LOWEST_SCALE, _LOWEST_SCALE)
         return np.log(np.expm1(scales))
 
