@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import keras
@@ -25,8 +26,17 @@ def undisturbed(name: str) -> dict[str, np.ndarray]:
     return outcome(train(CASES[name]))
 
 
+class AtOnce(threading.Thread):
+    """Written before the next program, so that the checkpoints there are do not hang on the disk's speed."""
+
+    def start(self) -> None:
+        super().start()
+        self.join()
+
+
 def stopped_after(programs: int, name: str, folder: pathlib.Path, *more: keras.callbacks.Callback) -> None:
-    with pytest.raises(RuntimeError, match="stopped"):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+        patch.setattr(threading, "Thread", AtOnce)
         train(CASES[name], Checkpoint(folder, steps=1), *more, Stop(programs))
 
 

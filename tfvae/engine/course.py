@@ -196,6 +196,8 @@ class Course:
             return
         is_used = any(callback is one for one in self._used)
         settings = {_FILE, _SAME, *([] if is_used else kept[_SAME])}
+        if getattr(callback, "monitor_op", True) is None:  # Keras gives min_delta its sign when it makes that
+            settings.add("min_delta")
         now = plain.attributes(callback, id)
         for key, value in kept.items():
             if key not in settings and (key in now or not hasattr(callback, key)):
