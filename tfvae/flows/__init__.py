@@ -2,6 +2,5 @@
 
 from tfvae.flows.autoregressive import Autoregressive, stack
 from tfvae.flows.posterior import FlowPosterior
-from tfvae.flows.transforms import TRANSFORMS
 
-__all__ = ["TRANSFORMS", "Autoregressive", "FlowPosterior", "stack"]
+__all__ = ["Autoregressive", "FlowPosterior", "stack"]
