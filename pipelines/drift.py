@@ -7,6 +7,7 @@ consequence is significant, and with few a large index is chance: a column has d
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,11 @@ class _Side:
     moments: ColumnMoments
     sample: np.ndarray
 
+    @functools.cached_property
+    def summary(self) -> dict[str, list[float]]:
+        """The moments of each column, by their names."""
+        return self.moments.summary()
+
     @classmethod
     def of(cls, folder: str) -> "_Side":
         manifest, tables = complete_parts(folder)
@@ -206,7 +212,7 @@ def _column(name: str, reference: _Side, new: _Side) -> Column:
     p, q = ((count + 0.5) / (count + 0.5).sum() for count in counts)
     test = stats.ks_2samp(before, after)
     (mean, std), (new_mean, new_std) = (
-        [float(side.moments.summary()[kind][place]) for kind in ("mean", "std")]
+        [float(side.summary[kind][place]) for kind in ("mean", "std")]
         for side, place in zip((reference, new), places, strict=True)
     )
     index = float(np.sum((p - q) * np.log(p / q)))

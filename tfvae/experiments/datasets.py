@@ -46,6 +46,21 @@ def binary(greys: np.ndarray, seed: int) -> np.ndarray:
     return (np.random.default_rng(seed).random(greys.shape) < greys).astype(np.float32)
 
 
+def first_rows(test: np.ndarray, test_rows: int) -> np.ndarray:
+    """The first rows of a test set.
+
+    Raises:
+        ValueError: For fewer than one, or more than there are.
+
+    Example:
+        >>> first_rows(np.zeros([5, 2]), 3).shape
+        (3, 2)
+    """
+    if not 1 <= test_rows <= len(test):
+        raise ValueError(f"test_rows must lie between 1 and {len(test):,}, received {test_rows:,}.")
+    return test[:test_rows]
+
+
 def _greys(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), 784).astype(np.float32) / 255
 

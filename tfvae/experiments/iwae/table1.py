@@ -61,8 +61,7 @@ def table1(
     """
     check_names(rows, PUBLISHED)
     train, test = datasets.mnist(str(pathlib.Path(data_dir) / "mnist"))
-    if not 1 <= test_rows <= len(test):
-        raise ValueError(f"test_rows must lie between 1 and {len(test):,}, received {test_rows:,}.")
+    test = datasets.first_rows(test, test_rows)
     found: list[dict[str, Any]] = []
     for row in rows:
         method, _, k = row.rpartition("-")
@@ -72,7 +71,7 @@ def table1(
             model,
             PLAN,
             train,
-            test[:test_rows],
+            test,
             logits_of_mean(train),
             _EPSILON / PLAN.batch_size,
             seed,

@@ -67,14 +67,13 @@ def table(
         datasets.binary(greys, seed + i)
         for i, greys in enumerate(datasets.mnist(str(pathlib.Path(data_dir) / "mnist")))
     )
-    if not 1 <= test_rows <= len(test):
-        raise ValueError(f"test_rows must lie between 1 and {len(test):,}, received {test_rows:,}.")
+    test = datasets.first_rows(test, test_rows)
     plan = _Plan((-(-updates * _BATCH_SIZE // len(train)),), (learning_rate,), _BATCH_SIZE)
     found: list[dict[str, Any]] = []
     for count in num_flows:
         model = _Maxout(objectives.Weighted(_WARM_UP), 1, (_HIDDEN,), _LATENT_DIM, "maxout", bernoulli, num_flows=count)
         name = f"flows-{count}-rate{learning_rate:g}"
-        run = Run(name, model, plan, train, test[:test_rows], logits_of_mean(train), seed=seed)
+        run = Run(name, model, plan, train, test, logits_of_mean(train), seed=seed)
         found.append(_row(count, run.measure(output, 1, num_samples), plan, seed))
         write_csv(pathlib.Path(output) / "flows.csv", list(found[0]), [list(one.values()) for one in found])
     return found

@@ -80,9 +80,7 @@ def table(
     for dataset in datasets:
         train, test = read.mnist(str(pathlib.Path(data_dir) / dataset))
         train = train[:_TRAIN_ROWS]
-        if not 1 <= test_rows <= len(test):
-            raise ValueError(f"test_rows must lie between 1 and {len(test):,}, received {test_rows:,}.")
-        binary = read.binary(test[:test_rows], seed)
+        binary = read.binary(read.first_rows(test, test_rows), seed)
         for prior in priors:
             model = _gated(prior, num_components, -(-len(train) // _BATCH_SIZE))
             plan = _Plan((epochs,), (_RATE,), _BATCH_SIZE)
