@@ -70,7 +70,10 @@ POSITIVE = {
     *("Gamma", "Weibull", "Pareto", "F", "Reciprocal", "LogNormal", "LogLogistic", "Chi", "Chi2", "NoncentralChi2"),
     *("InverseGamma", "InverseGaussian", "GammaGamma", "BetaQuotient", "Rayleigh", "Gompertz", "Erlang"),
 }
-COUNTS = {"Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial", "Geometric"}
+COUNTS = {
+    *("Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial", "ZeroInflatedPoisson", "Geometric"),
+    *("BagOfWords", "DirichletBagOfWords"),  # of any number of words
+}
 INSIDE = {
     **dict.fromkeys(PIXELS, lambda x: x.min() >= 0 and x.max() <= 1),
     **dict.fromkeys(OPEN, lambda x: x.min() > 0 and x.max() < 1),
