@@ -1,5 +1,7 @@
 # uv is quicker than pip, which steps in where uv finds no way out (behind a proxy with certificates of its own, say).
 # Each word works on a fresh machine that has Python 3.11 and nothing else: it makes .venv and installs into it.
+# Without the bytecode that Python keeps beside TensorFlow's files, each process takes three times as long to start.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

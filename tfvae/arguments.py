@@ -136,12 +136,12 @@ def refuse_unknown(function: Callable[..., Any], unknown: Collection[str], more:
         Traceback (most recent call last):
         TypeError: fit has no argument 'epoch', the nearest is epochs; it takes x, epochs.
     """
+    if not unknown:
+        return
     known = [name for name, one in inspect.signature(function).parameters.items() if one.kind != one.VAR_KEYWORD]
-    for name in unknown:
-        near = difflib.get_close_matches(name, known, n=1)
-        meant = f", the nearest is {near[0]}" if near else ""
-        told = f"{function.__name__} has no argument {name!r}{meant}; it takes {', '.join(known)}."
-        raise TypeError(f"{told} {more}".rstrip())
+    near = {name: difflib.get_close_matches(name, known, n=1) for name in unknown}
+    told = " and no ".join(repr(name) + "".join(f", the nearest is {one}" for one in near[name]) for name in unknown)
+    raise TypeError(f"{function.__name__} has no argument {told}; it takes {', '.join(known)}. {more}".rstrip())
 
 
 def refuse_masked(name: str, given: Any) -> None:
