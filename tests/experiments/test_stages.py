@@ -87,6 +87,24 @@ def test_a_stop_changes_nothing_and_more_stages_go_on(x, quick, tmp_path):
         run_of(x).finish(str(tmp_path / "two"), 1)
 
 
+@pytest.mark.slow
+def test_patience_ends_a_stage_with_the_best_weights_and_a_stop_changes_nothing(x, tmp_path):
+    """Of rows that no validation row is like, the validation ELBO soon falls."""
+    plan = Plan((60,), (3e-2,), 20, patience=3, warm_up=5)
+    model = Model("VAE", 1, (8,), 2, "tanh", stages.bernoulli)
+    run = Run("early", model, plan, x[:30], x[30:], np.zeros(784), seed=3, validation=1.0 - x[30:])
+    assert plan.ends(1, 60_000) == [3_600_000]
+    vae, _ = run.finish(str(tmp_path), 1)
+    assert 5 < run.measure(str(tmp_path), 1, 10)["epochs"] < 60
+    twin = run.model.build(run.pixel_bias, 3)
+    twin.compile(plan.optimizer(30, 1e-7))
+    history = twin.fit(run.train, validation_data=run.validation, batch_size=20, epochs=60, verbose=0,
+                       callbacks=plan.stopping()).history  # fmt: skip
+    assert len(history["val_elbo"]) - 4 == 5 + np.argmax(history["val_elbo"][5:])
+    for one, two in zip(vae.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
 @pytest.fixture
 def data(x, tmp_path) -> str:
     """The three datasets in the forms in which they are found, of few rows."""
@@ -167,9 +185,19 @@ def test_the_table_of_flows_has_a_model_of_each_number_of_them(data, quick, tmp_
 def test_the_vamp_table_has_both_priors(data, quick, tmp_path, monkeypatch):
     monkeypatch.setattr(vamp, "_HIDDEN", (6,))
     more = {"epochs": 1, "num_components": 3, "num_samples": 20, "test_rows": 5}
+    monkeypatch.setattr(vamp, "_TRAIN_ROWS", 30)
+    (bits,) = vamp.table(str(tmp_path), data, ["freyface"], ["vamp"], **more)
     rows = vamp.table(str(tmp_path), data, ["mnist"], **more)
-    assert [(row["prior"], row["published"]) for row in rows] == [("normal", -84.45), ("vamp", -82.43)]
+    assert [(row["prior"], row["published"], row["epochs"]) for row in rows] == [
+        ("normal", -84.45, 1),
+        ("vamp", -82.43, 1),
+    ]
     assert len(written(tmp_path / "vamp.csv")) == 2
+    faces = checkpoints.load(tmp_path / "checkpoints" / "freyface-vamp-3")
+    levels = np.load(data + "/freyface/frey_faces.npy").reshape(-1, 560)[np.random.default_rng(0).permutation(30)[20:]]
+    nats = evaluation.log_marginal(faces, levels, 20, seed=0)
+    assert bits["ours"] == pytest.approx(-nats.mean / 560 / np.log(2), abs=1e-4)
+    assert bits["standard_error"] == pytest.approx(nats.mean_standard_error / 560 / np.log(2), rel=1e-3)
     model = checkpoints.load(tmp_path / "checkpoints" / "mnist-vamp-3")
     assert model.prior.num_components == 3 and type(model.optimizer).__name__ == "NormalizedAdam"
     assert [w.shape for w in model.encoder.weights] == [(784, 12), (12,)] and model.noise is not None

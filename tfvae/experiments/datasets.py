@@ -31,9 +31,9 @@ def silhouettes(path: str) -> tuple[np.ndarray, np.ndarray]:
         return file["train_data"].astype(np.float32), file["test_data"].astype(np.float32)
 
 
-def faces(path: str) -> np.ndarray:
-    """Frey Face from its .npy file, uint8 ``[1965, 28, 20]``, as float32 ``[1965, 560]``, scaled by 256."""
-    return np.load(path, allow_pickle=False).reshape(-1, 560).astype(np.float32) / 256
+def faces(path: str, divisor: int = 256) -> np.ndarray:
+    """Frey Face from its .npy file, uint8 ``[1965, 28, 20]``, as float32 ``[1965, 560]``; by 255 they are levels."""
+    return np.load(path, allow_pickle=False).reshape(-1, 560).astype(np.float32) / divisor
 
 
 def binary(greys: np.ndarray, seed: int) -> np.ndarray:

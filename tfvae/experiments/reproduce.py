@@ -71,8 +71,8 @@ FIGURES = {
     ),
     "vamp": (
         "vamp.table.table",
-        "VAEs of N(0, I) and of a VampPrior, log p(x) of dynamic MNIST and Fashion-MNIST",
-        "--datasets mnist --priors normal vamp --epochs 400",
+        "VAEs of N(0, I) and of a VampPrior, log p(x) of dynamic MNIST and Fashion-MNIST, bits of Frey Face",
+        "--datasets freyface --priors normal vamp",
     ),
 }
 

@@ -39,11 +39,15 @@ class Plan:
         epochs: Passes over the rows, for each stage.
         rates: The learning rate of each stage.
         batch_size: Rows of a minibatch.
+        patience: Epochs without a better validation ELBO after which a stage ends, with the weights of the best.
+        warm_up: Epochs before they count.
     """
 
     epochs: tuple[int, ...]
     rates: tuple[float, ...]
     batch_size: int
+    patience: int | None = None
+    warm_up: int = 0
 
     @classmethod
     def falling(cls, base: int, rate: float, batch_size: int = 20) -> "Plan":
@@ -63,12 +67,19 @@ class Plan:
         rates: Any = keras.optimizers.schedules.PiecewiseConstantDecay(last[:-1], list(self.rates))
         return keras.optimizers.Adam(rates if len(self.rates) > 1 else self.rates[0], epsilon=epsilon)
 
+    def stopping(self) -> list[keras.callbacks.Callback]:
+        """What ends a stage before its epochs are over."""
+        if self.patience is None:
+            return []
+        kept = {"mode": "max", "restore_best_weights": True, "start_from_epoch": self.warm_up}
+        return [keras.callbacks.EarlyStopping("val_elbo", patience=self.patience, **kept)]
+
     def ends(self, stages: int, num_rows: int) -> list[int]:
         """Where to measure, in rows trained: at the end of a stage, and on the way where that is long."""
         check_at_least(1, stages=stages)
         if stages > len(self.epochs):
             raise ValueError(f"stages is {stages}, expected {len(self.epochs)} at most: the schedule ends there.")
-        most = max(1, _ROWS_A_STRETCH // num_rows)
+        most = max(1, _ROWS_A_STRETCH // num_rows) if self.patience is None else max(self.epochs)
         found, before = [], 0
         for epochs in self.epochs[:stages]:
             found += [before + part for part in (*range(most, epochs, most), epochs)]
@@ -156,6 +167,7 @@ class Run:
         pixel_bias: That of p(x|z) before training, of each pixel.
         epsilon: Adam's, beside the mean gradient of a minibatch.
         seed: Fixes weights, shuffles and noise.
+        validation: Rows for a plan with patience.
     """
 
     name: str
@@ -166,6 +178,7 @@ class Run:
     pixel_bias: np.ndarray
     epsilon: float = 1e-7
     seed: int = 0
+    validation: np.ndarray | None = None
 
     def measure(self, output: str, stages: int, num_samples: int) -> dict[str, Any]:
         """log p(x) of the test rows by importance sampling, its error over rows, the active units; kept under output.
@@ -203,6 +216,7 @@ class Run:
             "standard_error": found.mean_standard_error,
             "effective_samples": float(np.median(found.effective_sample_size)),
             "active": evaluation.active_units(vae, self.train),
+            "epochs": int(vae.optimizer.iterations) // -(-len(self.train) // self.plan.batch_size),
             "minutes": point.seconds / 60,
         }
 
@@ -215,9 +229,12 @@ class Run:
         def fit(vae: Any, start: int, end: int, more: list[Any]) -> dict[str, list[float]]:
             bar.update(start - bar.n)
             epochs = (end - start) // len(self.train)
-            callbacks = [_Bar(bar, start, len(self.train)), *more]
-            size = self.plan.batch_size
-            return vae.fit(self.train, batch_size=size, epochs=epochs, verbose=0, callbacks=callbacks).history
+            callbacks = [_Bar(bar, start, len(self.train)), *self.plan.stopping(), *more]
+            size, held_out = self.plan.batch_size, self.validation
+            fitted = vae.fit(
+                self.train, validation_data=held_out, batch_size=size, epochs=epochs, verbose=0, callbacks=callbacks
+            )
+            return fitted.history
 
         return fit
 
