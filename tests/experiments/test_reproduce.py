@@ -11,6 +11,7 @@ from tfvae.experiments.aevb import figure2, figure3, figure4_5, linear, release
 from tfvae.experiments.annealing import quality
 from tfvae.experiments.isolating import sprites
 from tfvae.experiments.iwae import table1
+from tfvae.experiments.photographs import patches
 from tfvae.experiments.planar import table as planar
 from tfvae.experiments.renyi import table as renyi
 from tfvae.experiments.vamp import table as vamp
@@ -25,6 +26,7 @@ FUNCTIONS = {
     "annealing": quality.quality,
     "iwae": table1.table1,
     "sprites": sprites.sprites,
+    "patches": patches.patches,
     "flows": planar.table,
     "renyi": renyi.table,
     "vamp": vamp.table,

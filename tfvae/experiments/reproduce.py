@@ -59,6 +59,11 @@ FIGURES = {
         "whether β-TCVAE's units stand for factors more than β-VAE's, by the mutual information gap, on sprites",
         "--methods beta TC --seeds 0 1 2",
     ),
+    "patches": (
+        "photographs.patches.patches",
+        "bits per dimension of RGB patches of two photographs, beside uniform noise, and pictures of draws",
+        "--likelihoods mixture --epochs 30",
+    ),
     "flows": (
         "planar.table.table",
         "planar flows of Variational Inference with Normalizing Flows, log p(x) of binary MNIST",

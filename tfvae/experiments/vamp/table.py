@@ -22,11 +22,10 @@ from typing import Any, Final, Literal
 import keras
 import numpy as np
 
-from tfvae import networks, objectives, observations, optimizers
+from tfvae import evaluation, networks, objectives, observations, optimizers
 from tfvae import priors as priors_of
 from tfvae.arguments import check_at_least
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.evaluation.bits import bits_per_dimension
 from tfvae.experiments import datasets as read
 from tfvae.experiments.paper_figure import check_names, write_csv
 from tfvae.experiments.stages import Model, Plan, Run, bernoulli, logits_of_mean
@@ -174,7 +173,10 @@ def _row(dataset: str, prior: str, measured: dict[str, Any], seed: int) -> dict[
     published, spread = PUBLISHED[dataset, prior]
     ours, error, unit = measured["log_marginal"], measured["standard_error"], "nats"
     if dataset == "freyface":
-        ours, error = bits_per_dimension(ours, [_PIXELS_OF_A_FACE]), -bits_per_dimension(error, [_PIXELS_OF_A_FACE])
+        ours, error = (
+            evaluation.bits_per_dimension(ours, [_PIXELS_OF_A_FACE]),
+            -evaluation.bits_per_dimension(error, [_PIXELS_OF_A_FACE]),
+        )
         unit = "bits per dimension"
     return {
         "dataset": dataset,
