@@ -1,4 +1,7 @@
-"""What the README and the pages of docs/ show is run, page by page, and every link leads somewhere."""
+"""What the README and the pages of docs/ show is run, page by page, and every link leads somewhere.
+
+Notebooks are run where they are built, by `make docs`, but for those whose libraries no extra brings.
+"""
 
 import importlib.util
 import inspect
@@ -42,7 +45,8 @@ SLOW = {
     "docs/howto/search.md",
     "docs/howto/ray.md",
     "docs/howto/schedule.md",
-}  # and every notebook
+    "docs/howto/runtimes.md",
+}
 
 # What `make pages-test` has installed, and no extra brings.
 NO_EXTRA = re.findall(r"^(?:apache-)?(\w+)", (ROOT / "tests/pages.txt").read_text(), re.MULTILINE)
@@ -64,11 +68,11 @@ def needed(page: pathlib.Path) -> list[str]:
 
 
 def runnable() -> list:
-    names = [page for page in PAGES if name_of(page) not in NOT_RUN and blocks(page.read_text(encoding="utf-8"))]
-    slow = [name_of(page) in SLOW or "file_format: mystnb" in page.read_text(encoding="utf-8") for page in names]
+    shown = [page for page in PAGES if name_of(page) not in NOT_RUN and blocks(page.read_text(encoding="utf-8"))]
     return [
-        pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if is_slow else [])
-        for page, is_slow in zip(names, slow, strict=True)
+        pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if name_of(page) in SLOW else [])
+        for page in shown
+        if needed(page) or "file_format: mystnb" not in page.read_text(encoding="utf-8")
     ]
 
 
