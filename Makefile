@@ -50,7 +50,7 @@ $(PAGES)/.installed: tests/pages.txt pyproject.toml | $(VENV)/.installed
 # Where a library is not there its page would be skipped: they are imported first. Ray gives its workers the last of a
 # busy machine, and 60 s to start.
 pages-test: $(PAGES)/.installed
-	AIRFLOW_HOME=$(PAGES)/airflow $(PAGES)/bin/python -c 'import airflow, dagster, lancedb, mlflow, onnxruntime, openvino, ray, tf2onnx'
+	AIRFLOW_HOME=$(CURDIR)/$(PAGES)/airflow $(PAGES)/bin/python -c 'import airflow, dagster, lancedb, mlflow, onnxruntime, openvino, ray, tf2onnx'
 	RAY_worker_niceness=0 RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=300 timeout -s INT -k 60 900 \
 		$(PAGES)/bin/python -m pytest tests/test_pages.py tests/pipelines/embedding/test_parquet_parts.py \
 		-k 'mlflow.md or ray.md or runtimes.md or schedule.md or search.md or open_the_folder' --durations 5
