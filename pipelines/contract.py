@@ -26,6 +26,7 @@ OUTPUTS = {
 X, IMAGE_BYTES = "x", "image_bytes"
 OBSERVATION = {"float32": X, "uint8": X, "string": IMAGE_BYTES}
 CONDITION = "condition"  # float32 [B, *condition], where the model has one
+LIBRARY = "library"  # float32 [B], a row's total count, to decode and to sample where the likelihood is of one
 Z = "z"  # float32 [B, D]
 NOISE = "noise"  # float32, standard normal: [B, D] to sample, [B, K, D] to score
 _SUFFIX = {"float32": "", "uint8": "_uint8", "string": "_image_bytes"}

@@ -73,6 +73,8 @@ POSITIVE = {
 COUNTS = {
     *("Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial", "ZeroInflatedPoisson", "Geometric"),
     *("BagOfWords", "DirichletBagOfWords"),  # of any number of words
+    *("LibraryPoisson", "LibraryNegativeBinomial"),
+    *("LibraryZeroInflatedPoisson", "LibraryZeroInflatedNegativeBinomial"),
 }
 INSIDE = {
     **dict.fromkeys(PIXELS, lambda x: x.min() >= 0 and x.max() <= 1),

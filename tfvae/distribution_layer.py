@@ -345,6 +345,11 @@ class DistributionLayer(keras.layers.Layer):
         """What is known of the family; None of one that was registered without facts."""
         return FACTS.get(self.family.__name__)
 
+    @property
+    def of_library(self) -> bool:
+        """Whether the likelihood is of counts whose rates are shares of a row's total."""
+        return self.facts is not None and self.facts.of_library
+
     def build(self, input_shape: Sequence[int | None]) -> None:
         spatial = self.event_shape[:-1]
         self._positions = (
@@ -447,10 +452,14 @@ class DistributionLayer(keras.layers.Layer):
     def seen(self, x: tf.Tensor) -> tf.Tensor:
         """x as an encoder sees it: where numbers may be missing, zeros for those, then 1 for each that is there.
 
+        Counts of a library are seen as log(1 + x), as in scVI.
+
         Example:
             >>> DistributionLayer("Normal", [2], missing=True).seen(tf.constant([[3.0, np.nan]])).numpy().tolist()
             [[3.0, 0.0, 1.0, 0.0]]
         """
+        if self.of_library:
+            return tf.math.log1p(x)
         if not self.missing:
             return x
         gone = self.holes(x)

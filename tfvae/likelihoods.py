@@ -60,6 +60,32 @@ def discretized_logistic_mixture(event_shape: Sequence[int], num_components: int
     )
 
 
+def library_counts(event_shape: Sequence[int], family: str = "NegativeBinomial") -> DistributionLayer:
+    """Counts whose means are shares of the row's total, its library ℓ = Σ x along the last axis: scVI's likelihood.
+
+    μ = ℓ softmax(features), and a negative binomial's dispersion is a number for each gene that no feature moves. The
+    encoder sees log(1 + x). Bounds are on log p(x | ℓ), and compare with no other likelihood's. ``decode`` and
+    ``sample`` take ``library=``; a reconstruction has its row's own.
+
+    Args:
+        event_shape: Shape of one observation, genes last.
+        family: ``Poisson``, ``NegativeBinomial``, ``ZeroInflatedPoisson`` or ``ZeroInflatedNegativeBinomial``.
+
+    Raises:
+        ValueError: For another family.
+
+    Example:
+        >>> layer = library_counts([3])
+        >>> layer.free, layer(tf.zeros([5, 16])).with_library(6.0).mean()[0].numpy().tolist()
+        (['logits'], [2.0, 2.0, 2.0])
+    """
+    known = ("Poisson", "NegativeBinomial", "ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial")
+    if family not in known:
+        raise ValueError(f"family is {family!r}, expected one of {', '.join(known)}.")
+    shared = ["total_count"] if family.endswith("NegativeBinomial") else []
+    return DistributionLayer(f"Library{family}", event_shape, shared=shared, name="likelihood")
+
+
 def sigmoid_normal(event_shape: Sequence[int], kernel_initializer: Any = "glorot_uniform") -> DistributionLayer:
     """The paper's likelihood for Frey Face, appendix C.2: the mean a sigmoid, log σ² linear in the features, per pixel.
 

@@ -55,6 +55,11 @@ class MixedLayer(keras.layers.Layer):
         """Whether numbers of some column may be missing."""
         return any(part.missing for part in self.parts)
 
+    @property
+    def of_library(self) -> bool:
+        """Whether some columns are counts whose rates are shares of their total in the row."""
+        return any(part.of_library for part in self.parts)
+
     def columns(self, x: tf.Tensor) -> list[tuple[DistributionLayer, tf.Tensor]]:
         """Each part with its columns of x ``[..., D]``."""
         pieces = tf.split(x, [part.event_shape[0] for part in self.parts], axis=-1)

@@ -196,6 +196,45 @@ def _continuous_bernoulli_mean(p: Parameters) -> Array:
     return rate / (2 * rate - 1) + 1 / (2 * np.arctanh(1 - 2 * rate))
 
 
+def _exp(raw: Array, _: Parameters) -> Array:
+    return np.exp(raw)
+
+
+def _of_library(log_pmf: Callable[[Array, Array, Parameters], Array]) -> Callable[[Array, Parameters], Array]:
+    """log p(x) of counts whose means are shares of the row's own total."""
+
+    def log_prob(x: Array, p: Parameters) -> Array:
+        return log_pmf(x, x.sum(-1, keepdims=True) * scipy.special.softmax(p["logits"], axis=-1), p).sum(-1)
+
+    return log_prob
+
+
+def _mean_of_library(p: Parameters) -> Array:
+    """Of a total of 1."""
+    return scipy.special.softmax(p["logits"], axis=-1) * scipy.special.expit(-p.get("zero_logits", -np.inf))
+
+
+def _poisson_log_pmf(x: Array, mean: Array, _: Parameters) -> Array:
+    return scipy.stats.poisson(mean).logpmf(x)
+
+
+def _negative_binomial_log_pmf(x: Array, mean: Array, p: Parameters) -> Array:
+    theta = p["total_count"]
+    return scipy.stats.nbinom(theta, theta / (theta + mean)).logpmf(x)
+
+
+def _zero_inflated(log_pmf: Callable[..., Array]) -> Callable[[Array, Array, Parameters], Array]:
+    def inflated(x: Array, mean: Array, p: Parameters) -> Array:
+        counted = scipy.special.log_expit(-p["zero_logits"]) + log_pmf(x, mean, p)
+        return np.where(x == 0, np.logaddexp(scipy.special.log_expit(p["zero_logits"]), counted), counted)
+
+    return inflated
+
+
+def _tfp_negative_binomial(p: Parameters, log_mean: Array) -> Any:
+    return tfd.NegativeBinomial(p["total_count"], logits=log_mean - np.log(p["total_count"]))
+
+
 POSTERIORS = [
     _location_scale("Normal", scipy.stats.norm),
     _location_scale("Laplace", scipy.stats.laplace),
@@ -450,6 +489,35 @@ LIKELIHOODS = [
         x=(2.0, 0.0, 7.0),
         mean=lambda p: p["concentration"] / p["concentration"].sum(axis=-1, keepdims=True),
         tfp=lambda p: tfd.DirichletMultinomial(np.float64(9.0), p["concentration"]),
+    ),
+    *(
+        Family(
+            f"Library{kind}",
+            {"logits": real, **more},
+            _of_library(log_pmf),
+            scalar=False,
+            x=(2.0, 0.0, 7.0),
+            mean=_mean_of_library,
+            tfp=lambda p, of=of_tfp: tfd.Independent(
+                of(p, np.log(9.0) + scipy.special.log_softmax(p["logits"], -1)), 1
+            ),
+        )
+        for kind, more, log_pmf, of_tfp in (
+            ("Poisson", {}, _poisson_log_pmf, lambda p, m: tfd.Poisson(log_rate=m)),
+            ("NegativeBinomial", {"total_count": _exp}, _negative_binomial_log_pmf, _tfp_negative_binomial),
+            (
+                "ZeroInflatedPoisson",
+                {"zero_logits": real},
+                _zero_inflated(_poisson_log_pmf),
+                lambda p, m: tfd.Inflated(tfd.Poisson(log_rate=m), inflated_loc_logits=p["zero_logits"] / 2),
+            ),
+            (
+                "ZeroInflatedNegativeBinomial",
+                {"total_count": _exp, "zero_logits": real},
+                _zero_inflated(_negative_binomial_log_pmf),
+                lambda p, m: tfd.Inflated(_tfp_negative_binomial(p, m), inflated_loc_logits=p["zero_logits"] / 2),
+            ),
+        )
     ),
     Family(
         "ZeroInflatedPoisson",

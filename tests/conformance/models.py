@@ -124,6 +124,10 @@ def _table() -> Any:
 MODELS: dict[str, tuple[Callable[..., VAE], dict[str, np.ndarray]]] = {
     "bytes": (lambda **m: _small(likelihoods.bernoulli([4]), **m), {"x": BYTES}),
     "binarised": (lambda **m: _small(likelihoods.bernoulli([4]), noise=observations.Binarized(), **m), {"x": BYTES}),
+    "counts of a library": (
+        lambda **m: _small(likelihoods.library_counts([4], "ZeroInflatedNegativeBinomial"), **m),
+        {"x": COUNTS},
+    ),
     "counts": (lambda **m: _small(DistributionLayer("Poisson", [4]), **m), {"x": COUNTS}),
     "full covariance": (
         lambda **m: _small(DistributionLayer("Normal", [4]), posteriors.full_normal(2), **m),

@@ -10,7 +10,7 @@ from typing import final
 import keras
 import tensorflow as tf
 
-from tfvae import posteriors
+from tfvae import families, posteriors
 from tfvae.baselines.base import Trainer
 from tfvae.engine import replicas
 from tfvae.engine.model import Loss, with_gradient_of
@@ -67,6 +67,7 @@ class WakeSleep(Trainer):
         prior = self.vae.prior(batch.condition)
         one_for_all = prior.batch_shape.rank == 0
         z = replicas.sample(prior, first, row_shape=[tf.shape(batch.x)[0]] if one_for_all else [])
-        x = replicas.sample(self.vae.decode(z, batch.condition, training=True), second)
+        p = families.with_library_of(self.vae.decode(z, batch.condition, training=True), batch.x)
+        x = replicas.sample(p, second)
         dream = batch._replace(x=tf.stop_gradient(x))
         return self.vae.encode(dream, training=True).log_prob(tf.stop_gradient(z))

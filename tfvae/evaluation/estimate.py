@@ -160,6 +160,11 @@ def some_rows(vae: VAE, x: Any) -> dict[str, tf.Tensor]:
 
 def made_rows(vae: VAE, num_rows: int, condition: Any, seed: int) -> dict[str, tf.Tensor]:
     """Rows that the model makes: z ~ p(z), x ~ p(x|z), and the condition, by name."""
+    if vae.likelihood.of_library:
+        raise ValueError(
+            "These counts are scored given the total of their row, which nothing here draws, so that the model makes "
+            "no rows: judge it on rows of data, as log_marginal does."
+        )
     first, second = tf.unstack(tf.random.experimental.stateless_split(tf.constant([seed, 3], tf.int32), 2))
     condition = RowShape(vae.event_shape, vae.condition_shape).condition(condition, num_rows)
     given = {} if condition is None else {"condition": condition}

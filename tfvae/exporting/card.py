@@ -36,6 +36,7 @@ _UNCHECKED = {
 _SCALES = {
     contract.Z: "a point of the latent space, as q(z|x) and p(z) have it",
     contract.NOISE: "standard normal, drawn by the caller",
+    contract.LIBRARY: "the total count that the answer shall have, from 0 up",
     contract.CONDITION: "what the model was told beside each row, as in training",
 }
 

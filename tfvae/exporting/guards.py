@@ -22,6 +22,12 @@ def checked(name: str, x: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
     return _finite(name, x, tf.reduce_all(tf.math.is_finite(x))) if x.dtype.is_floating else x
 
 
+def total(name: str, x: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
+    """x, once the graph has seen too that it is a total of counts, from 0 up."""
+    x = checked(name, x, shape)
+    return require(tf.reduce_all(x >= 0.0), [f"{name} holds negative numbers: it is a row's total count"], x)
+
+
 def observed(name: str, x: tf.Tensor, likelihood: observations.Layer) -> tf.Tensor:
     """Observations, once the graph has seen too that the likelihood scores their numbers, as ``fit`` does."""
     if not likelihood.missing and not observations.is_limited(likelihood, x.dtype):

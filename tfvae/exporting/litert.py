@@ -147,7 +147,8 @@ def _rows(vae: VAE, name: str, spec: tf.TensorSpec, rng: np.random.Generator) ->
     if name == contract.X:
         return tf.gather(warmup.rows(vae, spec.dtype), np.arange(max(BATCHES)) % warmup.DIFFERENT)
     shape = [max(BATCHES), *(size or _FREE_SIZE for size in spec.shape[1:])]
-    return tf.constant(rng.random(shape) if name == contract.CONDITION else rng.normal(size=shape), spec.dtype)
+    positive = name in (contract.CONDITION, contract.LIBRARY)
+    return tf.constant(rng.random(shape) if positive else rng.normal(size=shape), spec.dtype)
 
 
 def _compare(

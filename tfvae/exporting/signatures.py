@@ -81,19 +81,19 @@ def operations(vae: VAE) -> Iterator[Operation]:
     def decode(z: tf.Tensor, **c: tf.Tensor) -> Answer:
         return {contract.RECONSTRUCTION: draws.mean(vae.decode(z, **c))}
 
-    def sample(noise: tf.Tensor, **c: tf.Tensor) -> Answer:
+    def sample(noise: tf.Tensor, library: tf.Tensor | None = None, **c: tf.Tensor) -> Answer:
         z = draws.from_noise(vae.prior(**c), noise)
-        return {contract.SAMPLE: draws.mean(vae.decode(z, **c))}
+        return {contract.SAMPLE: draws.mean(vae.decode(z, library=library, **c))}
 
     x = tf.constant(observations.examples(vae.likelihood, 1))
     c = {one.spec.name: tf.zeros([1, *one.spec.shape[1:]]) for one in condition}
     yield Operation(contract.EMBED, embed, kinds, condition)
     yield Operation(contract.RECONSTRUCT, reconstruct, floats, condition)
-    yield Operation(contract.DECODE, decode, [z], condition)
+    yield Operation(contract.DECODE, decode, [z], [*condition, *libraries(vae)])
     if _takes_noise(vae.encode(x, **c)):
         yield Operation(contract.SCORE, score, kinds, [samples, *condition])
     if _takes_noise(vae.prior(**c)):
-        yield Operation(contract.SAMPLE, sample, [noise], condition)
+        yield Operation(contract.SAMPLE, sample, [noise], [*condition, *libraries(vae)])
 
 
 def module(vae: VAE, functions: Iterable[Any]) -> tf.Module:
@@ -111,6 +111,14 @@ def module(vae: VAE, functions: Iterable[Any]) -> tf.Module:
 def conditions(vae: VAE) -> list[Input]:
     """The condition, where the model has one."""
     return [] if vae.condition_shape is None else [tensor(contract.CONDITION, vae.condition_shape)]
+
+
+def libraries(vae: VAE) -> list[Input]:
+    """The total count of a row that is to be made, where the likelihood is of one."""
+    if not vae.likelihood.of_library:
+        return []
+    spec = tf.TensorSpec([None, *vae.event_shape[:-1]], tf.float32, contract.LIBRARY)
+    return [Input(spec, lambda x: guards.total(contract.LIBRARY, x, vae.event_shape[:-1]))]
 
 
 def observation_kinds(vae: VAE) -> list[Input]:

@@ -11,7 +11,19 @@ from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, O
 from tfvae.families.facts import Facts, Support
 from tfvae.families.flow import Flow
 from tfvae.families.levels import DiscretizedLogistic, DiscretizedLogisticMixture, DiscretizedNormal
-from tfvae.families.normal import MultivariateNormalDiagPlusLowRankCovariance, Normal, NormalMixture
+from tfvae.families.library import (
+    LibraryNegativeBinomial,
+    LibraryPoisson,
+    LibraryZeroInflatedNegativeBinomial,
+    LibraryZeroInflatedPoisson,
+    with_library,
+    with_library_of,
+)
+from tfvae.families.normal import (
+    MultivariateNormalDiagPlusLowRankCovariance,
+    Normal,
+    NormalMixture,
+)
 from tfvae.families.poisson import BagOfWords, DirichletBagOfWords, Poisson, ZeroInflatedPoisson
 from tfvae.families.random import standard_normal, standard_uniform
 from tfvae.families.registry import FAMILIES, find, register
@@ -35,6 +47,10 @@ __all__ = [
     "GeneralizedPareto",
     "Geometric",
     "Gompertz",
+    "LibraryNegativeBinomial",
+    "LibraryPoisson",
+    "LibraryZeroInflatedNegativeBinomial",
+    "LibraryZeroInflatedPoisson",
     "Mixed",
     "Multinomial",
     "MultivariateNormalDiagPlusLowRankCovariance",
@@ -55,4 +71,6 @@ __all__ = [
     "register",
     "standard_normal",
     "standard_uniform",
+    "with_library",
+    "with_library_of",
 ]

@@ -225,6 +225,7 @@ class Facts:
         setting: A whole number that the user gives, of which parameters take their shape: the number of classes.
         is_event_size: Whether the setting is the length of the event's last axis, so that nobody need give it.
         has_mean: Whether the mean exists whatever the parameters, or no mode stands in for it where float32 overflows.
+        of_library: Whether its rates are shares of a row's total, its library; see ``families.LibraryPoisson``.
 
     Example:
         >>> FACTS["Beta"].support is UNIT, FACTS["Beta"].lowest["concentration1"], FACTS["Binomial"].counts
@@ -244,10 +245,12 @@ class Facts:
     setting: str | None = None
     is_event_size: bool = False
     has_mean: bool = False
+    of_library: bool = False
 
 
 _REAL, _POSITIVE, _COUNTS = Facts(REAL), Facts(POSITIVE), Facts(COUNTS, has_mean=True)
 _CENTRED = Facts(REAL, has_mean=True)
+_OF_LIBRARY = Facts(COUNTS, has_mean=True, of_library=True)
 _BETA = {"concentration1": 1.0, "concentration0": 1.0}
 _NARROWEST = {"scale": 0.5 * math.exp(-7.0)}  # PixelCNN++'s bound, where x runs from -1 to 1
 
@@ -338,6 +341,10 @@ FACTS: dict[str, Facts] = {
     "DirichletMultinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"], has_mean=True),
     "BagOfWords": _COUNTS,
     "DirichletBagOfWords": _COUNTS,
+    "LibraryPoisson": _OF_LIBRARY,
+    "LibraryNegativeBinomial": _OF_LIBRARY,
+    "LibraryZeroInflatedPoisson": _OF_LIBRARY,
+    "LibraryZeroInflatedNegativeBinomial": _OF_LIBRARY,
     "PlackettLuce": Facts(PERMUTATION),
     "OneHotCategorical": Facts(ONE_HOT, has_mean=True),
     "RelaxedOneHotCategorical": Facts(SIMPLEX, lowest={"temperature": 0.3}),

@@ -38,6 +38,17 @@ def log_poisson(x: tf.Tensor, log_rate: tf.Tensor) -> tf.Tensor:
     return tf.where(x < 0.5, -tf.exp(log_rate), -away - _log_peak(some))
 
 
+def log_zero_inflated(x: tf.Tensor, zero_logits: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
+    """log P(x) of what is 0 with probability sigmoid(zero_logits), and else a count of that ``log_prob``, nats.
+
+    Example:
+        >>> round(float(log_zero_inflated(tf.constant(0.0), tf.constant(0.0), tf.constant(-1.0))), 4)
+        -0.3799
+    """
+    of_zero = zero_logits + tf.nn.softplus(log_prob - zero_logits)
+    return tf.where(x < 0.5, of_zero, log_prob) - tf.nn.softplus(zero_logits)
+
+
 def _log_peak(x: tf.Tensor) -> tf.Tensor:
     """-log P(x) of a Poisson of rate x, x = 1, 2, ...: ½ log(2πx) + δ(x)."""
     large = tf.maximum(x, 3.0)
@@ -66,8 +77,13 @@ class Poisson(tfd.Poisson):
         return log_poisson(x, self._log_rate_parameter_no_checks())
 
 
-class _Counts(tfd.Distribution):
-    """What those below share: counts as floats, no gradient through a draw."""
+class Counts(tfd.Distribution):
+    """What families of counts share: counts as floats, no gradient through a draw.
+
+    Example:
+        >>> isinstance(BagOfWords([0.0, 0.0]), Counts)
+        True
+    """
 
     def __init__(self, name: str, **parameters: Any):
         tensors = {key: tf.convert_to_tensor(value) for key, value in parameters.items()}
@@ -84,7 +100,7 @@ class _Counts(tfd.Distribution):
         return tf.sqrt(self._variance())
 
 
-class ZeroInflatedPoisson(_Counts):
+class ZeroInflatedPoisson(Counts):
     """0 with probability sigmoid(zero_logits), else a Poisson's count: more zeros than a Poisson has.
 
     log P(0) = log(e^l + e^-λ) - log(1 + e^l), and of others log Poisson(x; λ) - log(1 + e^l) (Lambert 1992).
@@ -105,9 +121,7 @@ class ZeroInflatedPoisson(_Counts):
         return tf.TensorShape([])
 
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
-        zero, log_prob = self.parameters["zero_logits"], log_poisson(x, self.parameters["log_rate"])
-        of_zero = zero + tf.nn.softplus(log_prob - zero)
-        return tf.where(x < 0.5, of_zero, log_prob) - tf.nn.softplus(zero)
+        return log_zero_inflated(x, self.parameters["zero_logits"], log_poisson(x, self.parameters["log_rate"]))
 
     def _sample_n(self, n: Any, seed: Any = None) -> tf.Tensor:
         seeds = tfp_random.split_seed(seed, n=2)
@@ -123,7 +137,7 @@ class ZeroInflatedPoisson(_Counts):
         return self._mean() * (1.0 + rate * tf.sigmoid(self.parameters["zero_logits"]))
 
 
-class _Bag(_Counts):
+class _Bag(Counts):
     """Counts of V words, x ``[..., V]``, given their sum n = Σ x; a mean and a draw, which know no n, are of one word.
 
     TFP's Multinomial asks for one n for all rows.

@@ -10,7 +10,17 @@ from tfvae.families.counts import DirichletMultinomial, Geometric, Multinomial
 from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
 from tfvae.families.facts import FACTS, Facts
 from tfvae.families.levels import DiscretizedLogistic, DiscretizedLogisticMixture, DiscretizedNormal
-from tfvae.families.normal import MultivariateNormalDiagPlusLowRankCovariance, Normal, NormalMixture
+from tfvae.families.library import (
+    LibraryNegativeBinomial,
+    LibraryPoisson,
+    LibraryZeroInflatedNegativeBinomial,
+    LibraryZeroInflatedPoisson,
+)
+from tfvae.families.normal import (
+    MultivariateNormalDiagPlusLowRankCovariance,
+    Normal,
+    NormalMixture,
+)
 from tfvae.families.poisson import BagOfWords, DirichletBagOfWords, Poisson, ZeroInflatedPoisson
 from tfvae.families.refused import REFUSED
 
@@ -23,6 +33,8 @@ FAMILIES: dict[str, type[tfd.Distribution]] = {
         *(DiscretizedLogistic, DiscretizedNormal, DiscretizedLogisticMixture),
         *(Geometric, Multinomial, DirichletMultinomial),
         *(Poisson, ZeroInflatedPoisson, BagOfWords, DirichletBagOfWords),
+        *(LibraryPoisson, LibraryNegativeBinomial),
+        *(LibraryZeroInflatedPoisson, LibraryZeroInflatedNegativeBinomial),
         *(Rayleigh, Reciprocal, Gompertz, Erlang, F, GeneralizedPareto, PERT),
     )
 }

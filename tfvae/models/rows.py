@@ -83,6 +83,26 @@ class RowShape:
             raise ValueError(f"The condition has {condition.shape[0]} rows, expected {count}: one for each row of z.")
         return condition
 
+    def library(self, library: Any, batch: Sequence[int]) -> tf.Tensor:
+        """Totals of rows as float32 ``[..., B, *event_shape[:-1]]``: one for each row of z, or for each of them.
+
+        Raises:
+            ValueError: Where they have another shape, or one is negative or not finite.
+        """
+        library = tf.cast(_numbers("library", library, "numbers"), tf.float32)
+        shape = tf.TensorShape([*batch[-1:], *self.event_shape[:-1]])
+        rank = shape.rank or 0
+        if library.shape.rank not in (0, None) and not library.shape[-rank:].is_compatible_with(shape):
+            raise ValueError(
+                f"library has shape {tuple(library.shape)}, expected one number, or {tuple(shape)}: the total count of "
+                "each row."
+            )
+        if tf.executing_eagerly() and not bool(tf.reduce_all(tf.math.is_finite(library) & (library >= 0.0))):
+            raise ValueError(
+                "library holds negative or infinite numbers, or NaN: it is a row's total count, from 0 up."
+            )
+        return library
+
 
 def with_condition(x: Any, condition: Any) -> Any:
     """Rows, and their condition where it was given apart."""

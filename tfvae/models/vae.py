@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import divergences, objectives, observations, posteriors, priors
+from tfvae import divergences, families, objectives, observations, posteriors, priors
 from tfvae.arguments import check_at_least, check_kind, check_whole, checked_shape, found_by, refuse_unknown
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import batches, keras_private, streams, xla
@@ -185,8 +185,12 @@ class VAE(engine.UnsupervisedModel):
         """q(z|x), batch shape ``[B]``, event shape ``[D]``, for x ``[B, *event_shape]`` or a row's parts by name."""
         return self.posterior(self._features(self.batch(with_condition(x, condition)), training))
 
-    def decode(self, z: Any, condition: Any = None, training: bool = False) -> tfd.Distribution:
-        """p(x|z), batch shape ``[..., B]``, for z ``[..., B, D]`` and a condition ``[B, *condition_shape]``."""
+    def decode(self, z: Any, condition: Any = None, training: bool = False, library: Any = None) -> tfd.Distribution:
+        """p(x|z), batch shape ``[..., B]``, for z ``[..., B, D]`` and a condition ``[B, *condition_shape]``.
+
+        ``library`` ``[B]`` is the total count of each row, for ``likelihoods.library_counts``: without it a row is
+        scored by its own total, and means and draws are of a total of 1, which is to say shares.
+        """
         z = found_by(lambda given: tf.convert_to_tensor(given, tf.float32), "z", z, "numbers [..., B, latent_dim]")
         if z.shape.rank < 2 or z.shape[-1] != self.latent_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}, expected [..., B, {self.latent_dim}].")
@@ -198,13 +202,23 @@ class VAE(engine.UnsupervisedModel):
         features = self._network(self.decoder, tf.reshape(z, [-1, self.latent_dim]), condition, training)
         if z.shape.rank != 2:
             features = tf.reshape(features, tf.concat([tf.shape(z)[:-1], tf.shape(features)[1:]], axis=0))
-        return self.likelihood(features)
+        return self._of_library(self.likelihood(features), library, z.shape[:-1])
+
+    def _of_library(self, p: tfd.Distribution, library: Any, batch: Sequence[int]) -> tfd.Distribution:
+        if library is None:
+            return p
+        if not self.likelihood.of_library:
+            raise ValueError(
+                f"A library came, but a {self.likelihood.family.__name__} likelihood has none: leave it out, or take "
+                "likelihoods.library_counts."
+            )
+        return families.with_library(p, self._rows.library(library, batch))
 
     def call(self, x: Any, training: bool = False) -> tf.Tensor:
         """The mean of p(x|z) at the mean of q(z|x), ``[B, *event_shape]``."""
         batch = self.batch(x)
         z = draws.mean(self.posterior(self._features(batch, training)))
-        return draws.mean(self.decode(z, batch.condition, training))
+        return draws.mean(families.with_library_of(self.decode(z, batch.condition, training), batch.x))
 
     def terms(
         self,
@@ -316,17 +330,17 @@ class VAE(engine.UnsupervisedModel):
         """The mean of p(x|z) at the posterior mean, NumPy ``[N, *event_shape]``, for rows given as to ``fit``."""
         return self._map(self._reconstruct, x, self.event_shape, batch_size)
 
-    def sample(self, n: int, seed: int | None = None, condition: Any = None) -> np.ndarray:
+    def sample(self, n: int, seed: int | None = None, condition: Any = None, library: Any = None) -> np.ndarray:
         """n means of p(x|z) for z ~ p(z), NumPy ``[n, *event_shape]``; for drawn pixels, ``decode(z).sample()``.
 
-        ``condition`` is ``[n, *condition_shape]``, where the model has one.
+        ``condition`` is ``[n, *condition_shape]``, where the model has one; ``library`` as in ``decode``.
         """
         check_at_least(0, n=n)
         key = self.seed_or_next(seed)
         given = self._rows.condition(condition, n)
         prior = self.prior(given)
         z = prior.sample(n, seed=key) if prior.batch_shape.rank == 0 else prior.sample(seed=key)
-        return draws.mean(self.decode(z, condition)).numpy()
+        return draws.mean(self.decode(z, condition, library=library)).numpy()
 
     def impute(self, x: Any, num_samples: int = 1000, seed: int = 0, num_draws: int = 0) -> imputation.Imputation:
         """What is missing of each row, given what is there: expected values, and draws if wanted; see ``Imputation``.

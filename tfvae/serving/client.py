@@ -106,13 +106,23 @@ class Client:
         """Means of p(x|z) at the posterior means of float ``x``, ``[N, *event]``."""
         return self._only(contract.RECONSTRUCT, contract.X, x, condition)
 
-    def decode(self, z: np.ndarray, condition: np.ndarray | None = None) -> np.ndarray:
-        """Means of p(x|z), ``[N, *event]``, for ``z`` ``[N, D]``."""
-        return self._only(contract.DECODE, contract.Z, z, condition)
+    def decode(
+        self, z: np.ndarray, condition: np.ndarray | None = None, library: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Means of p(x|z), ``[N, *event]``, for ``z`` ``[N, D]``.
 
-    def sample(self, noise: np.ndarray, condition: np.ndarray | None = None) -> np.ndarray:
-        """Means of p(x|z), ``[N, *event]``, for the z ~ p(z) that standard normal ``noise`` ``[N, D]`` stands for."""
-        return self._only(contract.SAMPLE, contract.NOISE, noise, condition)
+        A model of counts that are shares of a row's total takes that total, ``library`` ``[N]``.
+        """
+        return self._only(contract.DECODE, contract.Z, z, condition, library)
+
+    def sample(
+        self, noise: np.ndarray, condition: np.ndarray | None = None, library: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Means of p(x|z), ``[N, *event]``, for the z ~ p(z) that standard normal ``noise`` ``[N, D]`` stands for.
+
+        ``library`` is as in ``decode``.
+        """
+        return self._only(contract.SAMPLE, contract.NOISE, noise, condition, library)
 
     def score(self, x: Images, noise: np.ndarray, condition: np.ndarray | None = None) -> Score:
         """Bounds on log p(x) with K samples for each row, from standard normal ``noise`` ``[N, K, D]``."""
@@ -128,10 +138,18 @@ class Client:
         """The state of each version on the server, such as ``{1: "AVAILABLE"}``."""
         return persist(self._transport.status, self._retries)
 
-    def _only(self, operation: str, name: str, value: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
-        """The one output of an operation on one input of floats, and the condition where there is one."""
+    def _only(
+        self,
+        operation: str,
+        name: str,
+        value: np.ndarray,
+        condition: np.ndarray | None,
+        library: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The one output of an operation on one input of floats, and on what else there is of a row."""
         (output,) = outputs = contract.OUTPUTS[operation]
-        return self._run(operation, {name: _floats(name, value), **_condition(condition)}, outputs)[output]
+        more = {**_beside(contract.CONDITION, condition), **_beside(contract.LIBRARY, library)}
+        return self._run(operation, {name: _floats(name, value), **more}, outputs)[output]
 
     def _run(self, signature: str, inputs: dict[str, Any], outputs: tuple[str, ...]) -> Tensors:
         count = _count(inputs)
@@ -173,7 +191,7 @@ class Client:
 
 def _observations(operation: str, x: Images, condition: np.ndarray | None) -> tuple[str, dict[str, Any]]:
     """Which signature takes such observations, and its inputs."""
-    given = _condition(condition)
+    given = _beside(contract.CONDITION, condition)
     if isinstance(x, (list, tuple)) and all(isinstance(item, bytes) for item in x):
         return contract.signature(operation, "string"), {contract.IMAGE_BYTES: list(x), **given}
     if not isinstance(x, np.ndarray):
@@ -184,12 +202,12 @@ def _observations(operation: str, x: Images, condition: np.ndarray | None) -> tu
     return contract.signature(operation, "float32"), {contract.X: _floats(contract.X, x), **given}
 
 
-def _condition(condition: np.ndarray | None) -> dict[str, np.ndarray]:
-    """The condition as an input; integers and truth values are numbers too."""
-    if condition is None:
+def _beside(name: str, value: np.ndarray | None) -> dict[str, np.ndarray]:
+    """An input beside the observations; integers and truth values are numbers too."""
+    if value is None:
         return {}
-    whole = isinstance(condition, np.ndarray) and condition.dtype.kind in "iub"
-    return {contract.CONDITION: _floats(contract.CONDITION, condition.astype(np.float32) if whole else condition)}
+    whole = isinstance(value, np.ndarray) and value.dtype.kind in "iub"
+    return {name: _floats(name, value.astype(np.float32) if whole else value)}
 
 
 def _floats(name: str, value: np.ndarray) -> np.ndarray:
