@@ -47,14 +47,18 @@ def low_rank_normal(latent_dim: int, rank: int = 5) -> DistributionLayer:
     return _layer("MultivariateNormalDiagPlusLowRankCovariance", latent_dim, rank=rank)
 
 
-def normal_mixture(latent_dim: int, num_components: int = 4) -> DistributionLayer:
+def normal_mixture(latent_dim: int, num_components: int = 4, stratified: bool = False) -> DistributionLayer:
     """q(z|x) = Σ_c π_c(x) N(mean_c(x), diag(stddev_c(x)²)), drawn pathwise, its proportions included.
+
+    ``stratified`` gives each component its share of a row's K samples, which takes noise out of bounds and gradients
+    where K > 1; see ``families.StratifiedNormalMixture``.
 
     Example:
         >>> normal_mixture(2)(tf.zeros([5, 16])).components_distribution.batch_shape
         TensorShape([5, 4])
     """
-    return _layer("NormalMixture", latent_dim, num_components=num_components)
+    family = "StratifiedNormalMixture" if stratified else "NormalMixture"
+    return _layer(family, latent_dim, num_components=num_components)
 
 
 def truncated_normal(latent_dim: int, low: float = -1.0, high: float = 1.0) -> DistributionLayer:

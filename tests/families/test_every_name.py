@@ -26,6 +26,7 @@ NEEDED = {
     "OrderedLogistic": {"num_classes": 4},
     "MultivariateNormalDiagPlusLowRankCovariance": {"rank": 2},
     "NormalMixture": {"num_components": 2},
+    "StratifiedNormalMixture": {"num_components": 2},
     "DiscretizedLogisticMixture": {"num_components": 2},
     "Erlang": {"num_stages": 3},
     "PlanarFlow": {"num_flows": 2},

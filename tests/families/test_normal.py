@@ -132,6 +132,40 @@ def test_the_gradient_of_a_draw_reaches_the_weights_of_a_mixture():
         assert abs(np.mean(found) - truth) < 4 * error and error < 0.2
 
 
+def test_stratified_draws_share_out_the_components_and_are_each_of_the_mixture():
+    rows, k = 4000, 6
+    logits = np.tile(np.log(np.float32([0.3, 0.7])), [rows, 1])
+    loc, scale = np.float32([[-1.0], [2.0]]), np.float32([[0.5], [1.0]])
+
+    def drawn(family, loc=loc):
+        return np.ravel(family(logits, loc, scale).sample(k, seed=[1, 2])).reshape(k, rows)
+
+    far = drawn(families.StratifiedNormalMixture, np.float32([[-100.0], [100.0]]))
+    assert set(np.unique((far < 0).sum(0))) == {1, 2}  # 6 times 0.3, up or down
+    assert abs((far < 0).sum(0).mean() - k * 0.3) < 4 * np.sqrt(0.8 * 0.2 / rows)
+    z = drawn(families.StratifiedNormalMixture)
+    for one in z:  # rows are independent
+        cdf = lambda t: 0.3 * stats.norm(-1, 0.5).cdf(t) + 0.7 * stats.norm(2, 1).cdf(t)  # noqa: E731
+        assert stats.kstest(one, cdf).pvalue > 1e-3
+    # Of a row's mean: the variance within components, and between them that of one draw rounded up or down.
+    within, between = 0.3 * 0.25 + 0.7 * 1.0, 9.0 * 0.8 * 0.2 / k**2
+    assert np.var(z.mean(0)) == pytest.approx(within / k + between, rel=0.1)
+    assert np.var(drawn(families.NormalMixture).mean(0)) == pytest.approx((within + 9.0 * 0.21) / k, rel=0.1)
+
+
+def test_the_gradient_of_stratified_draws_is_that_of_the_mixtures_mean():
+    weight = tf.fill([4000], 0.3)
+    with tf.GradientTape() as tape:
+        tape.watch(weight)
+        logits = tf.stack([tf.math.log(weight), tf.math.log(1.0 - weight)], axis=-1)
+        q = families.StratifiedNormalMixture(logits, loc=[[-1.0], [2.0]], scale=[[0.5], [1.0]])
+        mean = tf.reduce_mean(q.sample(4, seed=[1, 2])[..., 0], axis=0)
+    found = tape.gradient(mean, weight).numpy()
+    assert abs(found.mean() + 3.0) < 4 * found.std() / np.sqrt(4000)
+    layer = posteriors.normal_mixture(2, stratified=True)
+    assert layer.describe().name == "StratifiedNormalMixture"
+
+
 @pytest.mark.slow
 def test_a_hypersphere_has_a_posterior_and_its_uniform_prior():
     vae = tfvae.VAE(

@@ -23,6 +23,7 @@ from tfvae.families.normal import (
     MultivariateNormalDiagPlusLowRankCovariance,
     Normal,
     NormalMixture,
+    StratifiedNormalMixture,
 )
 from tfvae.families.poisson import BagOfWords, DirichletBagOfWords, Poisson, ZeroInflatedPoisson
 from tfvae.families.random import standard_normal, standard_uniform
@@ -63,6 +64,7 @@ __all__ = [
     "Poisson",
     "Rayleigh",
     "Reciprocal",
+    "StratifiedNormalMixture",
     "Support",
     "SylvesterFlow",
     "ZeroInflatedPoisson",

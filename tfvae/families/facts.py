@@ -291,6 +291,7 @@ FACTS: dict[str, Facts] = {
     "MultivariateNormalFullCovariance": _CENTRED,
     "MultivariateNormalDiagPlusLowRankCovariance": Facts(REAL, setting="rank", has_mean=True),
     "NormalMixture": Facts(REAL, setting="num_components", has_mean=True),
+    "StratifiedNormalMixture": Facts(REAL, setting="num_components", has_mean=True),
     "PlanarFlow": Facts(REAL, setting="num_flows"),
     "SylvesterFlow": Facts(REAL, setting="num_flows"),
     # Positive numbers

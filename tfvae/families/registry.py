@@ -20,6 +20,7 @@ from tfvae.families.normal import (
     MultivariateNormalDiagPlusLowRankCovariance,
     Normal,
     NormalMixture,
+    StratifiedNormalMixture,
 )
 from tfvae.families.poisson import BagOfWords, DirichletBagOfWords, Poisson, ZeroInflatedPoisson
 from tfvae.families.refused import REFUSED
@@ -27,7 +28,7 @@ from tfvae.families.refused import REFUSED
 FAMILIES: dict[str, type[tfd.Distribution]] = {
     family.__name__: family
     for family in (
-        *(Normal, MultivariateNormalDiagPlusLowRankCovariance, NormalMixture),
+        *(Normal, MultivariateNormalDiagPlusLowRankCovariance, NormalMixture, StratifiedNormalMixture),
         *(PlanarFlow, SylvesterFlow),
         *(Bernoulli, OneHotCategorical, Categorical, OrderedLogistic),
         *(DiscretizedLogistic, DiscretizedNormal, DiscretizedLogisticMixture),
