@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from tests import linear_gaussian
-from tfvae import VAE, evaluation, likelihoods, networks, posteriors
+from tfvae import VAE, DistributionLayer, evaluation, likelihoods, networks, posteriors
 from tfvae.evaluation.calibration import Calibration
 
 
@@ -63,6 +63,27 @@ def test_ties_are_broken_so_that_pixels_of_a_right_model_pass():
     fair, rare = (rng.random([1000, 5]) < chance for chance in (0.5, 0.3))
     assert evaluation.predictive_calibration(vae, fair.astype(np.float32)).corrected_p_value > 0.01
     assert evaluation.predictive_calibration(vae, rare.astype(np.float32)).p_value.max() < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["LibraryNegativeBinomial", "NegativeBinomial"])
+def test_counts_whose_rate_is_drawn_of_a_gamma_pass_under_their_own_model(name):
+    """A decoder that knows no z; TFP's draws of a Gamma for a negative binomial have no kernel in XLA."""
+    likelihood = DistributionLayer(name, [8], total_count=2.0, kernel_initializer="zeros")
+    vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihood, seed=0)
+    rng = np.random.default_rng(0)
+    if name == "NegativeBinomial":  # logits of 0
+        x, wrong = rng.negative_binomial(2.0, 0.5, [1000, 8]), rng.poisson(2.0, [1000, 8])
+    else:  # of equal shares, but for what the total says of each count
+        x = rng.negative_binomial(2.0, 2.0 / (2.0 + 50.0), [1000, 8])
+        wrong = rng.multinomial(400, np.full(8, 1 / 8), 1000)
+    found = evaluation.predictive_calibration(vae, x.astype(np.float32), num_draws=39)
+    far = evaluation.predictive_calibration(vae, wrong.astype(np.float32), num_draws=39)
+    assert found.ranks.shape == (1000, 8) and far.corrected_p_value < 1e-10
+    if name == "NegativeBinomial":
+        assert found.corrected_p_value > 0.01
+    else:
+        np.testing.assert_allclose(found.coverage(0.5).share, 0.5, atol=0.1)
 
 
 def test_bins_that_do_not_fit_are_told():

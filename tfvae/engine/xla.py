@@ -23,6 +23,7 @@ _CONVOLUTIONS = tuple(
     )
     for rank in ranks
 )
+_NOT_IN_XLA = ("StatelessRandomGamma", "StatelessRandomBinomial", "StatelessRandomPoisson")
 _ATANH = (1 / 13, 1 / 11, 1 / 9, 1 / 7, 1 / 5, 1 / 3, 1.0)  # of s + s³/3 + ...: to 2e-8 of its sum for s <= 1/3
 
 
@@ -40,6 +41,26 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args)
 
     return as_graph(traced, jit_compile=True)
+
+
+def compiled_where_possible(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as one XLA program, or as a graph where it draws of what XLA has no kernel for.
+
+    Example:
+        >>> draw = compiled_where_possible(lambda seed: tf.random.stateless_gamma([3], seed, alpha=2.0))
+        >>> draw(tf.constant([0, 1])).shape
+        TensorShape([3])
+    """
+    by_xla: Any = compiled(function)
+    plain = as_graph(function)
+
+    def program(*args: Any) -> Any:
+        graph = by_xla.get_concrete_function(*args).graph.as_graph_def()
+        bodies = [graph.node, *(one.node_def for one in graph.library.function)]
+        lacks = any(node.op.startswith(_NOT_IN_XLA) for body in bodies for node in body)
+        return (plain if lacks else by_xla)(*args)
+
+    return program
 
 
 def as_graph(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:

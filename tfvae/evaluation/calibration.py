@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfvae import families
 from tfvae.arguments import check_at_least, check_number, check_whole
 from tfvae.engine import xla
 from tfvae.evaluation.estimate import made_in_batches, over_prepared, over_rows, some_rows
@@ -163,7 +164,7 @@ def predictive_calibration(
     if bool(tf.reduce_any(vae.likelihood.holes(x["x"]))):
         raise ValueError("x has numbers that are missing, which have no rank among draws: judge rows without holes.")
 
-    @xla.compiled
+    @xla.compiled_where_possible
     def ranks(rows: Any, seed: tf.Tensor) -> tf.Tensor:
         batch = vae.batch(rows)
 
@@ -173,7 +174,8 @@ def predictive_calibration(
             )
             prior = vae.prior(batch.condition)
             z = prior.sample([] if prior.batch_shape.rank else tf.shape(batch.x)[:1], seed=first)
-            drawn = tf.cast(vae.decode(z, batch.condition).sample(seed=second), batch.x.dtype)
+            p = families.with_library_of(vae.decode(z, batch.condition), batch.x)
+            drawn = tf.cast(p.sample(seed=second), batch.x.dtype)
             return i + 1, below + tf.cast(drawn < batch.x, tf.int32), equal + tf.cast(drawn == batch.x, tf.int32)
 
         zeros = tf.zeros(tf.shape(batch.x), tf.int32)
