@@ -2,14 +2,14 @@
 
 import datetime
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import PipelineError
-from ..formats.files import folder_values
+from ..formats.files import FolderValues, folder_values
 from ..inputs.base import Block
 
 _LONGEST = 200  # bytes of a folder's name, of 255 that file systems take
@@ -58,7 +58,7 @@ def with_folders(block: Block, columns: Sequence[str]) -> tuple[np.ndarray, Bloc
     return good, block.take(good, rejected) if reasons else block
 
 
-def columns_of(names: Sequence[str]) -> dict[str, dict[str, str | int]]:
+def columns_of(names: Sequence[str]) -> dict[str, dict[str, str | int | None]]:
     """What the folders of each file say: numbers where those of all files are numbers.
 
     Example:
@@ -68,12 +68,12 @@ def columns_of(names: Sequence[str]) -> dict[str, dict[str, str | int]]:
     found = {name: folder_values(name) for name in names}
     words = {column for values in found.values() for column, value in values.items() if isinstance(value, str)}
     return {
-        name: {urllib.parse.unquote(c): str(v) if c in words else v for c, v in values.items()}
+        name: {urllib.parse.unquote(c): str(v) if c in words and v is not None else v for c, v in values.items()}
         for name, values in found.items()
     }
 
 
-def with_columns(table: pa.Table, values: Mapping[str, str | int]) -> pa.Table:
+def with_columns(table: pa.Table, values: FolderValues) -> pa.Table:
     """Rows, with columns that are the same for all of them."""
     for name, value in values.items():
         kind = pa.string() if isinstance(value, str) else pa.int64()

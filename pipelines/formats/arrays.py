@@ -13,15 +13,39 @@ reading_header = threading.Lock()
 
 
 def load_npy(path: str) -> np.ndarray:
-    """An array mapped from its file, so that a row costs a row."""
+    """An array mapped from its file, so that a row costs a row.
+
+    Raises:
+        PipelineError: It is none of numbers, or not the whole file.
+    """
     try:
+        with storage.open_to_read(path) as file:
+            start = file.read(len(np.lib.format.MAGIC_PREFIX))
         with reading_header:
             array = storage.map_array(path)
-    except (ValueError, EOFError, OSError, SyntaxError) as error:
-        raise PipelineError(f"{path} cannot be read as an .npy array: {error}") from error
-    if not isinstance(array, np.ndarray):
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # NumPy's and Python's parsers of headers have no common class
+        raise PipelineError(f"{path} cannot be read as an .npy array: {_why(start, error)}") from error
+    if not isinstance(array, np.memmap):
         raise PipelineError(f"{path} is an archive, expected one array: use --source npz")
+    left = storage.identify(path).size - (array.offset + array.nbytes)
+    if left > 0:
+        raise PipelineError(
+            f"{path} holds {left:,} bytes after its array {list(array.shape)}: save each array in a file of its own, "
+            "or all in one by np.savez"
+        )
     return array
+
+
+def _why(start: bytes, error: Exception) -> str:
+    if start != np.lib.format.MAGIC_PREFIX:
+        return "it does not begin as np.save begins one"
+    if "Python objects" in str(error):
+        return "it holds Python objects, which would have to be unpickled: save numbers, .astype('float32')"
+    if "greater than file size" in str(error):
+        return "it ends early: get it again"
+    return "its header is damaged: save it again with np.save"
 
 
 def check_rows(array: np.ndarray, name: str) -> np.ndarray:

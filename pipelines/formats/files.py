@@ -16,6 +16,8 @@ from .text import is_utf8
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
 _UNSETTLED = 2_000_000_000  # nanoseconds: file systems keep times by whole seconds, or two
+_NULL = "__HIVE_DEFAULT_PARTITION__"  # as Hive and Spark write it
+FolderValues = Mapping[str, str | int | None]
 _SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
 
 
@@ -67,7 +69,7 @@ class Found:
         """A file, to be read."""
         return storage.open_to_read(self.path(file))
 
-    def folder_values(self, file: str) -> dict[str, str | int]:
+    def folder_values(self, file: str) -> dict[str, str | int | None]:
         """See the function ``folder_values``."""
         return dict(folder_values(file))
 
@@ -95,21 +97,26 @@ class Found:
         return dict(zip(self.files, storage.map_files(content, self.files), strict=True))
 
 
-def folder_values(file: str) -> Mapping[str, str | int]:
-    """The columns that the folders of a file say, as Hive writes them: ``label=3/part.parquet``.
+def folder_values(file: str) -> FolderValues:
+    """The columns that the folders of a file say, as Hive writes them: ``label=3/part.parquet``; None is its null.
 
     Example:
-        >>> dict(folder_values("label=3/note=a%20b/part.parquet"))
-        {'label': 3, 'note': 'a b'}
+        >>> dict(folder_values("label=3/note=a%20b/at=__HIVE_DEFAULT_PARTITION__/part.parquet"))
+        {'label': 3, 'note': 'a b', 'at': None}
     """
     return _values(file.rpartition("/")[0])
 
 
 @functools.lru_cache  # of a million pictures few lie in other folders than the last one
-def _values(folder: str) -> Mapping[str, str | int]:
+def _values(folder: str) -> FolderValues:
     pairs = [part.split("=", 1) for part in folder.split("/") if "=" in part.strip("=")]
-    values = {name: int(value) if _WHOLE.fullmatch(value) else urllib.parse.unquote(value) for name, value in pairs}
-    return types.MappingProxyType(values)
+    return types.MappingProxyType({name: _value(text) for name, text in pairs})
+
+
+def _value(text: str) -> str | int | None:
+    if text == _NULL:
+        return None
+    return int(text) if _WHOLE.fullmatch(text) else urllib.parse.unquote(text)
 
 
 def with_folders(names: Collection[str], path: str, values: Mapping[str, Any]) -> list[str]:

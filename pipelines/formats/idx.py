@@ -37,7 +37,7 @@ def _parse(file: Any, path: str) -> np.ndarray:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= MAX_RANK:
         raise PipelineError(
-            f"{path} begins with {magic.hex(' ')}, expected 00 00, a type "
+            f"{path} begins with {magic.hex(' ') or 'nothing'}, expected 00 00, a type "
             f"({', '.join(f'{kind:02x}' for kind in _TYPES)}) and 01 to {MAX_RANK:02x} dimensions (IDX)"
         )
     dtype, rank = np.dtype(_TYPES[magic[2]]), magic[3]

@@ -64,15 +64,16 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
     present: dict[str, None] = {}
     for file in found.files:
         schema, groups[file] = _look(found, file)
-        values = found.folder_values(file)
+        values = _folder_scalars(found, file)
         with_folders(schema.names, found.path(file), values)
         for name, value in values.items():
-            schema = schema.append(pa.field(name, pa.scalar(value).type))
+            schema = schema.append(pa.field(name, value.type))
         present |= dict.fromkeys(schema.names)
         wanted = names(schema)
-        missing = [name for name in wanted if name not in schema.names]
-        if missing:
-            raise PipelineError(f"{found.path(file)} has no column {missing[0]!r}, expected one of {schema.names}")
+        for name in wanted:
+            if (count := schema.names.count(name)) != 1:
+                has = f"{count} columns called {name!r}: rename" if count else f"no column {name!r}, expected"
+                raise PipelineError(f"{found.path(file)} has {has} one of {schema.names}")
         kinds.setdefault(tuple((name, plain_kind(schema.field(name).type)) for name in wanted), file)
     if len(kinds) > 1:
         first, second, *_ = kinds.values()
@@ -82,16 +83,32 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
     return ParquetLayout(dict(next(iter(kinds))), groups, tuple(present))
 
 
+def _folder_scalars(found: Found, file: str) -> dict[str, pa.Scalar]:
+    """What the folders of a file say, a null of the type that other files' folders say."""
+    values = {name: pa.scalar(value) for name, value in found.folder_values(file).items()}
+    for name in [name for name, value in values.items() if not value.is_valid]:
+        others = (found.folder_values(other).get(name) for other in found.files)
+        values[name] = pa.scalar(None, next((pa.scalar(one).type for one in others if one is not None), pa.string()))
+    return values
+
+
 def narrow(kind: pa.DataType) -> pa.DataType:
-    """The type with 32-bit offsets for one with 64, which holds the same values: writers choose either by size.
+    """The type with 32-bit offsets for one with 64, or a view, which holds the same values: writers choose any.
 
     Example:
-        >>> str(narrow(pa.large_string())), narrow(pa.large_list(pa.float32())) == pa.list_(pa.float32())
+        >>> str(narrow(pa.large_string())), narrow(pa.list_view(pa.float32())) == pa.list_(pa.float32())
         ('string', True)
     """
-    if pa.types.is_large_list(kind) or pa.types.is_list(kind):  # of elements that may be called otherwise, too
+    if (
+        pa.types.is_large_list(kind) or pa.types.is_list(kind) or _is_list_view(kind)
+    ):  # elements may be called otherwise
         return pa.list_(narrow(kind.value_type))
-    return {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}.get(kind, kind)
+    texts = dict.fromkeys((pa.large_string(), pa.string_view()), pa.string())
+    return (texts | dict.fromkeys((pa.large_binary(), pa.binary_view()), pa.binary())).get(kind, kind)
+
+
+def _is_list_view(kind: pa.DataType) -> bool:
+    return pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
 
 
 def _look(found: Found, file: str) -> tuple[pa.Schema, tuple[int, ...]]:
@@ -126,7 +143,7 @@ class Reader:
 
     parquet: pq.ParquetFile
     columns: dict[str, str]  # from names to the leaf or column of the file
-    folder_values: dict[str, str | int]
+    folder_values: dict[str, pa.Scalar]
 
     def pieces(self, step: int, groups: Sequence[int]) -> Iterator[pa.Table]:
         """The rows of some row groups by the names of the columns, at most ``step`` at a time."""
@@ -137,12 +154,12 @@ class Reader:
                     yield self._with_folders(pa.table({"": pa.nulls(min(step, rows - start))}))
             return
         for batch in self.parquet.iter_batches(step, groups, list(self.columns.values())):
-            columns = {name: _of_struct(batch.column(name)) for name in self.columns}
+            columns = {name: _plain(batch.column(name)) for name in self.columns}
             yield self._with_folders(pa.table(columns))
 
     def _with_folders(self, table: pa.Table) -> pa.Table:
         for name, value in self.folder_values.items():
-            table = table.append_column(name, pa.repeat(pa.scalar(value), len(table)))
+            table = table.append_column(name, pa.repeat(value, len(table)))
         return table
 
 
@@ -153,7 +170,7 @@ def open_reader(found: Found, file: str, columns: Sequence[str], encoded: Sequen
     Raises:
         PipelineError: It is truncated or damaged, then or while it is read.
     """
-    values = {name: value for name, value in found.folder_values(file).items() if name in columns}
+    values = {name: value for name, value in _folder_scalars(found, file).items() if name in columns}
     try:
         with found.open(file) as raw:
             metadata = pq.read_metadata(raw)
@@ -170,8 +187,13 @@ def _leaf(field: pa.Field) -> str:
     return f"{field.name}.bytes" if _is_picture(field.type) else field.name
 
 
-def _of_struct(column: pa.Array) -> pa.Array:
-    return pc.struct_field(column, "bytes") if _is_picture(column.type) else column
+def _plain(column: pa.Array) -> pa.Array:
+    """The bytes of a struct, and what a view is of: few of Arrow's functions take views."""
+    column = pc.struct_field(column, "bytes") if _is_picture(column.type) else column
+    if _is_list_view(column.type):  # Arrow gives a list with offsets of the same width one offset too few
+        wide = pa.types.is_list_view(column.type)
+        return column.cast((pa.large_list if wide else pa.list_)(column.type.value_type))
+    return column.cast(narrow(column.type)) if column.type in (pa.string_view(), pa.binary_view()) else column
 
 
 def _is_picture(kind: pa.DataType) -> bool:
@@ -256,7 +278,7 @@ def tensors(
         shape: An observation's shape.
         dtype: An observation's dtype; ``string`` leaves bytes as they are, objects ``[M]``.
         reasons: Told why the others cannot be taken, unless they have a reason already.
-        missing: Whether floats may be NaN, or null, where they are missing.
+        missing: Whether values may be null, or NaN, where they are missing, if they are float32 or become it.
 
     Example:
         >>> reasons = {}
@@ -276,17 +298,20 @@ def tensors(
             what = "bytes" if _is_binary(array.type) else "values"
             reasons.setdefault(int(row), f"x has {lengths[row]} {what}, expected {wanted} for {dtype} {list(shape)}")
         bad |= lengths != wanted
-    for row in np.flatnonzero(holes := _with_holes(array) & ~bad):
-        reasons.setdefault(int(row), "x has values that are null")
-    bad |= holes
+    if not (missing and dtype == "float32"):
+        for row in np.flatnonzero(holes := _with_holes(array) & ~bad):
+            reasons.setdefault(int(row), "x has values that are null")
+        bad |= holes
     good = np.flatnonzero(~bad)
-    x = _values(array if len(good) == len(array) else array.take(pa.array(good)), wanted, dtype)
-    x = x.reshape(len(good), *shape)
+    array = array if len(good) == len(array) else array.take(pa.array(good))
+    x = _values(array, wanted, dtype).reshape(len(good), *shape)
     if x.dtype != dtype and dtype != "string":
-        same = exact_rows(x, dtype)
+        same, gone = exact_rows(x, dtype), np.array(array.flatten().is_null()).reshape(x.shape)
         for row, values in zip(good[~same], x[~same], strict=True):
             reasons.setdefault(int(row), f"x has {values.min()} to {values.max()}, of which {dtype} cannot hold all")
         good, x = good[same], x[same].astype(dtype)
+        if gone.any():
+            x[gone[same]] = np.nan
     if x.dtype.kind == "f" and not (finite := finite_rows(x, missing)).all():
         for row in good[~finite]:
             reasons.setdefault(int(row), "x has values that are not finite")
@@ -322,8 +347,8 @@ def _values(array: pa.Array, length: int, dtype: str) -> np.ndarray:
         return np.array([*array.to_pylist(), None], object)[:-1]
     if not _is_binary(array.type):
         values = array.flatten()
-        if pa.types.is_integer(values.type):
-            return values.to_numpy(zero_copy_only=False)  # the caller asks whether each is the same in the dtype
+        if pa.types.is_integer(values.type):  # the caller asks whether each is the same in the dtype, or was null
+            return (pc.fill_null(values, 0) if values.null_count else values).to_numpy(zero_copy_only=False)
         if pa.types.is_decimal(values.type):
             values = values.cast(pa.float64())
         if values.null_count:

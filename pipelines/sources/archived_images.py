@@ -1,8 +1,10 @@
 """Images in tar and zip archives, read where they lie."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +42,7 @@ class ArchivedImages(RowSource):
         rows, hidden = TableRows(), 0
         others: list[str] = []
         names: list[str] = []
+        first: list[Callable[[], Any]] = []
         shapes: list[tuple[int, ...] | None] = []
         for file in found.files:
             path, prefix = found.path(file), f"{file}/" if self._several else ""
@@ -52,6 +55,7 @@ class ArchivedImages(RowSource):
                 elif reason := member.refused or other:
                     rows.rejected.append(Rejection(prefix + member.name, file, position, reason))
                 elif wanted:
+                    first = first or [functools.partial(self._header, content, position)]
                     positions.append(position)
                     names.append(member.name)
                     shapes.append(self._shape(content, position))
@@ -62,7 +66,7 @@ class ArchivedImages(RowSource):
             raise PipelineError(f"{self.input_path} holds no PNG or JPEG file ({len(rows.rejected)} members rejected)")
         inputs = [describe(found.path(file), found.root) for file in found.files]
         found = dataclasses.replace(found.beside(others), hidden=found.hidden + hidden)
-        return rows.plan(schema_of(self.input_path, names, shapes), inputs, found)
+        return rows.plan(schema_of(self.input_path, names, shapes, first[0]), inputs, found)
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is that of a member."""
@@ -84,8 +88,11 @@ class ArchivedImages(RowSource):
     def _pictures(self) -> Pictures:
         return Pictures.of(self.max_pixels, self.fields)
 
+    def _header(self, content: Callable[[int], bytes], position: int) -> tuple[int, ...]:
+        return self._pictures.header(content(position))
+
     def _shape(self, content: Callable[[int], bytes], position: int) -> tuple[int, ...] | None:
         try:
-            return self._pictures.shape(content(position))
+            return self._header(content, position)
         except RowError:
             return None  # the worker says why

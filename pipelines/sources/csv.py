@@ -49,7 +49,7 @@ class Csv(RowSource):
         found = find_files(self.input_path, SUFFIXES)
         rows, classes = TableRows(), Classes()
         first: tuple[str, ...] = ()
-        words: list[set[str]] = [set() for _ in self.fields.categories or ()]
+        words: list[set[str]] = [set() for _ in dict.fromkeys(self.fields.categories or ())]
         for file in found.files:
             path = found.path(file)
             with open_csv(path) as stream:
@@ -256,18 +256,18 @@ def _plain_values(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Observations, labels and which rows must be read exactly, of lines that are plain; else None."""
     starts = line_starts(lines)
-    texts = [i for i in columns.texts if i != columns.key]
+    texts = [i for i in columns.texts if i != columns.key or i == columns.label]
     table = None if starts is None else _table(lines, columns, columns.numbers, texts)
     if starts is None or table is None or not len(table) == len(starts) == rows:
         return None
-    doubtful = np.zeros(rows, bool)
+    doubtful, may_be_nan = np.zeros(rows, bool), columns.missing and schema.dtype == "float32"
     x = np.empty([rows, math.prod(schema.shape)], schema.dtype)
     at = 0
     for i, (_, categories) in zip(columns.values, schema.columns or (), strict=True):
         column = table[str(i)]
         if categories is None:
             x[:, at], wrong = _as(schema.dtype, column.to_numpy())
-            doubtful |= wrong & ~column.is_null().to_numpy() if columns.missing else wrong
+            doubtful |= wrong & ~column.is_null().to_numpy() if may_be_nan else wrong
         else:
             index = _indices(column, categories)
             x[:, at : at + len(categories)] = index[:, None] == np.arange(len(categories))

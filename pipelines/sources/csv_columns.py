@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from .. import contract
 from ..errors import PipelineError, RowError
 from ..formats.csv_blocks import NULLS
 from ..formats.csv_text import is_number
-from ..formats.files import with_folders
+from ..formats.files import FolderValues, with_folders
 from ..formats.text import is_utf8
 from .base import Fields
 from .plan import Column
@@ -47,9 +47,7 @@ class Columns:
     missing: bool = False
 
     @classmethod
-    def of(
-        cls, path: str, names: Sequence[str], fields: Fields, folders: Mapping[str, str | int] | None = None
-    ) -> "Columns":
+    def of(cls, path: str, names: Sequence[str], fields: Fields, folders: FolderValues | None = None) -> "Columns":
         """The columns that are called so, and those of the file's folders.
 
         Raises:
@@ -74,7 +72,7 @@ class Columns:
             raise PipelineError(
                 f"column {name!r} cannot be of categories and the key, the label or dropped: choose one"
             )
-        cells = tuple(map(str, folders.values()))
+        cells = tuple("" if value is None else str(value) for value in folders.values())
         return cls(tuple(names), key, label, values, tuple(sorted(words)), cells, bool(fields.missing))
 
     @property

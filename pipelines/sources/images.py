@@ -4,7 +4,8 @@ import fnmatch
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from ..formats.text import is_utf8, shown
 from .base import Opened, RowSource
 from .pictures import Pictures, common_shape
 from .plan import Input, Plan, Schema, class_names, located
+from .table_rows import ClassIndex
 
 
 class Images(RowSource):
@@ -39,7 +41,8 @@ class Images(RowSource):
                 f"{self.input_path} matches no PNG or JPEG file that can be read ({len(rejected)} rejected)"
             )
         looks = storage.map_files(self._look, files)
-        schema = schema_of(self.input_path, files, [shape for _, shape in looks])
+        first = functools.partial(self._header, files[0])
+        schema = schema_of(self.input_path, files, [shape for _, shape in looks], first)
         inputs = [found for found, _ in looks]
         each = pa.array(files, pa.string()).dictionary_encode()
         none = located(files, "", np.zeros(len(files), np.int64))
@@ -47,8 +50,11 @@ class Images(RowSource):
 
     def open(self, file: str, schema: Schema) -> Opened:
         """See ``RowSource.open``; the position is always 0."""
-        label = schema.labels.index(str(label_of(file))) if schema.labels else None
-        return lambda _: (self._pictures.pixels(self._content(file), schema), label)
+        index = ClassIndex(schema.labels)
+        return lambda _: (
+            self._pictures.pixels(self._content(file), schema),
+            index.of(label_of(file)) if schema.labels else None,
+        )
 
     @property
     def _pictures(self) -> Pictures:
@@ -96,6 +102,9 @@ class Images(RowSource):
         except OSError as error:
             raise RowError(f"cannot be read: {error.strerror}") from error
 
+    def _header(self, file: str) -> tuple[int, ...]:
+        return self._pictures.header(self._content(file))
+
     def _look(self, file: str) -> tuple[Input, tuple[int, ...] | None]:
         """Size, checksum and, where the header is sound, the shape that the pixels will have."""
         try:
@@ -106,18 +115,27 @@ class Images(RowSource):
         return found, self._pictures.shape(content)
 
 
-def schema_of(path: str, names: Sequence[str], shapes: Sequence[tuple[int, ...] | None]) -> Schema:
+def schema_of(
+    path: str, names: Sequence[str], shapes: Sequence[tuple[int, ...] | None], first: Callable[[], Any]
+) -> Schema:
     """The schema of images with these relative paths and, where their headers are sound, these shapes.
+
+    ``first`` raises the RowError of the first one, where it has no shape.
 
     Raises:
         PipelineError: None has a shape, most have different ones, or only some lie in sub-folders.
 
     Example:
-        >>> schema_of("pets", ["cat/1.png", "dog/2.png"], [(8, 8, 1), (8, 8, 1)]).labels
+        >>> schema_of("pets", ["cat/1.png", "dog/2.png"], [(8, 8, 1), (8, 8, 1)], lambda: None).labels
         ('cat', 'dog')
     """
     if not any(shapes):
-        raise PipelineError(f"none of the {len(names)} images in {path} can be read; the first is {names[0]}")
+        why = ""
+        try:
+            first()
+        except RowError as error:
+            why = f": {error}"
+        raise PipelineError(f"none of the {len(names)} images in {path} can be read; the first is {names[0]}{why}")
     return Schema(common_shape(path, shapes), "uint8", _label_names(names))
 
 
@@ -145,9 +163,11 @@ def _label_names(files: Sequence[str]) -> tuple[str, ...] | None:
             f"{len(loose)} images lie beside sub-folders ({loose[0]}, ...), the others in them: "
             "a label is the name of the parent folder, so move all of them into sub-folders or none"
         )
-    labels = {label_of(file) for file in files}
+    labels = {label for file in files if (label := label_of(file)) is not None}
+    if any(said) and not labels:
+        raise PipelineError(f"no image lies in a folder {contract.LABEL}=VALUE that says a class: name the folders so")
     numbers = [label for label in labels if isinstance(label, int)]
-    if len(numbers) == len(labels):  # of folders label=VALUE, as in a table
+    if labels and len(numbers) == len(labels):  # of folders label=VALUE, as in a table
         return class_names([np.array(numbers)])
     return None if loose else tuple(sorted(map(str, labels)))
 

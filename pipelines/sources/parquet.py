@@ -83,7 +83,7 @@ class Parquet(Source):
                 keys = text_keys(table.column(key), reasons) if key else [f"{file}:{row}" for row in numbers]
                 rows.add(file, keys, numbers, reasons)
                 if label:
-                    classes.add(_classes(pc.unique(table.column(label)), label))
+                    classes.add(_classes(table.column(label), label, unique=True))
                 if layout.shape is None:
                     shapes.update(self._shapes(one_array(table.column(self._column)), layout))
         if layout.shape is None and not shapes:
@@ -120,7 +120,7 @@ class Parquet(Source):
 
     def _names(self, schema: pa.Schema) -> list[str]:
         """The columns that are wanted of a file."""
-        kinds = {name: plain_kind(schema.field(name).type) for name in schema.names}
+        kinds = {field.name: plain_kind(field.type) for field in schema}
         names = (self._column, _named(kinds, self.fields.key, contract.KEY), _label(kinds, self.fields.label))
         return [name for name in dict.fromkeys(names) if name]
 
@@ -239,18 +239,21 @@ def _label(kinds: dict[str, pa.DataType], name: str | None) -> str | None:
         PipelineError: It is of a type that holds no classes.
     """
     label = _named(kinds, name, contract.LABEL)
-    kind = kinds.get(label or "")
+    kind = None if label is None else kinds.get(label)
     if kind is not None and not any(is_kind(kind) for is_kind in _LABEL_KINDS):
         raise PipelineError(f"column {label!r} holds {kind}, expected integers or text: name another --label")
     return label
 
 
-def _classes(column: pa.ChunkedArray | pa.Array, name: str) -> list[Any]:
-    """Labels as integers or text; booleans are 0 and 1, NaN is null.
+def _classes(column: pa.ChunkedArray, name: str, unique: bool = False) -> list[Any]:
+    """Labels as integers or text; booleans are 0 and 1, NaN is null. If ``unique``, each of them once.
 
     Raises:
         PipelineError: They are numbers that are not whole.
     """
+    if pa.types.is_float16(column.type):  # which has no such functions
+        column = column.cast(pa.float32())
+    column = pc.unique(column) if unique else column
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int64())
     if pa.types.is_floating(column.type):

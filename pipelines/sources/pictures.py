@@ -51,9 +51,13 @@ class Pictures:
     def shape(self, content: bytes) -> tuple[int, int, int] | None:
         """The shape that the pixels will have; None where the header is not sound: the worker says why."""
         try:
-            return image_shape(content, self.max_pixels, self.resizing)
+            return self.header(content)
         except RowError:
             return None
+
+    def header(self, content: bytes) -> tuple[int, int, int]:
+        """``shape``, or the RowError that says why there is none."""
+        return image_shape(content, self.max_pixels, self.resizing)
 
     def pixels(self, content: bytes, schema: Schema) -> np.ndarray:
         """A row.

@@ -53,9 +53,15 @@ class TableRows:
             PipelineError: There are no rows.
         """
         if not self._tables:
-            first = self.rejected[0] if self.rejected else None
-            why = f"; the first, {first.source}:{first.position}: {first.reason}" if first else ""
-            raise PipelineError(f"none of the {len(self.rejected)} rows can be taken{why}")
+            if not self.rejected:
+                raise PipelineError(
+                    f"there are no rows in {', '.join(map(found.path, found.files[:3]))}: expected one at least"
+                )
+            first = self.rejected[0]
+            raise PipelineError(
+                f"none of the {len(self.rejected)} rows can be taken; the first, {first.source}:{first.position}: "
+                f"{first.reason}"
+            )
         return Plan(schema, together(self._tables), inputs, self.rejected, found.hidden, found.unread)
 
 

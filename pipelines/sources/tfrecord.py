@@ -78,9 +78,10 @@ class TfRecord(RowSource):
     def features(self, data: bytes, file: str) -> dict[str, tfrecords.Feature]:
         """The features of a record that mean something here, and the label that the folders of its file say."""
         found = tfrecords.parse_example(data, (self.key_name, self._column, self.label_name))
-        if (said := folder_values(file).get(self.label_name)) is not None:
+        if self.label_name in (values := folder_values(file)):
+            said = values[self.label_name]
             with_folders(found, file, {self.label_name: said})
-            found[self.label_name] = [said] if isinstance(said, int) else [said.encode()]
+            found[self.label_name] = [] if said is None else [said] if isinstance(said, int) else [said.encode()]
         return found
 
     def label(self, features: dict[str, tfrecords.Feature]) -> int | str | None:

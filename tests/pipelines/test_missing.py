@@ -64,6 +64,19 @@ def test_every_source_and_input_takes_nan_where_it_is_said_and_rejects_it_elsewh
     np.testing.assert_array_equal(np.stack(list(embedded.values())), X[:1])
 
 
+@pytest.mark.parametrize("size", [-1, 2])
+def test_a_missing_integer_is_nan_and_no_byte(tmp_path, size):
+    path, kind = str(tmp_path / "x.parquet"), pa.list_(pa.int64(), size)
+    pq.write_table(pa.table({"x": pa.array([[1, None], None, [2**24 + 1, None], [3, 4]], kind)}), path)
+    _, rows = read_all(make_source("parquet", path, fields=Fields(missing=True)))
+    np.testing.assert_array_equal(np.stack([rows[0].x, rows[3].x]), np.float32([[1, np.nan], [3, 4]]))
+    assert rows[1] == "x is null" and "16777217, of which float32 cannot hold all" in rows[2]
+    found = open_input(path, fields=Fields(missing=True)).fitted([2], "float32")
+    np.testing.assert_array_equal(list(read_to_embed(found, tmp_path)[0].values()), np.float32([[1, np.nan], [3, 4]]))
+    _, rows = read_all(make_source("parquet", path, fields=Fields(missing=True, dtype="uint8")))
+    assert rows[0] == "x has values that are null" and rows[3].x.tolist() == [3, 4]
+
+
 def test_moments_are_of_what_is_there():
     x = np.random.default_rng(0).normal(3, 2, [40, 4]).astype(np.float32)
     x[np.random.default_rng(1).random(x.shape) < 0.3] = np.nan

@@ -205,7 +205,7 @@ def test_a_whole_number_that_float32_does_not_hold_is_not_rounded(tmp_path, bad)
         ("a\tb\n1\t2\n", r"separated by '\\t'"),
         ("a,b\r1,2\r", "lines end in CR alone: let them end in LF"),
         ("key\na\n", "expected some with numbers beside them"),
-        ("a,b\n", "none of the 0 rows"),
+        ("a,b\n", r"there are no rows in .*x\.csv: expected one at least"),
         ("key,a\n,1\n", "none of the 1 rows can be taken; the first, x.csv:6: the key is empty"),
         ("a\n1\n2\r3\n", "cannot be read at byte 4"),
         ('key,a\n"b,1\nc,2\n', "cannot be read at byte 6"),
@@ -217,6 +217,20 @@ def test_files_that_make_no_sense(tmp_path, text, message):
     path = write(tmp_path / "x.csv", text)
     with pytest.raises(PipelineError, match=message):
         source(path).plan()
+
+
+def test_a_column_may_be_named_twice(tmp_path):
+    path = write(tmp_path / "x.csv", "name,a,c\nb,1,u\na,2,v\n")
+    plan, rows = read_all(make_source("csv", path, fields=Fields(key="name", label="name", categories=("c", "c"))))
+    assert column(plan, "key") == ["b", "a"] and [row.label for row in rows] == [1, 0]
+    np.testing.assert_array_equal([row.x for row in rows], [[1, 1, 0], [2, 0, 1]])
+
+
+@pytest.mark.parametrize("cells", ["pixel0,pixel1,pixel2,pixel3", "a,b,c,d"])
+def test_no_byte_stands_for_a_missing_number(cells, tmp_path):
+    path = write(tmp_path / "x.csv", f"{cells}\n1,2,3,4\n5,,7,8\n5,NA,7,8\n")
+    _, rows = read_all(make_source("csv", path, fields=Fields(missing=True, dtype="uint8")))
+    assert rows[0].x.ravel().tolist() == [1, 2, 3, 4] and "is empty" in rows[1] and "is 'NA', expected" in rows[2]
 
 
 def test_other_mistakes(tmp_path):

@@ -87,6 +87,18 @@ def test_words_in_folders_are_classes_by_name(kind, x, tmp_path):
     assert sorted(row.label for row in rows) == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "tfrecord", "images", "archive"])
+@pytest.mark.parametrize("other", ["2", "dog"])
+def test_the_null_of_hive_is_no_class(kind, other, x, tmp_path):
+    for i, label in enumerate((other, "__HIVE_DEFAULT_PARTITION__")):
+        write_part(kind, tmp_path / "in" / f"label={label}", x[2 * i : 2 * i + 2])
+    plan, rows = read_all(opened(kind, tmp_path / "in"))
+    assert plan.schema.labels == (("0", "1", "2") if other == "2" else ("dog",))
+    reasons = [row for row in rows if isinstance(row, str)] + [row.reason for row in plan.rejected]
+    assert set(reasons) == {"the label is empty" if kind == "csv" else "the label is null"} and len(reasons) == 2
+    assert [row.label for row in rows if not isinstance(row, str)] == [len(plan.schema.labels) - 1] * 2
+
+
 @pytest.mark.parametrize("kind", ["csv", "tfrecord"])
 def test_a_column_that_the_file_has_too(kind, x, tmp_path):
     write_part(kind, tmp_path / "in" / "label=2", x[:2], label=1)

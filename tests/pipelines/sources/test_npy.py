@@ -71,6 +71,22 @@ class TestNpy:
             with pytest.raises(PipelineError, match=r"x\.npy"):
                 make_source("npy", str(tmp_path / "x.npy")).plan()
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda content: 2 * content, r"holds 200 bytes after its array \[9, 2\]: save each array in a file"),
+            (lambda content: b"", "does not begin as np.save begins one"),
+            (lambda content: b"\x80\x04" + content, "does not begin as np.save begins one"),
+            (lambda content: content.replace(b"(9, 2), }", b"(9**9**9)"), "its header is damaged: save it again"),
+            (lambda content: content.replace(b"(9, 2), }", b"(" * 9), "its header is damaged: save it again"),
+        ],
+    )
+    def test_other_bytes_are_told_in_a_sentence(self, tmp_path, change, message):
+        np.save(tmp_path / "x.npy", np.zeros((9, 2), np.float32))
+        (tmp_path / "x.npy").write_bytes(change((tmp_path / "x.npy").read_bytes()))
+        with pytest.raises(PipelineError, match=message):
+            make_source("npy", str(tmp_path / "x.npy")).plan()
+
     def test_labels_must_match(self, tmp_path):
         np.save(tmp_path / "train.npy", np.zeros((4, 2), np.float32))
         np.save(tmp_path / "train_labels.npy", np.zeros(3, np.int64))

@@ -91,6 +91,8 @@ def test_without_key_and_label_rows_are_numbered(x, tmp_path):
         (pa.array([False, True, None]), ["0", "1", None]),
         (pa.array([2.0, float("nan"), 0.0], pa.float64()), ["2", None, "0"]),
         (pa.array([1.0, 2.0, None], pa.float32()), ["1", "2", None]),
+        (pa.array(np.float16([1, 2, np.nan])), ["1", "2", None]),
+        (pa.array(["u", "v", None], pa.string_view()), ["u", "v", None]),
     ],
 )
 def test_labels_of_other_types_are_classes_or_refused(labels, expected, x, tmp_path):
@@ -141,6 +143,24 @@ def test_numbers_of_other_types_are_the_same_numbers(kind, size, x, tmp_path):
     path = write(tmp_path / "rows.parquet", pa.array(values).cast(pa.list_(kind, size)))
     read, refused = both(path, signature="float32")
     assert not refused and read == dict(zip(KEYS, values, strict=True))
+
+
+@pytest.mark.parametrize("kind", [pa.list_view(pa.float32()), pa.large_list_view(pa.int16())])
+def test_views_are_what_they_are_of(kind, x, tmp_path):
+    values = x.reshape(ROWS, 64).tolist()
+    path = write(tmp_path / "rows.parquet", pa.array(values, kind), key=pa.array(KEYS, pa.string_view()))
+    read, refused = both(path, signature="float32")
+    assert not refused and read == dict(zip(KEYS, values, strict=True))
+
+
+def test_a_name_of_two_columns_is_told_where_it_is_read(x, tmp_path):
+    lists, path = flat_lists(x), str(tmp_path / "rows.parquet")
+    pq.write_table(pa.Table.from_arrays([pa.array(KEYS), lists, lists, lists], ["key", "x", "", ""]), path)
+    assert len(read_all(source(path))[1]) == ROWS
+    pq.write_table(pa.Table.from_arrays([pa.array(KEYS), lists, lists], ["key", "x", "x"]), path)
+    for read in (lambda: source(path).plan(), lambda: open_input(path)):
+        with pytest.raises(PipelineError, match="has 2 columns called 'x': rename one of"):
+            read()
 
 
 @pytest.mark.parametrize(("dtype", "odd"), [("uint8", 256), ("uint8", -1), ("float32", 2**24 + 1)])
