@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-slow wheel-test cluster-test docs pages-test lint format clean
 .PHONY: bench bench-densities bench-growth bench-judges bench-limit bench-methods bench-pipelines bench-serving bench-peers
-.PHONY: bench-gpu-carry bench-gpu-run
+.PHONY: bench-gpu-carry bench-gpu-run torture
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -92,6 +92,10 @@ bench-pipelines: $(VENV)/.installed
 
 bench-serving: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.serving
+
+# Each command killed a hundred times, for an hour at most: docs/results/reliability.md.
+torture: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.torture
 
 # PyTorch with pythae, and JAX, each in an environment of its own, so that no side decides what another gets.
 PEERS := .venv-peers

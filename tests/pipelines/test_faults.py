@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.forks import Forks
 from pipelines import embed, preprocess
 from pipelines.errors import PipelineError
 
@@ -29,34 +30,19 @@ BLOCK_BYTES, UNITS = 64 * 30, 61  # 30 rows a unit: six shards of 9 units, one o
 class Jobs:
     """Jobs of one model and input, each in a process that a test may kill."""
 
-    def __init__(self, *arguments: str):
-        line = [sys.executable, str(pathlib.Path(__file__).with_name("forks.py")), *arguments]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        self._server = subprocess.Popen(
-            line, cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+    def __init__(self, model: str, source: str, log: pathlib.Path):
+        self._forks = Forks(log)
+        self._arguments = ["embed", "--model", model, "--input", source, "--split", "all", "--output"]
+        self.end, self.close = self._forks.end, self._forks.close
 
     def start(self, output: pathlib.Path) -> int:
-        self._server.stdin.write(f"{output}\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
-
-    def end(self) -> int:
-        """Exit status of the job started last; the tables that jobs print are passed over."""
-        for line in self._server.stdout:
-            if line.startswith("ended "):
-                return int(line.split()[1])
-        raise AssertionError("the server died")
-
-    def close(self) -> None:
-        self._server.stdin.close()
-        self._server.wait()
+        settings = {"tfvae.pipelines.inputs.base.BLOCK_BYTES": BLOCK_BYTES}
+        return self._forks.start([*self._arguments, output], settings)
 
 
 @pytest.fixture(scope="module")
-def jobs(linear_digits, prepared_digits):
-    server = Jobs(str(BLOCK_BYTES), linear_digits.path, prepared_digits)
+def jobs(linear_digits, prepared_digits, tmp_path_factory):
+    server = Jobs(linear_digits.path, prepared_digits, tmp_path_factory.mktemp("jobs") / "log")
     yield server
     server.close()
 
@@ -105,7 +91,7 @@ def test_a_second_night_killed_at_random_moments(linear_digits, tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("b", "c", "d"):
         write(f"{name}.parquet", [f"{name}{i}" for i in range(100)])
-    with contextlib.closing(Jobs(str(BLOCK_BYTES), linear_digits.path, str(tmp_path / "in"))) as jobs:
+    with contextlib.closing(Jobs(linear_digits.path, str(tmp_path / "in"), tmp_path / "log")) as jobs:
         jobs.start(tmp_path / "first")
         assert jobs.end() == 0
         first = seen(tmp_path / "first")

@@ -22,6 +22,7 @@ from tfvae.pipelines import storage
 from tfvae.pipelines.checksums import DamagedError
 
 _logger = logging.getLogger(__name__)
+_SECONDS = 60.0  # from one to the next, where nothing else is asked for
 _EXIT = {signal.SIGINT: 130, signal.SIGTERM: 143}  # as shells have it
 
 
@@ -86,7 +87,7 @@ class Checkpoint(Keeper):
         self.folder, self._keep, self._monitor = os.path.abspath(folder), keep, monitor
         self._sign = 1.0 if mode == "max" else -1.0
         self._every_steps = steps
-        self._every_seconds = np.inf if steps and minutes is None else 60 * (1.0 if minutes is None else minutes)
+        self._every_seconds = (np.inf if steps else _SECONDS) if minutes is None else 60 * minutes
         self._before, self._began, self._best = 0.0, time.perf_counter(), -np.inf
         self._better: dict[str, State] = {}  # the best weights that are not on the disk yet
         self._last = (0, 0.0)  # the step and the time of the last one
