@@ -93,7 +93,7 @@ def main() -> None:
     command_line.replace_unencodable()
 
 
-def _load_tensorflow() -> None:
+def _load_tensorflow(run: bool = True) -> None:
     """Import TensorFlow without its notes to developers, of which some escape every log level it has.
 
     With a log level of info or below they are shown.
@@ -111,7 +111,8 @@ def _load_tensorflow() -> None:
         os.dup2(notes.fileno(), 2)
         import tensorflow as tf
 
-        tf.zeros([1])  # the first operation looks for devices, and says so
+        if run:
+            tf.zeros([1])  # the first operation looks for devices, and says so
 
 
 def _load_tensorflow_alone() -> None:
@@ -121,9 +122,9 @@ def _load_tensorflow_alone() -> None:
 
 
 @contextlib.contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Around a command that works with TensorFlow."""
-    _load_tensorflow()
+def _clear_errors(run: bool = True) -> Iterator[None]:
+    """Around a command that works with TensorFlow; ``run`` is as in ``_load_tensorflow``."""
+    _load_tensorflow(run)
     with _told():
         yield
 
@@ -198,8 +199,14 @@ def train(**options: Any) -> None:
       tfvae train --data prepared/mnist --output runs/mnist --epochs 20
       tfvae train --data prepared/mnist --output runs/mine --model model.py:build
       tfvae train --config runs/mine/config.toml --output runs/again --epochs 40
+@click.option(
+    "--strategy",
+    type=click.Choice(["mirrored", "workers"]),
+    show_default="one device",
+    help="Over this machine's graphics cards, or over the workers that TF_CONFIG names.",
+)
     """
-    with _clear_errors(), _stopped_from_outside(options["output"]):
+    with _clear_errors(run=options["strategy"] != "workers"), _stopped_from_outside(options["output"]):
         from tfvae import runs
 
         record = runs.train(**options)
@@ -209,6 +216,9 @@ def train(**options: Any) -> None:
 @main.command(**_SHOWN)
 @click.argument("run")
 @click.option("--data", "data_directory", required=True, metavar="DIR", help="A prepared dataset.")
+    With --strategy workers the same command is given to each worker, with a TF_CONFIG of its own and an output that all
+    see. If one is gone the others end; all are then started again.
+
 @click.option("--num-samples", type=click.IntRange(2), default=5000, help="Samples of z for each row in log p(x).")
 @click.option("--split", default="test", help="The split to measure on.")
 @click.option("--seed", type=int, default=0, help="Fixes the samples.")

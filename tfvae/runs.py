@@ -11,6 +11,7 @@ runs/NAME/evaluation.json  written by ``evaluate``
 runs/NAME/incomplete/      a training that goes on, or was stopped: its checkpoints, from which the same command goes on
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -26,9 +27,20 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfvae import configuration, data, evaluation, families, model_file, observations, records, run_folder
+from tfvae import (
+    configuration,
+    data,
+    evaluation,
+    families,
+    model_file,
+    observations,
+    records,
+    run_folder,
+    strategies,
+)
 from tfvae.arguments import check_path
 from tfvae.callbacks import BitsPerDimension, Checkpoint, ProgressBar, StopAtNaN
+from tfvae.engine import keras_private
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
 from tfvae.model_file import ModelFile
 from tfvae.models.vae import VAE
@@ -54,6 +66,7 @@ def train(
     overwrite: bool = False,
     patience: int | None = None,
     resume: bool = False,
+    strategy: str | None = None,
 ) -> dict[str, Any]:
     """Train a model on a prepared dataset and write the run; returns what ``run.json`` holds.
 
@@ -69,15 +82,24 @@ def train(
     ``callbacks.Checkpoint``: the same call goes on with it, exactly. With ``resume`` a finished run of the same call is
     left as it is, and its record returned.
 
+    ``strategy`` is "mirrored" for the graphics cards of this machine, or "workers" for several processes, of which each
+    calls this and TF_CONFIG says which one it is; the output is a folder that all of them see, and the first one writes
+    it. A batch is that of all of them together. See ``strategies``.
+
     Raises:
         ValueError: For an unknown model, a file that fails, or an output that holds a run already, is being written,
             holds an interrupted training of other options or data and ``overwrite`` is not given, or holds a file
             ``model.py`` or ``config.toml`` that is of no run.
         FloatingPointError: If the loss or a weight turns NaN: see ``callbacks.StopAtNaN``. No model is written.
+        ConnectionError: If another worker is gone. The same call goes on, once all are started again.
     """
     check_path(output=output, data=data_directory)
     output = pathlib.Path(output)
-    run_folder.settle(output)
+    devices = strategies.strategy(strategy)
+    writes = keras_private.is_first(devices)
+    if writes:
+        run_folder.settle(output)
+    strategies.meet(devices)
     is_done = resume and not overwrite and (output / run_folder.MODEL).exists()
     if not is_done:
         run_folder.check(output, overwrite)
@@ -85,9 +107,10 @@ def train(
     chosen, file = _chosen(model)
     epochs, batch_size = epochs or chosen.epochs, batch_size or chosen.batch_size
     info = data.open_dataset(data_directory).info
-    with keras.saving.custom_object_scope(file.names if file else {}):
-        vae = _built(chosen, file, info, data_directory, latent_dim, seed)
-        learning_rate = _compile(vae, learning_rate, chosen)
+    with keras.saving.custom_object_scope(file.names if file else {}), strategies.workers_that_stay():
+        with devices.scope():
+            vae = _built(chosen, file, info, data_directory, latent_dim, seed)
+            learning_rate = _compile(vae, learning_rate, chosen)
         x, validation = (
             _observations(vae, data_directory, info, split, batch_size)
             for split in ("train", "validation" if "validation" in info.splits else "test")
@@ -112,7 +135,8 @@ def train(
             return _finished(output, record)
         if patience and validation is None:
             raise ValueError(f"patience is {patience}, but {data_directory} has no split validation or test to watch.")
-        with run_folder.replacing(output, record, overwrite) as folder:
+        with run_folder.replacing(output, record, overwrite) if writes else _of_first(output) as folder:
+            strategies.meet(devices)  # what another training had left is gone
             checkpoint = Checkpoint(folder / run_folder.CHECKPOINTS)
             history = vae.fit(
                 x,
@@ -121,10 +145,10 @@ def train(
                 validation_data=validation,
                 verbose=0,
                 callbacks=[
-                    ProgressBar(),
+                    *([ProgressBar()] if writes else []),
                     *_bits(vae),
-                    keras.callbacks.CSVLogger(str(folder / "history.csv")),
-                    *_tensorboard(folder / "logs"),
+                    *([keras.callbacks.CSVLogger(str(folder / "history.csv"))] if writes else []),
+                    *(_tensorboard(folder / "logs") if writes else []),
                     *_early_stopping(patience),
                     checkpoint,
                     StopAtNaN(),
@@ -134,6 +158,8 @@ def train(
             record |= {"epochs_trained": done} if patience else {}
             record["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             record |= {"seconds": round(seconds, 2), "rows_per_second": round(rows * done / seconds)}
+            if not writes:
+                return record
             vae.save(folder / "model.keras")
             record["model_sha256"] = storage.sha256(str(folder / "model.keras"))
             if file:
@@ -143,6 +169,11 @@ def train(
             (folder / configuration.NAME).write_bytes(flags)
             _write_json(folder / records.RUN, record)
     return record
+
+
+def _of_first(output: pathlib.Path) -> contextlib.nullcontext[pathlib.Path]:
+    """The folder that the first worker writes, for the others to read its checkpoints."""
+    return contextlib.nullcontext(output / run_folder.INCOMPLETE)
 
 
 def _finished(output: pathlib.Path, asked: dict[str, Any]) -> dict[str, Any]:

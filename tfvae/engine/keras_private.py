@@ -20,7 +20,9 @@ __all__ = [
     "children",
     "clear_losses",
     "has_workers",
+    "is_first",
     "is_first_worker",
+    "is_of_workers",
     "layers",
     "loss_tracker",
     "note_raised",
@@ -82,13 +84,23 @@ def strategy(model: keras.Model) -> tf.distribute.Strategy | None:
 
 def has_workers(model: keras.Model) -> bool:
     """Whether it is trained by several processes."""
-    return isinstance(strategy(model), tf.distribute.MultiWorkerMirroredStrategy)
+    return is_of_workers(strategy(model))
+
+
+def is_of_workers(strategy: tf.distribute.Strategy | None) -> bool:
+    """Whether a strategy is of several processes."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def is_first_worker(model: keras.Model) -> bool:
     """Whether this process is the one of several, or the only one, that writes what all of them have."""
-    resolver = getattr(strategy(model), "cluster_resolver", None)
-    if not has_workers(model) or resolver is None:
+    return is_first(strategy(model))
+
+
+def is_first(strategy: tf.distribute.Strategy | None) -> bool:
+    """See ``is_first_worker``."""
+    resolver = getattr(strategy, "cluster_resolver", None)
+    if not is_of_workers(strategy) or resolver is None:
         return True
     leads = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
     return (resolver.task_type, resolver.task_id) == (leads, 0)
