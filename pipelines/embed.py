@@ -75,6 +75,7 @@ def run(
     part_size: int | None = None,
     trust_model: bool = False,
     overwrite: bool = False,
+    metrics_file: str | None = None,
     beam_args: Sequence[str] = (),
     progress: jobs.Progress | None = None,
 ) -> jobs.Summary:
@@ -111,6 +112,8 @@ def run(
         part_size: Megabytes that a file of the output may have, about; by default one has the rows of a unit of work.
         trust_model: Run a model though its graph may read or write files or run code: only for models of your own.
         overwrite: Make everything anew, also where other options or another input made ``output``.
+        metrics_file: A file NAME.prom for what this run did, as node_exporter's textfile collector reads it; of a run
+            that fails nothing is written.
         beam_args: Beam's own command-line options.
         progress: Called with a ``pipelines.jobs.progress.State`` while the job runs.
 
@@ -133,6 +136,7 @@ def run(
     for name, value, least in (("batch_size", batch_size, 1), ("score", score, 0), ("part_size", part_size, 1)):
         if value is not None and value < least:
             raise PipelineError(f"{name} is {value}, expected {least} or more")
+    jobs.prometheus.check(metrics_file)
     shown = [*keep, *partition_by]
     taken = list(dict.fromkeys([*shown, *([condition] if condition else [])]))
     layout = Layout(tuple(dict.fromkeys(partition_by)), None if part_size is None else part_size * MEGABYTE)
@@ -193,7 +197,7 @@ def run(
                 pass
             beside = [contract.SUCCESS, contract.LINEAGE]
             job.finish({**told, "dimension": chosen.dimension}, beside, records, dataset.rejected)
-        return dataclasses.replace(
+        summary = dataclasses.replace(
             job.summary(),
             output=target.path,
             manifest=target.file(contract.MANIFEST),
@@ -201,6 +205,8 @@ def run(
             unread=dataset.unread,
             **dataclasses.asdict(changes),
         )
+    jobs.prometheus.write(metrics_file, "embed", summary)
+    return summary
 
 
 def _units(blocks: Sequence[BlockReference], dataset: Rows, making: str) -> list[Unit]:

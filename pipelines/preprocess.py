@@ -66,6 +66,7 @@ def run(
     crop: bool = False,
     deduplicate: bool = False,
     overwrite: bool = False,
+    metrics_file: str | None = None,
     beam_args: Sequence[str] = (),
     progress: jobs.Progress | None = None,
 ) -> jobs.Summary:
@@ -103,6 +104,8 @@ def run(
         deduplicate: Keep of rows with equal observations the first in the order of the source, whatever its key and its
             split. Every row is read twice for it; see ``pipelines.dataset.equal_rows``.
         overwrite: Replace what another job, or this one, wrote to ``output``.
+        metrics_file: A file NAME.prom for what this run did, as node_exporter's textfile collector reads it; of a run
+            that fails nothing is written.
         beam_args: Beam's own command-line options.
         progress: Called with a ``pipelines.jobs.progress.State`` while the job runs.
 
@@ -115,6 +118,7 @@ def run(
     """
     started = time.monotonic()
     _check_options(test_fraction, validation_fraction, rows_per_shard, max_pixels)
+    jobs.prometheus.check(metrics_file)
     table = (no_header or None, tuple(drop) or None, tuple(categories) or None)
     size = None if resize is None else parse_size(resize)
     names = (key, column, label, None if shape is None else tuple(shape), dtype)
@@ -140,7 +144,7 @@ def run(
 
     with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
         if job.is_finished:
-            return _told(job.summary(), target, plan)
+            return _told(job.summary(), target, plan, metrics_file)
         reasons: dict[int, str] = {}
         if deduplicate and (job.pending or standardize):
             reasons = equal_rows.find_duplicates(job, reader, plan, rows_per_shard)
@@ -156,11 +160,12 @@ def run(
         entries = {"options": settings, "inputs": _inputs(plan), "columns": plan.schema.columns}
         entries |= {"standardized": dataclasses.asdict(by)} if by else {}
         summary = job.finish(entries, files, records, plan.rejected)
-        return _told(summary, target, plan)
+        return _told(summary, target, plan, metrics_file)
 
 
-def _told(summary: jobs.Summary, output: Output, plan: Plan) -> jobs.Summary:
-    """The summary with what the plan knows beside rows."""
+def _told(summary: jobs.Summary, output: Output, plan: Plan, metrics_file: str | None) -> jobs.Summary:
+    """The summary with what the plan knows beside rows, once it is told to those who watch."""
+    jobs.prometheus.write(metrics_file, "prepare", summary)
     return dataclasses.replace(summary, hidden=plan.hidden, unread=plan.unread, hint=_hint(output, plan))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from tfvae import configuration, listing, project, registration, run_folder, tables
+from tfvae import configuration, listing, log_lines, project, registration, run_folder, tables
 from tfvae.experiments import reproduce
 from tfvae.pipelines import command_line
 from tfvae.pipelines.errors import PipelineError, in_a_line
@@ -59,6 +59,12 @@ def _usage_in_a_line() -> Iterator[None]:
         raise command_line.Mistake.of_usage(error) from error
 
 
+def _log_as(context: click.Context, option: click.Parameter, form: str) -> None:
+    if form == "json" and not context.resilient_parsing:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # notes that do not come through Python
+        log_lines.begin()
+
+
 def _log_from(context: click.Context, option: click.Parameter, level: str | None) -> None:
     """Shows Python's messages from a level on; where none is named, all stays as the program has set it."""
     if level:
@@ -74,6 +80,16 @@ def _log_from(context: click.Context, option: click.Parameter, level: str | None
     expose_value=False,
     callback=_log_from,
     help="What is told beside results; info adds TensorFlow's notes, debug an error's traceback.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_log_as,
+    help="Of standard error; json is an object a line: time, level, logger, message.",
 )
 @click.version_option(package_name="tfvae")
 def main() -> None:
@@ -96,7 +112,7 @@ def main() -> None:
 def _load_tensorflow(run: bool = True) -> None:
     """Import TensorFlow without its notes to developers, of which some escape every log level it has.
 
-    With a log level of info or below they are shown.
+    With a log level of info or below they are shown. ``run`` is False where nothing may have run yet.
     """
     if logging.getLogger().isEnabledFor(logging.INFO):
         import tensorflow as tf
@@ -183,6 +199,12 @@ def init(folder: str, data: str | None) -> None:
 )
 @click.option("--seed", type=int, default=0, help="Fixes weights, shuffles and noise.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["mirrored", "workers"]),
+    show_default="one device",
+    help="Over this machine's graphics cards, or over the workers that TF_CONFIG names.",
+)
 @click.option("--resume", is_flag=True, help="Go on; a run that is finished already stays, without an error.")
 @configuration.option("Flags from a file, which may name a model file to run; the command line wins.")
 def train(**options: Any) -> None:
@@ -194,17 +216,14 @@ def train(**options: Any) -> None:
     A training that was stopped or killed goes on with the same command, exactly, from a checkpoint of a minute before
     at most. Ctrl-C and SIGTERM write one more; the exit codes are then 130 and 143.
 
+    With --strategy workers the same command is given to each worker, with a TF_CONFIG of its own and an output that all
+    see. If one is gone the others end; all are then started again.
+
     \b
     Example:
       tfvae train --data prepared/mnist --output runs/mnist --epochs 20
       tfvae train --data prepared/mnist --output runs/mine --model model.py:build
       tfvae train --config runs/mine/config.toml --output runs/again --epochs 40
-@click.option(
-    "--strategy",
-    type=click.Choice(["mirrored", "workers"]),
-    show_default="one device",
-    help="Over this machine's graphics cards, or over the workers that TF_CONFIG names.",
-)
     """
     with _clear_errors(run=options["strategy"] != "workers"), _stopped_from_outside(options["output"]):
         from tfvae import runs
@@ -216,9 +235,6 @@ def train(**options: Any) -> None:
 @main.command(**_SHOWN)
 @click.argument("run")
 @click.option("--data", "data_directory", required=True, metavar="DIR", help="A prepared dataset.")
-    With --strategy workers the same command is given to each worker, with a TF_CONFIG of its own and an output that all
-    see. If one is gone the others end; all are then started again.
-
 @click.option("--num-samples", type=click.IntRange(2), default=5000, help="Samples of z for each row in log p(x).")
 @click.option("--split", default="test", help="The split to measure on.")
 @click.option("--seed", type=int, default=0, help="Fixes the samples.")
