@@ -105,6 +105,15 @@ def test_columns_of_a_library_in_a_mixed_row_have_their_own_total():
     np.testing.assert_allclose(families.with_library_of(p, x).log_prob(x), p.log_prob(x), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["Poisson", "NegativeBinomial", "ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial"])
+def test_a_layer_of_each_kind_has_its_parameters_and_a_density(kind):
+    layer = likelihoods.library_counts([3], kind)
+    free = ["logits", "zero_logits"] if kind.startswith("Zero") else ["logits"]
+    assert layer.free == free and list(layer.shared) == ["total_count"] * kind.endswith("NegativeBinomial")
+    p = layer(tf.zeros([2, 4]))
+    assert p.batch_shape == [2] and np.isfinite(p.log_prob([3.0, 0.0, 1.0])).all()
+
+
 def test_what_is_no_family_of_a_library_is_told():
     with pytest.raises(ValueError, match="family is 'Normal', expected one of Poisson, NegativeBinomial"):
         likelihoods.library_counts([3], "Normal")

@@ -19,6 +19,7 @@ from tfvae.families.random import standard_uniform
 from tfvae.families.table import Mixed
 
 _Properties = tfp_util.ParameterProperties
+_ZERO_LOGITS = {"zero_logits": _Properties(event_ndims=1)}
 _LEAST = 1e-30  # of a library, whose logarithm is taken
 # TFP makes an object of the base class where a part is no composite tensor.
 _Independent: Any = tfd.Independent.__bases__[0]
@@ -119,7 +120,7 @@ class LibraryNegativeBinomial(LibraryPoisson):
     @classmethod
     def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
         theta = _Properties(event_ndims=1, default_constraining_bijector_fn=tfb.Exp)
-        return {**super()._parameter_properties(dtype, num_classes), "total_count": theta}
+        return {**LibraryPoisson._parameter_properties(dtype), "total_count": theta}
 
     def _log_probs(self, x: tf.Tensor, log_rate: tf.Tensor) -> tf.Tensor:
         theta = self.parameters["total_count"]
@@ -135,10 +136,6 @@ class LibraryNegativeBinomial(LibraryPoisson):
 
 class _WithMoreZeros(LibraryPoisson):
     """What the two below add to the counts that they are of."""
-
-    @classmethod
-    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
-        return {**super()._parameter_properties(dtype, num_classes), "zero_logits": _Properties(event_ndims=1)}
 
     def _log_probs(self, x: tf.Tensor, log_rate: tf.Tensor) -> tf.Tensor:
         return log_zero_inflated(x, self.parameters["zero_logits"], super()._log_probs(x, log_rate))
@@ -163,6 +160,10 @@ class LibraryZeroInflatedPoisson(_WithMoreZeros):
     def __init__(self, logits: Any, zero_logits: Any, library: Any = None, name: str = "LibraryZeroInflatedPoisson"):
         self._start(name, library, logits=logits, zero_logits=zero_logits)
 
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
+        return {**LibraryPoisson._parameter_properties(dtype), **_ZERO_LOGITS}
+
 
 class LibraryZeroInflatedNegativeBinomial(_WithMoreZeros, LibraryNegativeBinomial):
     """``LibraryNegativeBinomial`` with more zeros, scVI's default: see ``LibraryZeroInflatedPoisson``.
@@ -186,6 +187,10 @@ class LibraryZeroInflatedNegativeBinomial(_WithMoreZeros, LibraryNegativeBinomia
         name: str = "LibraryZeroInflatedNegativeBinomial",
     ):
         self._start(name, library, logits=logits, total_count=total_count, zero_logits=zero_logits)
+
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
+        return {**LibraryNegativeBinomial._parameter_properties(dtype), **_ZERO_LOGITS}
 
 
 def with_library(distribution: tfd.Distribution, library: tf.Tensor) -> tfd.Distribution:
