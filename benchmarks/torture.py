@@ -2,11 +2,11 @@
 
     python -m benchmarks.torture --kills 100 --minutes 60 --seed 0
 
-A command in a new folder is killed once to five times in a row, each time at a moment between its start and the time
-that an undisturbed one takes, drawn from the seed. What is there then is looked at as a reader would; at last the same
-command is given again, and all that it leaves is held against the undisturbed run, byte for byte. Checkpoints of
-trainings are written at the end of every program instead of every minute, so that a training of seconds has as many as
-one of hours.
+A command in a new folder is killed once to five times in a row. Half of the moments lie between its start and the time
+that an undisturbed one takes, the others within a quarter of that after it has begun to leave something; all are drawn
+from the seed. What is there then is looked at as a reader would; at last the same command is given again, and all that
+it leaves is held against the undisturbed run, byte for byte. Checkpoints of trainings are written at the end of every
+program instead of every minute, so that a training of seconds has as many as one of hours.
 """
 
 import contextlib
@@ -85,7 +85,7 @@ def commands(folder: pathlib.Path) -> dict[str, Command]:
         ),
         "train on arrays": Command(train, **trained, settings=_OFTEN),
         "train on streams": Command(train, **trained, settings=_OFTEN | _STREAMED),
-        "export": Command(lambda output: ["export", run, output], variables, half_export, lambda output: False),
+        "export": Command(lambda output: ["export", run, output], variables, half_export, is_written),
         "embed": Command(
             lambda output: ["embed", "--model", exported, "--input", prepared, "--split", "all", "--output", output],
             **job, settings=_BLOCKS,
@@ -154,6 +154,11 @@ def half_export(output: pathlib.Path) -> list[str]:
     return [name for version in versions for name in damaged(version)]
 
 
+def is_written(output: pathlib.Path) -> bool:
+    """Whether a version is on its way."""
+    return any(output.glob("incomplete-*"))
+
+
 @dataclasses.dataclass
 class Torn:
     """What came of the kills of a command.
@@ -197,7 +202,12 @@ def whole(forks: Forks, command: Command, output: pathlib.Path) -> Torn:
 def tear(forks: Forks, command: Command, output: pathlib.Path, expected: dict[str, bytes], torn: Torn, moments: Any):
     """Kill a command once to five times in a row, over one output, and give it again."""
     for _ in range(moments.randint(1, 5)):
-        kill(forks.start(command.arguments(output), command.settings), moments.uniform(0.0, torn.span))
+        process = forks.start(command.arguments(output), command.settings)
+        if moments.random() < 0.5:  # most of a short command is its start
+            kill(process, moments.uniform(0.0, torn.span))
+        else:
+            wait(process, lambda: command.begun(output))
+            kill(process, moments.uniform(0.0, torn.span / 4))
         if forks.end() != -signal.SIGKILL:
             torn.span *= 0.8  # it is quicker than the undisturbed one was
             break
@@ -206,6 +216,14 @@ def tear(forks: Forks, command: Command, output: pathlib.Path, expected: dict[st
         torn.begun += command.begun(output)
     again(forks, command, output, expected, torn)
     shutil.rmtree(output)
+
+
+def wait(process: int, begun: Callable[[], bool]) -> None:
+    """Until a command has begun, or ends."""
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # a folder that was there a moment ago
+        while not begun():
+            os.kill(process, 0)
+            time.sleep(0.01)
 
 
 def kill(process: int, after: float) -> None:
