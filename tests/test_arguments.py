@@ -1,5 +1,6 @@
 """The wrong thing at a constructor or a method: our sentence, with what came, and no other library's."""
 
+import keras
 import pytest
 
 from tfvae import (
@@ -49,7 +50,85 @@ def test_the_wrong_argument_is_told_in_a_sentence(door, message):
         door()
 
 
-X = [[0.0, 1.0, 0.0]]
+LAYERS, X = keras.layers, [[0.0, 1.0, 0.0]]
+
+
+def with_part(**part):
+    given = {"encoder": networks.mlp([2]), "decoder": networks.mlp([2]), "posterior": posteriors.diagonal_normal(2)}
+    return VAE(**{**given, "likelihood": likelihoods.bernoulli([3]), **part})
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            lambda: {"encoder": keras.Sequential([LAYERS.Input([5]), LAYERS.Dense(4)])},
+            r"The encoder does not go .*\(1, 3\).* 5",
+        ),
+        (
+            lambda: {"encoder": LAYERS.Conv2D(3, 3)},
+            r"The encoder does not go with x of shape \(1, 3\), one row: .*ndim=4",
+        ),
+        (
+            lambda: {"encoder": LAYERS.Lambda(lambda x: 1 / 0)},
+            "The encoder does not go .*: ZeroDivisionError: division by zero",
+        ),
+        (
+            lambda: {"encoder": LAYERS.Lambda(lambda x: [x, x])},
+            r"The encoder gives a list for one row, expected a tensor",
+        ),
+        (
+            lambda: {"encoder": LAYERS.Lambda(lambda x: {"a": x})},
+            r"The encoder gives a dict for one row, expected a tensor",
+        ),
+        (
+            lambda: {"decoder": LAYERS.Lambda(lambda z: None)},
+            r"The decoder gives a NoneType for one z, expected features",
+        ),
+        (lambda: {"decoder": LAYERS.Lambda(lambda z: z[0])}, r"The decoder gives features of shape \(2,\) for one z"),
+        (
+            lambda: {"decoder": keras.Sequential([LAYERS.Input([5])])},
+            r"The decoder does not go with z of shape \(1, 2\)",
+        ),
+        (lambda: {"prior": priors.VampPrior(2, [7])}, r"The prior does not go with z of shape \(1, 2\).*\(500, 7\)"),
+        (
+            lambda: {"likelihood": likelihoods.missing(DistributionLayer("OneHotCategorical", [3]))},
+            "^OneHotCategorical cannot leave out what is missing",
+        ),
+        (
+            lambda: {"posterior": likelihoods.missing(posteriors.diagonal_normal(2))},
+            "The posterior leaves out what is missing",
+        ),
+        (
+            lambda: {"prior": priors.Family("Uniform", [2], low=-9.0, high=9.0)},
+            "gives numbers below -9, where the prior Uniform",
+        ),
+        (
+            lambda: {"prior": priors.Family("Gamma", [2], concentration=2.0, rate=1.0)},
+            "below 0, where the prior Gamma has no",
+        ),
+        (
+            lambda: {"prior": priors.Family("Poisson", [2], rate=1.0)},
+            "The prior Poisson is of counts 0, 1, 2, ..., between which",
+        ),
+        (
+            lambda: {
+                "posterior": posteriors.truncated_normal(2, 0.0, 2.0),
+                "prior": priors.Family("Uniform", [2], low=0.0, high=1.0),
+            },
+            "The posterior TruncatedNormal gives numbers above 1, where the prior Uniform has no density",
+        ),
+    ],
+)
+def test_parts_that_do_not_go_together_are_told_in_one_line(part, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        with_part(**part())
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_parts_of_one_support_go_together():
+    with_part(posterior=DistributionLayer("Beta", [2]), prior=priors.Family("Uniform", [2], low=0.0, high=1.0)).elbo(X)
+    with_part(posterior=posteriors.truncated_normal(2)).elbo(X)  # N(0, I) has a density wherever z is
 
 
 @pytest.mark.parametrize(

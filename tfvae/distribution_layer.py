@@ -20,6 +20,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfvae import families
 from tfvae.arguments import check_kind, checked_shape, found_by
+from tfvae.engine import keras_private
 from tfvae.families.facts import FACTS, REAL, Facts
 
 # By name, for a likelihood or posterior that is to be parameterised as a paper has it: "log_variance" is log σ² -> σ.
@@ -465,6 +466,7 @@ class DistributionLayer(keras.layers.Layer):
         gone = self.holes(x)
         return tf.concat([tf.where(gone, tf.zeros_like(x), x), 1.0 - tf.cast(gone, x.dtype)], axis=-1)
 
+    @keras_private.in_own_words
     def call(self, features: tf.Tensor) -> tfd.Distribution:
         """See ``DistributionLayer``."""
         return self._of_rows(features, self.parameters(features))

@@ -10,6 +10,7 @@ from tensorflow_probability import distributions as tfd
 from tfvae import families
 from tfvae.arguments import check_kind
 from tfvae.distribution_layer import DistributionLayer
+from tfvae.engine import keras_private
 from tfvae.families import facts
 
 
@@ -85,6 +86,7 @@ class MixedLayer(keras.layers.Layer):
                 part.build(input_shape)
         self.built = True
 
+    @keras_private.in_own_words
     def call(self, features: tf.Tensor) -> tfd.Distribution:
         """See ``MixedLayer``."""
         return families.Mixed([part(features) for part in self.parts])

@@ -148,6 +148,8 @@ def check_posterior(layer: DistributionLayer, posterior: tfd.Distribution) -> No
             f"The posterior's event_shape must be [latent_dim], received {list(layer.event_shape)}: "
             "give the latent one axis and reshape it in the decoder."
         )
+    if layer.missing:
+        raise ValueError("The posterior leaves out what is missing, but no number of z is: pass it without missing.")
     if posterior.reparameterization_type != tfd.FULLY_REPARAMETERIZED:
         raise ValueError(
             f"The posterior {layer.family.__name__} has no pathwise gradient. Expected a reparameterised family such "

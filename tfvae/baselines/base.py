@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae.engine import keras_private
 from tfvae.engine.model import UnsupervisedModel
 from tfvae.models.vae import VAE
 
@@ -43,6 +44,7 @@ class Trainer(UnsupervisedModel):
         """See ``VAE.with_noise``; the seed is this model's."""
         return self.vae.with_noise(inputs, lambda: self.next_seed(training))
 
+    @keras_private.in_own_words
     def call(self, x: Any, training: bool = False) -> tf.Tensor:
         """See ``VAE.call``."""
         return self.vae(x, training=training)

@@ -7,6 +7,7 @@ model is another argument, not a subclass.
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -29,6 +30,7 @@ from tfvae.models.path_weight import PathWeight
 from tfvae.models.rows import Batch, RowShape, with_condition
 from tfvae.objectives import Estimate, Latent, Terms
 from tfvae.priors.base import check_prior
+from tfvae.priors.family import check_support
 
 Objective = Callable[[Terms], Estimate]
 # The constructor's arguments: those that Keras serialises, and those that JSON holds.
@@ -126,13 +128,18 @@ class VAE(engine.UnsupervisedModel):
             return
         with tf.init_scope():
             c = None if self.condition_shape is None else tf.zeros([1, *self.condition_shape])
-            features = self._network(self.encoder, self.likelihood.seen(tf.zeros([1, *self.event_shape])), c)
+            x, z = self.likelihood.seen(tf.zeros([1, *self.event_shape])), tf.zeros([1, self.latent_dim])
+            features = _asked("encoder", "x", x, lambda: self._network(self.encoder, x, c))
             _check_features(features)
             q = self.posterior(features)
             posteriors.check_posterior(self.posterior, q)
             self.bind(self.prior)
-            check_prior(self.prior(c), q, self.posterior.family.__name__)
-            self.likelihood(self._network(self.decoder, tf.zeros([1, self.latent_dim]), c))
+            check_prior(_asked("prior", "z", z, lambda: self.prior(c)), q, self.posterior.family.__name__)
+            check_support(self.prior, self.posterior)
+            features = _asked("decoder", "z", z, lambda: self._network(self.decoder, z, c))
+            if not tf.is_tensor(features) or features.shape.rank < 2:
+                raise ValueError(f"The decoder gives {_what(features)} for one z, expected features (1, ..., F).")
+            self.likelihood(features)
         self.built = True
 
     @property
@@ -214,6 +221,7 @@ class VAE(engine.UnsupervisedModel):
             )
         return families.with_library(p, self._rows.library(library, batch))
 
+    @keras_private.in_own_words
     def call(self, x: Any, training: bool = False) -> tf.Tensor:
         """The mean of p(x|z) at the mean of q(z|x), ``[B, *event_shape]``."""
         batch = self.batch(x)
@@ -631,7 +639,24 @@ def _check_called(**parts: Any) -> None:
             raise ValueError(f"The {name} is {part!r}, expected a function or an object, such as {examples[name]}.")
 
 
-def _check_features(features: tf.Tensor) -> None:
+def _asked(part: str, name: str, given: tf.Tensor, ask: Callable[[], Any]) -> Any:
+    """What a part answers to a row, or a sentence with what it, or Keras, says against it."""
+    try:
+        return ask()
+    except Exception as error:  # whatever a user's own network raises
+        lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
+        why = next((line for line in lines if line and not line.startswith("Exception encountered")), "")
+        why = why if isinstance(error, ValueError) and why else f"{type(error).__name__}: {why}"
+        raise ValueError(f"The {part} does not go with {name} of shape {tuple(given.shape)}, one row: {why}") from error
+
+
+def _what(features: Any) -> str:
+    return f"features of shape {tuple(features.shape)}" if tf.is_tensor(features) else f"a {type(features).__name__}"
+
+
+def _check_features(features: Any) -> None:
+    if not tf.is_tensor(features):
+        raise ValueError(f"The encoder gives {_what(features)} for one row, expected a tensor of features (1, F).")
     if features.shape.rank != 2:
         raise ValueError(
             f"The encoder gives features of shape {tuple(features.shape)} for one row, expected (1, F): let it end, or "

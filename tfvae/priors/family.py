@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import distribution_layer
 from tfvae.arguments import check_at_least, checked_shape
 from tfvae.distribution_layer import DistributionLayer
+from tfvae.families import facts
 from tfvae.priors.base import Prior
 
 
@@ -87,3 +89,30 @@ class StandardNormal(Family):
 
     def get_config(self) -> dict[str, Any]:
         return {"latent_dim": self.latent_dim, "name": self.name}
+
+
+def check_support(prior: Prior, posterior: Any) -> None:
+    """Raise ValueError where q(z|x) gives numbers at which p(z) is no density, as far as both are known."""
+    known = prior.layer.facts if isinstance(prior, Family) else None
+    if known is None or known.support is facts.CIRCLE:  # whose density repeats itself
+        return
+    name, own = prior.layer.family.__name__, posterior.family.__name__
+    if known.support.has_gaps or known.support is facts.BINARY:
+        raise ValueError(
+            f"The prior {name} is of {known.support.words}, between which the posterior {own} gives numbers too: pass "
+            "a prior of real numbers, such as priors.StandardNormal or priors.Mixture."
+        )
+    for side, q, p in zip(("below", "above"), _ends(posterior), _ends(prior.layer), strict=True):
+        if q is not None and p is not None and np.any(np.less(q, p) if side == "below" else np.greater(q, p)):
+            raise ValueError(
+                f"The posterior {own} gives numbers {side} {np.ravel(p)[0]:g}, where the prior {name} has no density, "
+                "so that KL(q‖p) is infinite. Pass a prior that has one there, or a posterior that keeps to its ends."
+            )
+
+
+def _ends(layer: Any) -> list[Any]:
+    """The least and the greatest number that a family gives; None where a parameter says that is not fixed."""
+    known = getattr(layer, "facts", None)
+    support = facts.REAL if known is None else known.support
+    ends = zip(support.between, (support.low, support.high), strict=True)
+    return [layer.fixed.get(name) if name else end for name, end in ends]
