@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import storage
-from .errors import PipelineError
+from .errors import PipelineError, StoreError
 
 CHECKSUM = "checksum"
 FORMAT_VERSION = 2
@@ -65,6 +65,8 @@ def read_record(path: str) -> dict[str, Any]:
     """
     try:
         found, content = storage.read_json_and_bytes(path)
+    except StoreError:
+        raise
     except PipelineError as error:
         raise DamagedError(f"{path} is damaged: {error}") from error
     if (is_sealed(found) or found.get("format_version", 1) != 1) and not _is_sound(content):

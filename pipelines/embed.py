@@ -200,7 +200,7 @@ def run(
         summary = dataclasses.replace(
             job.summary(),
             output=target.path,
-            manifest=target.file(contract.MANIFEST),
+            manifest=target.shown(contract.MANIFEST, job.output),
             hidden=dataset.hidden,
             unread=dataset.unread,
             **dataclasses.asdict(changes),

@@ -22,6 +22,10 @@ class PipelineError(Exception):
     """
 
 
+class StoreError(PipelineError):
+    """An object store refused, or did not answer: what lies there may be whole, and no row is bad for it."""
+
+
 class RowError(Exception):
     """One row is bad and the others are not. The message becomes the reason in ``rejected/``."""
 

@@ -1,15 +1,16 @@
 """The one door to the file system.
 
-Whatever pipelines read or write goes through these few functions, so that another file system (an object store, say)
-is let in here and nowhere else; a test holds it. A file appears under its final name whole or not at all: it is
-written beside, flushed to the disk and renamed. Two libraries have doors of their own and are given a path: TensorFlow,
-which loads a SavedModel, and TensorFlow Datasets.
+Whatever pipelines read or write goes through these few functions, and nothing goes round them; a test holds it. A path
+is a local one or the address of an object store, for which the namesakes in ``pipelines.stores`` do the same. A file
+appears under its final name whole or not at all: it is written beside, flushed to the disk and renamed. Two libraries
+have doors of their own and are given a local folder: TensorFlow, which loads a SavedModel, and TensorFlow Datasets.
 """
 
 import concurrent.futures
 import contextlib
 import errno
 import fcntl
+import functools
 import glob
 import hashlib
 import io
@@ -22,9 +23,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
+from . import stores
 from .errors import PipelineError
+from .stores import Entry as Entry
+from .stores import Identity as Identity
+from .stores import is_address as is_address
+from .stores import matches as matches
 
 _BLOCK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -34,18 +40,28 @@ _SPELLING: dict[str, Any] = {"sort_keys": True, "ensure_ascii": False, "allow_na
 _ONE_LINE = json.JSONEncoder(**_SPELLING)  # made once: it costs as much as a line
 
 _Result = TypeVar("_Result")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def absolute(path: str) -> str:
+def _also_in_stores(local: _Function) -> _Function:
+    """The function for a path, the first argument, that is local; of a store its namesake in ``stores``."""
+    there = getattr(stores, local.__name__)
+
+    @functools.wraps(local)
+    def either(path: str, *arguments: Any, **named: Any) -> Any:
+        return (there if is_address(path) else local)(path, *arguments, **named)
+
+    return cast(_Function, either)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
     """A path that means the same in a worker that was started in another folder.
 
     Raises:
-        PipelineError: It is no path, or the address of a file system that is not mounted here.
+        PipelineError: It is no path, or the address of something that is neither mounted here nor a store.
     """
     path = path_of(path)
-    if "://" in path:
-        raise PipelineError(f"{path} is not a local path: mount it, or copy it to a file system that every worker sees")
-    return os.path.abspath(path)
+    return stores.absolute(path) if is_address(path) else os.path.abspath(path)
 
 
 def path_of(given: str | os.PathLike[str]) -> str:
@@ -59,42 +75,31 @@ def path_of(given: str | os.PathLike[str]) -> str:
     return os.fspath(given)
 
 
-class Identity(NamedTuple):
-    """Bytes of a file and when it was modified, by which whoever keeps its content knows that it changed."""
-
-    size: int
-    modified: int
-
-
-class Entry(NamedTuple):
-    """What a folder holds under a name: a plain file, a folder, a link to one (``is_folder`` too) or something else."""
-
-    name: str
-    is_file: bool
-    is_folder: bool
-    is_link: bool
-
-
+@_also_in_stores
 def exists(path: str) -> bool:
     """Whether a file or folder lies there."""
     return os.path.exists(path)
 
 
+@_also_in_stores
 def is_file(path: str) -> bool:
     """Whether a plain file lies there, or a link to one."""
     return os.path.isfile(path)
 
 
+@_also_in_stores
 def is_folder(path: str) -> bool:
     """Whether a folder lies there, or a link to one."""
     return os.path.isdir(path)
 
 
+@_also_in_stores
 def is_link(path: str) -> bool:
     """Whether the last part of a path is a link."""
     return os.path.islink(path)
 
 
+@_also_in_stores
 def identify(path: str) -> Identity:
     """Size and time of a file.
 
@@ -105,16 +110,19 @@ def identify(path: str) -> Identity:
     return Identity(status.st_size, status.st_mtime_ns)
 
 
+@_also_in_stores
 def size(path: str) -> int | None:
     """Bytes of a file, or None where there is no plain file."""
     return os.path.getsize(path) if os.path.isfile(path) else None
 
 
+@_also_in_stores
 def names(folder: str) -> list[str]:
     """Sorted names in a folder; empty where there is no folder."""
     return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
+@_also_in_stores
 def entries(folder: str) -> list[Entry]:
     """What a folder holds, in no order.
 
@@ -125,6 +133,7 @@ def entries(folder: str) -> list[Entry]:
         return [Entry(e.name, e.is_file(follow_symlinks=False), e.is_dir(), e.is_symlink()) for e in found]
 
 
+@_also_in_stores
 def files_below(folder: str, but: tuple[str, ...] = ()) -> list[str]:
     """The paths, relative to a folder, of all files in it and its sub-folders; links to folders are not followed.
 
@@ -147,6 +156,7 @@ def files_below(folder: str, but: tuple[str, ...] = ()) -> list[str]:
     return found
 
 
+@_also_in_stores
 def matching(pattern: str) -> list[str]:
     """The paths of all plain files that a pattern names; ``**`` is any number of folders."""
     return [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
@@ -162,23 +172,33 @@ def escaped(name: str) -> str:
     return glob.escape(name)
 
 
+@_also_in_stores
+def has_links(path: str) -> bool:
+    """Whether other programs follow what ``point`` makes there."""
+    return True
+
+
+@_also_in_stores
 def make_folder(path: str) -> None:
     """Makes a folder and its parents."""
     os.makedirs(path, exist_ok=True)
 
 
+@_also_in_stores
 def remove(path: str) -> None:
     """Removes one file; it may be gone already."""
     with contextlib.suppress(FileNotFoundError):
         os.remove(path)
 
 
+@_also_in_stores
 def remove_folder(path: str) -> None:
     """Removes a folder and all that lies in it; it may be gone already. Links are removed and not followed."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
 
 
+@_also_in_stores
 def link(path: str, name: str) -> None:
     """Gives a file a second name, which may be there already; where the file system has no such names, a copy.
 
@@ -198,6 +218,7 @@ def link(path: str, name: str) -> None:
             shutil.copyfileobj(file, copy, _BLOCK)
 
 
+@_also_in_stores
 def point(path: str, target: str, temporary: str) -> None:
     """Makes ``path`` a link to ``target``, at once: whoever opens it sees the old target or the new one.
 
@@ -215,17 +236,20 @@ def point(path: str, target: str, temporary: str) -> None:
     os.replace(draft, path)
 
 
+@_also_in_stores
 def pointed_at(path: str) -> str | None:
     """Where a link leads, as it says it; None for what is none."""
     return os.readlink(path) if os.path.islink(path) else None
 
 
+@_also_in_stores
 def remove_folder_if_empty(path: str) -> None:
     """Removes a folder that holds nothing."""
     with contextlib.suppress(OSError):
         os.rmdir(path)
 
 
+@_also_in_stores
 def open_to_read(path: str, buffering: int = -1) -> BinaryIO:
     """A file to read, at any offset; ``buffering`` as in ``open``.
 
@@ -235,12 +259,14 @@ def open_to_read(path: str, buffering: int = -1) -> BinaryIO:
     return open(path, "rb", buffering)
 
 
+@_also_in_stores
 def read(path: str) -> bytes:
     """All bytes of a file."""
     with open_to_read(path, 0) as file:
         return file.read()
 
 
+@_also_in_stores
 def map_file(path: str) -> BinaryIO:
     """A file to read whose bytes are mapped, so that a seek costs nothing.
 
@@ -253,6 +279,7 @@ def map_file(path: str) -> BinaryIO:
         return cast(BinaryIO, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
+@_also_in_stores
 def map_array(path: str) -> Any:
     """The array of an ``.npy`` file, mapped so that a row costs a row; nothing is unpickled.
 
@@ -264,11 +291,24 @@ def map_array(path: str) -> Any:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
+@_also_in_stores
 def scratch(folder: str) -> BinaryIO:
     """A file without a name, to write and read back; it is gone when it is closed, or its process ends."""
     return tempfile.TemporaryFile(dir=folder)
 
 
+def temporary_folder() -> contextlib.AbstractContextManager[str]:
+    """A folder on this machine that is gone when the block ends.
+
+    Example:
+        >>> with temporary_folder() as folder:
+        ...     names(folder)
+        []
+    """
+    return tempfile.TemporaryDirectory()
+
+
+@_also_in_stores
 @contextlib.contextmanager
 def locked(path: str, wait: bool = False) -> Iterator[bool]:
     """Whether this process, and no other, holds the lock ``path`` until the block ends (or the process dies).
@@ -318,6 +358,7 @@ def map_files(function: Callable[[str], _Result], files: Sequence[str]) -> list[
         return results + list(pool.map(function, rest))
 
 
+@_also_in_stores
 @contextlib.contextmanager
 def replacing(path: str, temporary: str, lasting: bool = True) -> Iterator[BinaryIO]:
     """A file to write that takes its final name only when the block ends well.
@@ -349,6 +390,37 @@ def replacing(path: str, temporary: str, lasting: bool = True) -> Iterator[Binar
         raise
     finally:
         remove(draft)
+
+
+@_also_in_stores
+@contextlib.contextmanager
+def local_folder(folder: str, but: tuple[str, ...] = ()) -> Iterator[str]:
+    """A folder for a library with a door of its own: as it is, or a copy of one in a store, until the block ends.
+
+    Args:
+        folder: Where it lies.
+        but: Files and folders whose names begin so are not copied.
+
+    Example:
+        >>> with local_folder("models/mnist/1") as folder:
+        ...     folder
+        'models/mnist/1'
+    """
+    yield folder
+
+
+@_also_in_stores
+@contextlib.contextmanager
+def filling(folder: str) -> Iterator[str]:
+    """A folder that a library with a door of its own writes to: as it is, or one whose files are sent to a store.
+
+    Example:
+        >>> with filling("models/mnist/1") as folder:
+        ...     folder, is_folder(folder)
+        ('models/mnist/1', True)
+    """
+    make_folder(folder)
+    yield folder
 
 
 def sha256(path: str) -> str:

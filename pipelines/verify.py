@@ -73,7 +73,7 @@ def verify(path: str) -> Verified:
         ('report.html',)
     """
     folder = storage.absolute(path)
-    if storage.exists(os.path.join(folder, contract.MANIFEST)):
+    if storage.exists(os.path.join(folder, _generation(folder) + contract.MANIFEST)):
         return _output(folder)
     if storage.exists(os.path.join(folder, contract.WORK)):
         raise PipelineError(

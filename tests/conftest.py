@@ -3,6 +3,7 @@
 import os
 import pathlib
 import sys
+import uuid
 
 import pytest
 
@@ -43,3 +44,36 @@ def digits(tmp_path_factory) -> str:
     path = str(tmp_path_factory.mktemp("prepared") / "digits")
     preprocess.run("digits", None, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    """Moto's S3 server on loopback."""
+    from tests.stores import s3_server
+
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_endpoint, monkeypatch):
+    """An empty bucket there, which the environment leads to."""
+    from pipelines import stores
+    from tests.stores import S3_CREDENTIALS, Bucket
+
+    for name, value in {**S3_CREDENTIALS, "AWS_ENDPOINT_URL": s3_endpoint}.items():
+        monkeypatch.setenv(name, value)
+    stores.forget_clients()
+    return Bucket(s3_endpoint, f"bucket-{uuid.uuid4().hex}").make()
+
+
+@pytest.fixture
+def google_bucket(monkeypatch):
+    """The same of an emulator of Google's store."""
+    from pipelines import stores
+    from tests.stores import GoogleBucket, google_server
+
+    with google_server() as endpoint:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", endpoint)
+        stores.forget_clients()
+        yield GoogleBucket(endpoint, f"bucket-{uuid.uuid4().hex}").make()

@@ -1,11 +1,15 @@
 """Prepared datasets come back as they were written."""
 
+import csv
+import json
+
 import keras
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from sklearn.datasets import load_digits
 
-from tfvae import VAE, data, likelihoods, networks, posteriors
+from tfvae import VAE, cli, data, likelihoods, networks, posteriors
 
 
 def test_load_gives_every_row_of_the_source_once(digits):
@@ -73,3 +77,31 @@ def test_what_is_not_there_is_said(digits, tmp_path):
         data.load(digits, "test", "y")
     with pytest.raises(ValueError, match="no feature 'condition', only key, label, x"):
         data.stream(digits, features=["x", "condition"])
+
+
+def test_a_dataset_in_a_store_is_read_and_held_against_its_manifest(digits, bucket):
+    there = bucket.upload(digits, "prepared/digits")
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(data.load(there, split), data.load(digits, split))
+    assert data.identity(there) == data.identity(digits)
+    shard = next(key for key in bucket.keys("prepared/digits") if "-test.tfrecord" in key)
+    bucket.upload(digits, "damaged/digits")
+    bucket.put(shard.replace("prepared", "damaged"), bucket.get(shard)[:-1] + b"x")
+    with pytest.raises(ValueError, match=r"s3://.*-test.tfrecord-.* is not as it was written: the command that"):
+        data.load(f"{bucket.address}/damaged/digits")
+    with pytest.raises(ValueError, match=r"s3://.*/none is no prepared dataset"):
+        data.load(f"{bucket.address}/none")
+
+
+@pytest.mark.slow
+def test_a_training_on_a_dataset_in_a_store_is_that_on_the_same_one_here(digits, bucket, tmp_path):
+    there = bucket.upload(digits, "digits")
+    for name, source in (("here", digits), ("there", there)):
+        line = ["train", "--data", source, "--output", str(tmp_path / name), "--epochs", "1"]
+        done = CliRunner().invoke(cli.main, line)
+        assert done.exit_code == 0, done.output
+    losses = [csv.DictReader((tmp_path / name / "history.csv").open()).__next__()["elbo"] for name in ("here", "there")]
+    assert losses[0] == losses[1]
+    assert json.loads((tmp_path / "there" / "run.json").read_text())["data"] == there
+    done = CliRunner().invoke(cli.main, ["train", "--data", there, "--output", f"{bucket.address}/run"])
+    assert done.exit_code == 1 and "only tfvae prepare and embed write to a store" in done.output

@@ -28,6 +28,7 @@ README = PAGES[0].read_text(encoding="utf-8")
 
 NOT_RUN = {
     "docs/howto/runners.md",  # needs a cluster: tests/cluster
+    "docs/howto/storage.md",  # needs a store: tests/pipelines/test_store_jobs.py
     "saved_models/README.md",  # tests/serving/test_configuration.py
 }
 SLOW = {

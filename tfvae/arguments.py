@@ -110,6 +110,11 @@ def check_path(**given: Any) -> None:
         check_kind(name, value, (str, os.PathLike), "a path: a string or a pathlib.Path")
         if not os.fspath(value):
             raise ValueError(f"{name} is {value!r}, expected a path; '.' is the current folder.")
+        if "://" in os.fspath(value) and name != "data":
+            raise ValueError(
+                f"{name} is {value}, expected a path on this machine: only tfvae prepare and embed write to a store, "
+                "so copy the folder there afterwards."
+            )
 
 
 def check_kind(name: str, given: Any, kinds: Any, expected: str) -> None:

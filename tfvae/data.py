@@ -4,18 +4,41 @@ A prepared dataset is a TFDS directory whose examples hold a ``key``, the observ
 one, a ``label``. It is read through TFDS, so that nothing here depends on how it was written.
 """
 
+import contextlib
+import functools
 import os
 from typing import Any, overload
 
 import numpy as np
 import tensorflow as tf
 
-from tfvae.pipelines import contract, extras, storage
+from tfvae.pipelines import checksums, contract, extras, storage
 
 PathLike = str | os.PathLike[str]
 Names = list[str] | tuple[str, ...]
 
 _ROWS_AT_ONCE = 1024
+
+
+_copies = contextlib.ExitStack()  # of datasets in stores: gone when the process ends
+
+
+def _on_this_machine(directory: PathLike) -> str:
+    """The folder of a prepared dataset that TFDS can read: a copy of one in a store, held against its manifest."""
+    path = os.fspath(directory)
+    manifest = os.path.join(path, contract.MANIFEST)
+    if not storage.is_address(path) or not storage.exists(manifest):
+        return path
+    return _copied(storage.absolute(path), storage.sha256(manifest))
+
+
+@functools.cache
+def _copied(path: str, manifest_sha256: str) -> str:
+    folder = _copies.enter_context(storage.local_folder(path, but=(contract.WORK,)))
+    manifest = checksums.read_record(os.path.join(folder, contract.MANIFEST))
+    if damaged := checksums.changed(folder, checksums.entries(manifest)):
+        raise ValueError(f"{path}/{damaged[0]} is not as it was written: the command that prepared it makes it again.")
+    return folder
 
 
 def open_dataset(directory: PathLike) -> Any:
@@ -27,11 +50,12 @@ def open_dataset(directory: PathLike) -> Any:
     with extras.needed("pipelines"):
         import tensorflow_datasets as tfds  # half a second that only readers of datasets should pay
 
-    if not os.path.exists(os.path.join(directory, contract.DATASET_INFO)):
+    folder = _on_this_machine(directory)
+    if not os.path.exists(os.path.join(folder, contract.DATASET_INFO)):
         raise ValueError(
             f"{directory} is no prepared dataset (it has no {contract.DATASET_INFO}): make one with tfvae prepare."
         )
-    builder = tfds.builder_from_directory(os.fspath(directory))
+    builder = tfds.builder_from_directory(folder)
     if contract.X not in (builder.info.features or {}):
         raise ValueError(f"The dataset in {directory} has no feature x, only {sorted(builder.info.features)}.")
     return builder
@@ -47,10 +71,10 @@ def identity(directory: PathLike) -> dict[str, str | None]:
         >>> identity(DIGITS)["name"], len(identity(DIGITS)["manifest_sha256"])
         ('digits', 64)
     """
-    manifest = os.path.join(directory, contract.MANIFEST)
+    manifest = os.path.join(_on_this_machine(directory), contract.MANIFEST)
     return {
         "name": open_dataset(directory).info.name,
-        "folder": os.path.basename(os.path.abspath(directory)) or None,
+        "folder": os.path.basename(storage.absolute(directory)) or None,
         "manifest_sha256": storage.sha256(manifest) if os.path.isfile(manifest) else None,
     }
 

@@ -125,7 +125,7 @@ def train(
             "learning_rate": learning_rate,
             "patience": patience,
             "seed": seed,
-            "data": os.path.abspath(data_directory),
+            "data": storage.absolute(data_directory),
             "dataset": data.identity(data_directory),
             "likelihood": vae.likelihood.family.__name__,
             "rows": rows,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import contract
+from .. import contract, storage
 from ..jobs.commits import Output, Unit
 from ..sources import Schema
 
@@ -28,20 +28,29 @@ def write_tfds_metadata(
     for unit, commit in zip(units, commits, strict=True):
         lengths.setdefault(unit.task["split"], []).append(commit["rows"])
         sizes[unit.task["split"]] = sizes.get(unit.task["split"], 0) + commit["files"][0]["bytes"]
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=output.path,
-        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-        dataset_name=name,
-        filetype_suffix="tfrecord",
-    )
-    tfds.folder_dataset.write_metadata(
-        data_dir=output.path,
-        features=feature.FeaturesDict(features),
-        split_infos=[
+    names = [contract.DATASET_INFO, contract.FEATURES, *([f"{contract.LABEL}.labels.txt"] if schema.labels else [])]
+    with storage.temporary_folder() as folder:
+        for unit in units:  # TFDS looks for the names of the shards, and not into them
+            with storage.replacing(f"{folder}/{unit.files[0]}", folder, lasting=False):
+                pass
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=folder,
+            template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            dataset_name=name,
+            filetype_suffix="tfrecord",
+        )
+        splits = [
             tfds.core.SplitInfo(split, lengths[split], sizes[split], filename_template=template) for split in lengths
-        ],
-        version=_DATASET_VERSION,
-        filename_template=template,
-        check_data=False,  # counts and checksums are verified already, and it would load TensorFlow
-    )
-    return [contract.DATASET_INFO, contract.FEATURES, *([f"{contract.LABEL}.labels.txt"] if schema.labels else [])]
+        ]
+        tfds.folder_dataset.write_metadata(
+            data_dir=folder,
+            features=feature.FeaturesDict(features),
+            split_infos=splits,
+            version=_DATASET_VERSION,
+            filename_template=template,
+            check_data=False,  # counts and checksums are verified already, and it would load TensorFlow
+        )
+        for file in names:
+            with output.writing(file) as copy:
+                copy.write(storage.read(f"{folder}/{file}"))
+    return names

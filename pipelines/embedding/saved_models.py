@@ -95,12 +95,15 @@ def load(model: ModelVersion) -> Any:
     with _loading:
         known = (model.path, model.sha256, model.trusted)
         if known not in _loaded:
-            if not model.trusted:  # in each process: the files of another machine are other files
-                trust.check(model.path)
-            try:
-                loaded = tf.saved_model.load(model.path)
-            except Exception as error:  # TensorFlow raises many kinds for a damaged SavedModel
-                raise PipelineError(f"{model.path} cannot be loaded: {first_line(error)}") from error
+            with storage.local_folder(model.path) as folder:
+                if folder != model.path and _checksum(folder) != model.sha256:
+                    raise PipelineError(f"{model.path} changed while the job ran: run the same command again")
+                if not model.trusted:  # in each process: the files of another machine are other files
+                    trust.check(folder)
+                try:
+                    loaded = tf.saved_model.load(folder)
+                except Exception as error:  # TensorFlow raises many kinds for a damaged SavedModel
+                    raise PipelineError(f"{model.path} cannot be loaded: {first_line(error)}") from error
             _loaded.clear()
             _loaded[known] = loaded
         return _loaded[known]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import contract, storage
-from ..errors import PipelineError, Rejection
+from ..errors import PipelineError, Rejection, StoreError
 from ..formats.files import Content, Found
 from .base import BLOCK_BYTES, Block, BlockReference, WholeRows
 
@@ -77,6 +77,8 @@ class Images(WholeRows):
             try:
                 contents.append(_content(self.found.path(file)))
                 keys.append(file)
+            except StoreError:
+                raise
             except (OSError, PipelineError) as error:
                 rejected.append(
                     Rejection(file, file, 0, f"cannot be read: {getattr(error, 'strerror', None) or error}")

@@ -30,7 +30,7 @@ from typing import Any
 
 from .. import checksums, contract, storage
 from ..checksums import DamagedError
-from ..errors import PipelineError, Rejection, in_a_line
+from ..errors import PipelineError, Rejection, StoreError, in_a_line
 
 MANIFEST = contract.MANIFEST
 REJECTED = "rejected"
@@ -312,7 +312,9 @@ class Output:
     def fail(self, unit: Unit, error: Exception) -> None:
         """Leaves the reason where the driver finds it: a remote runner's own report is far away and long."""
         with (
-            contextlib.suppress(OSError),  # the disk may be what failed; the runner's report is then all there is
+            contextlib.suppress(
+                OSError, StoreError
+            ),  # the disk may be what failed; the runner's report is then all there is
             self.writing(f"_work/failures/{unit.name}.txt") as file,
         ):
             file.write(in_a_line(error).encode("utf-8", "backslashreplace"))

@@ -15,6 +15,7 @@ runner.
 import contextlib
 import dataclasses
 import importlib.metadata
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -102,12 +103,10 @@ class Summary:
 
     def table(self) -> str:
         """The summary for a terminal, a line an entry."""
+        reasons = f", see {os.path.dirname(self.manifest)}/{REJECTED}" if self.rejected else ""
         lines = [(f"rows in {split}", f"{count:,}") for split, count in self.rows.items()]
         lines += [
-            (
-                "rows rejected",
-                f"{self.rejected:,}" + (f", see {self.output}/rejected" if self.rejected else "") + self._earlier,
-            ),
+            ("rows rejected", f"{self.rejected:,}{reasons}{self._earlier}"),
             *([("hidden files", f"{self.hidden:,} passed over")] if self.hidden else []),
             *([("not read", _named(self.unread))] if self.unread else []),
             *([("input files", f"{self.new:,} new, {self.changed:,} changed")] if self.new or self.changed else []),

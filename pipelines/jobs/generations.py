@@ -11,6 +11,8 @@ one. Units that are done already, by their fingerprints, are carried into it: ha
 room, and which are held against their checksums like all the others. When it is whole the link is switched, by one
 rename. So a run that is killed leaves the current generation as it is, and the next run goes on with the one that was
 being made. The generation before the current one stays until the next switch.
+
+In an object store, which has no links, ``current`` is a small file that holds the same text, and readers follow it.
 """
 
 import contextlib
@@ -58,6 +60,10 @@ class Generations:
     def generation(self, number: int) -> Output:
         """The folder of a generation, which need not be there."""
         return Output(self.file(*_folder(number).split("/")))
+
+    def shown(self, name: str, output: Output) -> str:
+        """Where readers find a file of a generation that is current: by a link, or where it lies."""
+        return self.file(name) if storage.has_links(self.path) else output.file(name)
 
     def _numbers(self) -> list[int]:
         numbers = map(contract.version_number, storage.names(self.file(contract.GENERATIONS)))
@@ -145,7 +151,7 @@ class Generations:
         """Shows readers that generation, and removes all but it and the one before."""
         temporary = self.file(contract.WORK, "temporary")
         storage.make_folder(self.generation(number).file(REJECTED))  # programs that copy stumble over links to nothing
-        for name in LINKS:
+        for name in LINKS if storage.has_links(self.path) else ():
             if storage.pointed_at(self.file(name)) is None:
                 storage.point(self.file(name), f"{contract.CURRENT}/{name}", temporary)
         if storage.pointed_at(self.file(contract.CURRENT)) != _folder(number):
@@ -161,7 +167,7 @@ def _folder(number: int) -> str:
 
 
 def _is_copy(path: str) -> bool:
-    return storage.exists(path) and not storage.is_link(path)
+    return storage.has_links(path) and storage.exists(path) and not storage.is_link(path)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

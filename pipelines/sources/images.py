@@ -1,6 +1,5 @@
 """Image files: found without following links, decoded without trusting them."""
 
-import fnmatch
 import functools
 import hashlib
 import os
@@ -82,7 +81,7 @@ class Images(RowSource):
             other = foreign(path)
             reason = _refusal(path, entry) or other
             linked_folder = entry.is_link and entry.is_folder
-            named = _matches(path.split("/"), pattern)
+            named = storage.matches(path.split("/"), pattern)
             wanted = (path.lower().endswith(SUFFIXES) or other) and named
             if is_hidden(path):
                 hidden += bool(wanted)
@@ -194,12 +193,3 @@ def _refusal(path: str, entry: storage.Entry) -> str | None:
     if not is_utf8(path):
         return "the file name is not UTF-8"
     return "the path holds a line break" if "\n" in path or "\r" in path else None
-
-
-def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path's parts match a glob pattern's; ``**`` is any number of folders."""
-    if not pattern:
-        return not path
-    if pattern[0] == "**":
-        return any(_matches(path[skip:], pattern[1:]) for skip in range(len(path) + 1))
-    return bool(path) and fnmatch.fnmatchcase(path[0], pattern[0]) and _matches(path[1:], pattern[1:])

@@ -46,7 +46,7 @@ def round_the_door(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pipelines").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_goes_round_the_door(path):
-    if path != ROOT / "pipelines" / "storage.py":
+    if path.name not in ("storage.py", "stores.py"):  # the two halves of the door
         assert round_the_door(path.read_text(encoding="utf-8")) == []
 
 

@@ -1,0 +1,138 @@
+"""Object stores: the door does there what it does here, and the jobs read and write there as they do here."""
+
+import contextlib
+import inspect
+
+import numpy as np
+import pytest
+
+from pipelines import storage, stores
+from pipelines.errors import PipelineError, StoreError
+from tests.stores import unreliable
+
+RNG = np.random.default_rng(0)
+
+
+def write(path: str, content: bytes) -> None:
+    with storage.replacing(path, "temporary") as file:
+        file.write(content)
+
+
+def test_the_halves_of_the_door_have_one_face():
+    for name, function in vars(stores).items():
+        mine = getattr(storage, name, None)
+        if inspect.isfunction(function) and mine is not None and name not in ("absolute", "is_address"):
+            parameters = list(inspect.signature(inspect.unwrap(function)).parameters)
+            assert list(inspect.signature(inspect.unwrap(mine)).parameters) == parameters, name
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("s3://key:secret@bucket/x", "an address s3://... holds a name and a password: leave them out"),
+        ("s3:///x", "is neither a local path nor s3://BUCKET/NAME or gs://BUCKET/NAME"),
+        ("s3://b*/x", "is neither a local path nor"),
+        ("https://host/x", "is neither a local path nor"),
+        ("hdfs://host/x", "mount it, or copy it to a file system that every worker sees"),
+    ],
+)
+def test_other_addresses_are_refused_and_no_password_is_said(address, message):
+    with pytest.raises(PipelineError, match=message.replace("*", r"\*")) as caught:
+        storage.absolute(address)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_address_has_one_spelling():
+    assert storage.absolute("s3://bucket//a/b/") == "s3://bucket/a/b"
+
+
+def seen_at(root: str) -> dict[str, object]:
+    """What the door says of the same files, wherever they lie."""
+    relative = lambda paths: sorted(path.removeprefix(root) for path in paths)  # noqa: E731
+    places = ("", "/a", "/a/b", "/a/b/1.txt", "/none", "/a/[x].bin", "/empty")
+    asked = (storage.exists, storage.is_file, storage.is_folder, storage.is_link, storage.size, storage.names)
+    told: dict[str, object] = {f"{f.__name__} {place}": f(root + place) for f in asked for place in places}
+    told["files"] = sorted(storage.files_below(root))
+    told["files but"] = sorted(storage.files_below(root, but=("_", "1")))
+    for pattern in ("*", "a/*", "a/*/*", "a/**/*.txt", "**", "**/*.txt", "a/b/[12].txt", "a/b/[!1].txt", "a/?/?.txt"):
+        told[pattern] = relative(storage.matching(f"{root}/{pattern}"))
+    told["escaped"] = relative(storage.matching(f"{root}/a/{storage.escaped('[x].bin')}"))
+    told["entries"] = sorted(storage.entries(f"{root}/a"))
+    told["digest"] = storage.sha256(f"{root}/a/[x].bin")
+    with storage.open_to_read(f"{root}/a/[x].bin") as file:
+        told["seek"] = (file.seek(700_000), file.read(5), file.seek(-3, 2), file.read(), file.seek(2), file.readline())
+    told["mapped"] = storage.map_file(f"{root}/a/[x].bin").read(7), storage.map_file(f"{root}/empty").read()
+    told["array"] = storage.map_array(f"{root}/x.npy")[1].tolist()
+    with storage.local_folder(f"{root}/a") as folder:
+        told["local"] = sorted(storage.files_below(folder)), storage.read(f"{folder}/b/1.txt")
+    return told
+
+
+def changed_at(root: str) -> list[object]:
+    """What comes of changes."""
+    storage.link(f"{root}/a/b/1.txt", f"{root}/c/2.txt")
+    storage.remove(f"{root}/a/b/1.txt")
+    storage.remove(f"{root}/a/b/1.txt")
+    storage.remove_folder(f"{root}/c/d")
+    storage.point(f"{root}/current", "generations/1", f"{root}/temporary")
+    storage.point(f"{root}/current", "generations/2", f"{root}/temporary")
+    with contextlib.suppress(RuntimeError), storage.replacing(f"{root}/a/half", f"{root}/temporary") as file:
+        file.write(b"half")
+        raise RuntimeError
+    storage.make_folder(f"{root}/a")
+    return [
+        storage.read(f"{root}/c/2.txt"), storage.pointed_at(f"{root}/current"), storage.pointed_at(f"{root}/none"),
+        [name for name in storage.names(root) if name != "temporary"], storage.exists(f"{root}/a/half"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("store", ["bucket", pytest.param("google_bucket", marks=pytest.mark.slow)])
+def test_the_door_says_of_a_store_what_it_says_of_a_folder(store, tmp_path, request):
+    bucket, root = request.getfixturevalue(store), tmp_path / "files"
+    files = {
+        "a/b/1.txt": b"one", "a/b/.hidden.txt": b"", "a/.h/3.txt": b"3", "a/[x].bin": RNG.bytes(900_000), "empty": b"",
+        "_note/1.txt": b"", "a/\xe9 %41+.txt": b"an odd name",
+    }  # fmt: skip
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    np.save(root / "x.npy", np.arange(12).reshape(3, 4))
+    there = f"{bucket.address}/some/files"
+    for name in storage.files_below(str(root)):
+        write(f"{there}/{name}", (root / name).read_bytes())
+        assert bucket.get(f"some/files/{name}") == (root / name).read_bytes()
+    seen = seen_at(there)
+    for asked, found in seen_at(str(root)).items():
+        assert seen[asked] == found, asked
+    assert changed_at(there) == changed_at(str(root))
+
+
+def test_a_lock_is_one_holders(bucket, monkeypatch):
+    monkeypatch.setattr(stores, "_BEAT", 0.1)
+    monkeypatch.setattr(stores, "_DEAD", 1.0)
+    lock = f"{bucket.address}/lock"
+    with storage.locked(lock) as mine, storage.locked(lock) as again:
+        assert (mine, again) == (True, False)
+    bucket.put("lock/dead", b'{"host": "another", "process": 1, "beat": 3}')
+    with storage.locked(lock) as mine:
+        assert mine and len(bucket.keys("lock")) == 1
+    assert bucket.keys("lock") == []
+
+
+def test_expired_credentials_are_one_request_and_one_sentence(bucket, monkeypatch):
+    asked = []
+
+    def choose() -> str:
+        asked.append("expired")
+        return asked[-1]
+
+    path = f"{bucket.address}/a"
+    doors = [storage.read, storage.exists, storage.names, storage.identify, lambda path: write(path, b"1")]
+    with unreliable(bucket.endpoint, choose) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        stores.forget_clients()
+        for count, door in enumerate(doors, 1):
+            with pytest.raises(StoreError, match=r"s3://.*/a: .*renew the credentials, or ask for the right") as caught:
+                door(path)
+            assert len(str(caught.value).splitlines()) == 1 and len(asked) == count
+    assert bucket.keys() == []

@@ -1,0 +1,222 @@
+"""Object stores on loopback, and what lies in them as plain HTTP says: nothing here goes through the package."""
+
+import contextlib
+import dataclasses
+import http.client
+import http.server
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+
+SECRET = "ThisSecretIsInNoFile"  # which no output, log or message may show
+S3_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "AKIAOFNOBODY",
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+_SIGNED = "AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+_HEADERS = {"Authorization": _SIGNED, "Content-Type": "application/octet-stream"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """A bucket of an S3 server that asks nobody who he is."""
+
+    endpoint: str
+    name: str
+
+    @property
+    def address(self) -> str:
+        return f"s3://{self.name}"
+
+    def _ask(self, method: str, key: str = "", query: str = "", content: bytes = b"") -> bytes:
+        place = f"{self.endpoint}/{self.name}/{urllib.parse.quote(key)}{query}"
+        request = urllib.request.Request(place, content, _HEADERS, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read()
+
+    def make(self) -> "Bucket":
+        self._ask("PUT")
+        return self
+
+    def put(self, key: str, content: bytes) -> None:
+        self._ask("PUT", key, content=content)
+
+    def get(self, key: str) -> bytes:
+        return self._ask("GET", key)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Every object whose name begins so, but the marks of folders."""
+        found: list[str] = []
+        while True:
+            after = f"&start-after={urllib.parse.quote(found[-1])}" if found else ""
+            listing = self._ask("GET", query=f"?list-type=2&prefix={urllib.parse.quote(prefix)}{after}").decode()
+            more = re.findall("<Key>(.*?)</Key>", listing)
+            found += more
+            if not more or "<IsTruncated>true" not in listing:
+                return [key for key in found if not key.endswith("/")]
+
+    def upload(self, folder: pathlib.Path | str, prefix: str) -> str:
+        """Every file of a folder, or one file; returns the address."""
+        folder = pathlib.Path(folder)
+        for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
+            if path.is_file():
+                self.put("/".join([prefix, *path.relative_to(folder).parts]), path.read_bytes())
+        return f"{self.address}/{prefix}"
+
+    def download(self, prefix: str, folder: pathlib.Path) -> pathlib.Path:
+        for key in self.keys(f"{prefix}/"):
+            path = folder / key.removeprefix(f"{prefix}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.get(key))
+        return folder
+
+
+class GoogleBucket(Bucket):
+    """The same of an emulator of Google's."""
+
+    @property
+    def address(self) -> str:
+        return f"gs://{self.name}"
+
+    def _call(self, method: str, path: str, content: bytes | None = None, kind: str = "octet-stream") -> bytes:
+        headers = {"Content-Type": f"application/{kind}"}
+        request = urllib.request.Request(f"{self.endpoint}{path}", content, headers, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read()
+
+    def make(self) -> "GoogleBucket":
+        self._call("POST", "/storage/v1/b?project=tests", json.dumps({"name": self.name}).encode(), "json")
+        return self
+
+    def put(self, key: str, content: bytes) -> None:
+        name = urllib.parse.quote(key, safe="")
+        self._call("POST", f"/upload/storage/v1/b/{self.name}/o?uploadType=media&name={name}", content)
+
+    def get(self, key: str) -> bytes:
+        return self._call("GET", f"/download/storage/v1/b/{self.name}/o/{urllib.parse.quote(key, safe='')}?alt=media")
+
+    def keys(self, prefix: str = "") -> list[str]:
+        listed = json.loads(self._call("GET", f"/storage/v1/b/{self.name}/o?prefix={urllib.parse.quote(prefix)}"))
+        return sorted(item["name"] for item in listed.get("items", []) if not item["name"].endswith("/"))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, port: int) -> Iterator[str]:
+    """A server, which Python runs in a process of its own until the block ends; its endpoint."""
+    line = [sys.executable, *arguments]
+    server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert server.poll() is None, f"{arguments} ended"
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[str]:
+    port = free_port()
+    with serving("-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), port=port) as endpoint:
+        yield endpoint
+
+
+_EMULATOR = """
+import http.server, sys
+http.server.HTTPServer = http.server.ThreadingHTTPServer  # else a reader that waits holds up all others
+from gcp_storage_emulator.server import create_server
+create_server("127.0.0.1", int(sys.argv[1]), in_memory=True).run()
+"""
+
+
+@contextlib.contextmanager
+def google_server() -> Iterator[str]:
+    port = free_port()
+    with serving("-c", _EMULATOR, str(port), port=port) as endpoint:
+        yield endpoint
+
+
+REFUSALS = {"throttled": (503, "SlowDown"), "expired": (403, "ExpiredToken")}
+
+
+@contextlib.contextmanager
+def unreliable(endpoint: str, choose: Callable[[], str]) -> Iterator[str]:
+    """An endpoint that passes on what it is asked, or else does as ``choose`` says for each request.
+
+    ``"well"``: all as asked. ``"unheard"``: the connection is dropped before the server hears of it.
+    ``"unanswered"``: the server does it, and the connection is dropped instead of the answer. ``"cut"``: half of the
+    answer. ``"slow"``: a second later. Or the name of a refusal.
+    """
+    place = urllib.parse.urlsplit(endpoint).netloc
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            how = choose()
+            if how == "unheard":
+                return self.drop()
+            if how in REFUSALS:
+                status, code = REFUSALS[how]
+                return self.say(status, [], f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode())
+            if how == "slow":
+                time.sleep(1)
+            server = http.client.HTTPConnection(place, timeout=60)
+            server.request(self.command, self.path, content, dict(self.headers))
+            came = server.getresponse()
+            body = came.read()
+            if how == "unanswered":
+                return self.drop()
+            kept = [(name, value) for name, value in came.getheaders() if name.lower() not in _OF_A_CONNECTION]
+            return self.say(came.status, kept, body, came.getheader("Content-Length"), half=how == "cut")
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
+
+        def say(self, status, headers, body, length=None, half=False) -> None:
+            self.send_response_only(status)
+            for name, value in headers:
+                self.send_header(name, value)
+            self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body[: len(body) // 2] if half else body)
+            if half:
+                self.drop()
+
+        def drop(self) -> None:
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+
+        def log_message(self, *_) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.handle_error = lambda *_: None  # a client that is gone
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+_OF_A_CONNECTION = {"content-length", "connection", "transfer-encoding", "keep-alive", "server", "date"}
