@@ -36,6 +36,7 @@ _BEAT, _DEAD = 5.0, 20.0  # seconds: how often the holder of a lock shows that i
 _ATTEMPTS, _CONNECT, _ANSWER = 6, 10, 60  # tries of a request; seconds until it is connected, and answered
 _REFUSED = re.compile(r"ACCESS_DENIED|EXPIRED|INVALID_|SIGNATURE|UNAUTH|PERMISSION|HTTP status 40[13]", re.I)
 _MAGIC = re.compile("[*?[]")
+_HELD: set[str] = set()  # locks of this process that it has not given back
 
 
 class Identity(NamedTuple):
@@ -75,10 +76,14 @@ def absolute(path: str) -> str:
     return "/".join([f"{scheme}://{bucket}", *filter(None, key.split("/"))])
 
 
-def _s3() -> Any:
+def _library() -> Any:
     with extras.needed("pipelines"):
         from pyarrow import fs
+    return fs
 
+
+def _s3() -> Any:
+    fs = _library()
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     scheme, _, place = endpoint.partition("://") if endpoint else ("https", "", None)
     return fs.S3FileSystem(
@@ -91,14 +96,11 @@ def _s3() -> Any:
 
 
 def _gs() -> Any:
-    with extras.needed("pipelines"):
-        from pyarrow import fs
-
     settings: dict[str, Any] = {"retry_time_limit": datetime.timedelta(seconds=_ANSWER)}
     if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):
         place = urllib.parse.urlsplit(emulator if "://" in emulator else f"http://{emulator}")
         settings |= {"anonymous": True, "scheme": place.scheme, "endpoint_override": place.netloc}
-    return fs.GcsFileSystem(**settings)
+    return _library().GcsFileSystem(**settings)
 
 
 _OPENERS = {"s3": _s3, "gs": _gs}
@@ -141,9 +143,7 @@ def _info(path: str) -> Any:
 
 def _below(path: str, recursive: bool = False) -> list[Any]:
     with _asking(path) as (files, name):
-        from pyarrow import fs
-
-        return files.get_file_info(fs.FileSelector(name, allow_not_found=True, recursive=recursive))
+        return files.get_file_info(_library().FileSelector(name, allow_not_found=True, recursive=recursive))
 
 
 def exists(path: str) -> bool:
@@ -389,11 +389,9 @@ def replacing(path: str, temporary: str, lasting: bool = True) -> Iterator[Binar
 
 def _put(path: str, content: Any) -> None:
     """Sends a file in one call: one that was not sent to its end does not come to be."""
-    import pyarrow as pa
-
     with _asking(path) as (files, name):
         stream = files.open_output_stream(name)
-        stream.write(pa.py_buffer(content))
+        stream.write(content)
         stream.close()
 
 
@@ -407,6 +405,7 @@ def locked(path: str, wait: bool = False) -> Iterator[bool]:
     """
     mine, ended = f"{path}/{uuid.uuid4().hex}", threading.Event()
     beating = threading.Thread(target=_beat, args=(mine, ended), daemon=True)
+    _HELD.add(mine)
     _show_life(mine, 0)
     beating.start()
     try:
@@ -418,6 +417,7 @@ def locked(path: str, wait: bool = False) -> Iterator[bool]:
     finally:
         ended.set()
         beating.join()
+        _HELD.discard(mine)
         with contextlib.suppress(StoreError):  # it is still from now on
             remove(mine)
 
@@ -453,7 +453,7 @@ def _lives(lock: str) -> bool:
             with contextlib.suppress(PermissionError):  # another user's
                 os.kill(holder["process"], 0)
             if holder["process"] == os.getpid():
-                return True
+                return lock in _HELD
         until = time.monotonic() + _DEAD
         while time.monotonic() < until:
             time.sleep(_BEAT / 5)

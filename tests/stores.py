@@ -173,7 +173,7 @@ def unreliable(endpoint: str, choose: Callable[[], str]) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            content = self.heard()
             how = choose()
             if how == "unheard":
                 return self.drop()
@@ -183,7 +183,8 @@ def unreliable(endpoint: str, choose: Callable[[], str]) -> Iterator[str]:
             if how == "slow":
                 time.sleep(1)
             server = http.client.HTTPConnection(place, timeout=60)
-            server.request(self.command, self.path, content, dict(self.headers))
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
+            server.request(self.command, self.path, content, headers | {"Content-Length": str(len(content))})
             came = server.getresponse()
             body = came.read()
             if how == "unanswered":
@@ -192,6 +193,17 @@ def unreliable(endpoint: str, choose: Callable[[], str]) -> Iterator[str]:
             return self.say(came.status, kept, body, came.getheader("Content-Length"), half=how == "cut")
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
+
+        def heard(self) -> bytes:
+            if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            parts = []
+            while size := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+            return b"".join(parts)
 
         def say(self, status, headers, body, length=None, half=False) -> None:
             self.send_response_only(status)

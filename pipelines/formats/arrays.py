@@ -25,6 +25,8 @@ def load_npy(path: str) -> np.ndarray:
             array = storage.map_array(path)
     except OSError as error:
         raise PipelineError(f"{path} cannot be read: {error.strerror or error}") from error
+    except PipelineError:
+        raise
     except Exception as error:  # NumPy's and Python's parsers of headers have no common class
         raise PipelineError(f"{path} cannot be read as an .npy array: {_why(start, error)}") from error
     if not isinstance(array, np.memmap):

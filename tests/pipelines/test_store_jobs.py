@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import itertools
 import os
 import pathlib
 import random
@@ -16,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.forks import Forks
-from pipelines import embed, preprocess
+from pipelines import embed, preprocess, stores
 from pipelines.errors import PipelineError
 from pipelines.jobs.commits import Output
 from pipelines.verify import verify
-from tests.stores import S3_CREDENTIALS, SECRET
+from tests.stores import S3_CREDENTIALS, SECRET, unreliable
 
 from .conftest import FORMS, artifacts, command, fixed_binary, write_idx, write_png
 
@@ -175,7 +176,7 @@ def prepared(bucket, tmp_path) -> Prepared:
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(bucket, prepared, tmp_path):
+def test_killed_at_random_moments(bucket, prepared, tmp_path):
     """Whatever the moment, the second run does what is missing; nothing is lost and nothing there twice."""
     line = ["prepare", "--source", "parquet", "--input", prepared.source, "--rows-per-shard", "10", "--output"]
     with contextlib.closing(Forks(tmp_path / "log")) as jobs:
@@ -184,7 +185,7 @@ def test_killed_at_twenty_random_moments(bucket, prepared, tmp_path):
         assert jobs.end() == 0
         duration, moments, in_the_middle = time.monotonic() - began, random.Random(0), 0
         units = sum("commits/" in key for key in prepared.files)
-        for attempt in range(20):
+        for attempt in range(6):
             process = jobs.start([*line, f"{bucket.address}/{attempt}"])
             time.sleep(moments.uniform(0.2, 1.0) * duration)
             with contextlib.suppress(ProcessLookupError):  # it was quicker than the first one
@@ -198,6 +199,44 @@ def test_killed_at_twenty_random_moments(bucket, prepared, tmp_path):
             assert jobs.end() == 0
             assert in_store(bucket, str(attempt), tmp_path / str(attempt)) == prepared.files
         assert units > 5 and in_the_middle > 0
+
+
+@contextlib.contextmanager
+def answering(bucket, monkeypatch, choose):
+    """The same bucket behind an endpoint that does to the n-th request, from 1, what ``choose`` says."""
+    asked = itertools.count(1)
+    with monkeypatch.context() as patch, unreliable(bucket.endpoint, lambda: choose(next(asked))) as endpoint:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        stores.forget_clients()
+        yield asked
+    stores.forget_clients()
+
+
+@pytest.mark.slow
+def test_requests_that_fail_are_repeated_and_nothing_is_lost(bucket, prepared, tmp_path, monkeypatch):
+    """One in nine, each way in turn."""
+    ways = ("unheard", "unanswered", "cut", "throttled", "slow")
+    with answering(bucket, monkeypatch, lambda n: "well" if n % 9 else ways[n // 9 % 5]) as asked:
+        prepared.run(f"{bucket.address}/out")
+        assert next(asked) > 100
+    assert in_store(bucket, "out", tmp_path / "copy") == prepared.files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "message"), [("expired", "renew the credentials"), ("throttled", "try again later")])
+def test_a_store_that_fails_in_mid_job_ends_it_in_a_sentence_and_it_goes_on_later(
+    how, message, bucket, prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stores, "_ATTEMPTS", 2)
+    told = pytest.raises(PipelineError, match=message)
+    for last in (60, 120):  # requests that are answered
+        output = f"{bucket.address}/{last}"
+        with answering(bucket, monkeypatch, lambda n, last=last: "well" if n <= last else how), told as caught:
+            prepared.run(output)
+        assert len(str(caught.value).splitlines()) == 1
+        assert f"{last}/manifest.json" not in bucket.keys(f"{last}/")
+        prepared.run(output)
+        assert in_store(bucket, str(last), tmp_path / str(last)) == prepared.files
 
 
 @pytest.mark.slow

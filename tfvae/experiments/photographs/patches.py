@@ -25,6 +25,7 @@ from tfvae.experiments import checkpoints
 from tfvae.experiments.paper_figure import check_names, write_csv
 from tfvae.experiments.stages import Model, Plan, Run
 from tfvae.models.vae import VAE
+from tfvae.pipelines import extras
 
 LIKELIHOODS: Final = ("logistic", "mixture")
 _SIZE, _STRIDE = 32, 4
@@ -95,7 +96,8 @@ class _Convolutional(Model):
 
 def _cut() -> tuple[np.ndarray, np.ndarray]:
     """uint8 ``[N, 32, 32, 3]``: overlapping patches that train, and those of the bands, side by side."""
-    from sklearn.datasets import load_sample_images  # heavy, and for this alone
+    with extras.needed("sklearn"):
+        from sklearn.datasets import load_sample_images
 
     edges = [0, *(edge for band in _HELD_OUT for edge in band), 640]
     sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
