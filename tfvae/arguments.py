@@ -97,8 +97,8 @@ def check_number(least: float, *, is_open: bool = False, also: str = "", **given
             raise ValueError(f"{name} is {value!r}, expected {expected}{also and ', ' + also}.")
 
 
-def check_path(**given: Any) -> None:
-    """Raise ValueError unless each is a path.
+def check_path(in_stores: bool = False, **given: Any) -> None:
+    """Raise ValueError unless each is a path; one that leads to an object store is none unless ``in_stores``.
 
     Example:
         >>> check_path(path="samples.png")
@@ -110,7 +110,7 @@ def check_path(**given: Any) -> None:
         check_kind(name, value, (str, os.PathLike), "a path: a string or a pathlib.Path")
         if not os.fspath(value):
             raise ValueError(f"{name} is {value!r}, expected a path; '.' is the current folder.")
-        if "://" in os.fspath(value) and name != "data":
+        if "://" in os.fspath(value) and not in_stores:
             raise ValueError(
                 f"{name} is {value}, expected a path on this machine: only tfvae prepare and embed write to a store, "
                 "so copy the folder there afterwards."

@@ -93,7 +93,8 @@ def train(
         FloatingPointError: If the loss or a weight turns NaN: see ``callbacks.StopAtNaN``. No model is written.
         ConnectionError: If another worker is gone. The same call goes on, once all are started again.
     """
-    check_path(output=output, data=data_directory)
+    check_path(output=output)
+    check_path(in_stores=True, data=data_directory)
     output = pathlib.Path(output)
     devices = strategies.strategy(strategy)
     writes = keras_private.is_first(devices)

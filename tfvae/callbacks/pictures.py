@@ -54,7 +54,10 @@ class Pictures(keras.callbacks.Callback):
         if folder is None and log_dir is None:
             raise ValueError("Pictures have no place: name a folder for PNG files, TensorBoard's log_dir, or both.")
         check_at_least(1, every=every)
-        check_path(**{name: path for name, path in {"folder": folder, "log_dir": log_dir}.items() if path is not None})
+        if folder is not None:
+            check_path(folder=folder)
+        if log_dir is not None:
+            check_path(log_dir=log_dir)
         check_whole(seed=seed)
         self._folder, self._every, self._seed, self._image_shape = folder, every, seed, image_shape
         self._x = x

@@ -144,6 +144,20 @@ def bernoulli(kernel_initializer: Any, bias_initializer: Any, num_pixels: int = 
     return DistributionLayer("Bernoulli", [num_pixels], name="likelihood", **initial)
 
 
+def bits(measured: dict[str, Any], event_shape: Sequence[int]) -> tuple[float, float]:
+    """log p(x) as bits per dimension, and its standard error.
+
+    Example:
+        >>> value, error = bits({"log_marginal": -8.0 * np.log(2.0), "standard_error": np.log(2.0)}, [2])
+        >>> float(value), float(error)
+        (4.0, 0.5)
+    """
+    return (
+        evaluation.bits_per_dimension(measured["log_marginal"], event_shape),
+        -evaluation.bits_per_dimension(measured["standard_error"], event_shape),
+    )
+
+
 def logits_of_mean(x: np.ndarray) -> np.ndarray:
     """The bias with which a decoder begins: each pixel's own mean, kept from 0 and 1.
 

@@ -23,7 +23,7 @@ from tfvae.arguments import check_at_least
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.experiments import checkpoints
 from tfvae.experiments.paper_figure import check_names, write_csv
-from tfvae.experiments.stages import Model, Plan, Run
+from tfvae.experiments.stages import Model, Plan, Run, bits
 from tfvae.models.vae import VAE
 from tfvae.pipelines import extras
 
@@ -67,6 +67,7 @@ def patches(
     check_names(likelihoods, LIKELIHOODS)
     check_at_least(1, epochs=epochs)
     train, test = _cut()
+    histogram = _histogram_bits(train, test)
     rows: list[dict[str, Any]] = []
     for likelihood in likelihoods:
         model = _Convolutional(objectives.elbo, 1, _FILTERS, _LATENT_DIM, "relu", _DENSITIES[likelihood])
@@ -74,7 +75,7 @@ def patches(
         run = Run(f"patches-{likelihood}", model, plan, train, test, np.zeros(0), seed=seed)
         plain = run.measure(output, 1, num_samples)
         learned = _with_flow(run, output, num_samples)
-        rows.append(_row(likelihood, epochs, plain, learned, _histogram_bits(train, test), seed))
+        rows.append(_row(likelihood, epochs, plain, learned, histogram, seed))
         write_csv(pathlib.Path(output) / "patches.csv", list(rows[0]), [list(row.values()) for row in rows])
     return rows
 
@@ -112,8 +113,8 @@ def _cut() -> tuple[np.ndarray, np.ndarray]:
 
 def _histogram_bits(train: np.ndarray, test: np.ndarray) -> float:
     counts = [np.bincount(train[..., channel].ravel(), minlength=256) + 1.0 for channel in range(3)]
-    bits = [-np.log2(count / count.sum())[test[..., channel]].mean() for channel, count in enumerate(counts)]
-    return float(np.mean(bits))
+    each = [-np.log2(count / count.sum())[test[..., channel]].mean() for channel, count in enumerate(counts)]
+    return float(np.mean(each))
 
 
 def _with_flow(run: Run, output: str, num_samples: int) -> dict[str, Any]:
@@ -135,16 +136,17 @@ def _with_flow(run: Run, output: str, num_samples: int) -> dict[str, Any]:
 def _row(
     likelihood: str, epochs: int, plain: dict[str, Any], learned: dict[str, Any], histogram: float, seed: int
 ) -> dict[str, Any]:
-    event = [_SIZE, _SIZE, 3]
+    value, error = bits(plain, [_SIZE, _SIZE, 3])
+    with_flow, flow_error = bits(learned, [_SIZE, _SIZE, 3])
     return {
         "likelihood": likelihood,
         "epochs": epochs,
         "uniform": 8.0,
         "histogram": histogram,
-        "bits": evaluation.bits_per_dimension(plain["log_marginal"], event),
-        "standard_error": -evaluation.bits_per_dimension(plain["standard_error"], event),
-        "bits_with_flow": evaluation.bits_per_dimension(learned["log_marginal"], event),
-        "flow_standard_error": -evaluation.bits_per_dimension(learned["standard_error"], event),
+        "bits": value,
+        "standard_error": error,
+        "bits_with_flow": with_flow,
+        "flow_standard_error": flow_error,
         "active": plain["active"],
         "seed": seed,
         "minutes": plain["minutes"],

@@ -22,13 +22,13 @@ from typing import Any, Final, Literal
 import keras
 import numpy as np
 
-from tfvae import evaluation, networks, objectives, observations, optimizers
+from tfvae import networks, objectives, observations, optimizers
 from tfvae import priors as priors_of
 from tfvae.arguments import check_at_least
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.experiments import datasets as read
 from tfvae.experiments.paper_figure import check_names, write_csv
-from tfvae.experiments.stages import Model, Plan, Run, bernoulli, logits_of_mean
+from tfvae.experiments.stages import Model, Plan, Run, bernoulli, bits, logits_of_mean
 from tfvae.models.vae import VAE
 
 DATASETS: Final = ("mnist", "fashion_mnist", "freyface")
@@ -143,41 +143,31 @@ class _Gated(Model):
     """Gated layers, and a VampPrior where there are components."""
 
     num_components: int = 0
-    num_pixels: int = 784
 
     def build(self, pixel_bias: np.ndarray, seed: int) -> VAE:
         keras.utils.set_random_seed(seed)
         ends = {"scale": (math.exp(-3.0), math.e)}
-        return VAE(
-            networks.gated_mlp(self.hidden, name="encoder"),
-            networks.gated_mlp(self.hidden, name="decoder"),
-            DistributionLayer("Normal", [self.latent_dim], constraints=ends, name="posterior"),
-            self.likelihood("glorot_uniform", keras.initializers.Constant(pixel_bias)),
-            prior=priors_of.VampPrior(self.latent_dim, [self.num_pixels], self.num_components)
-            if self.num_components
-            else None,
-            objective=self.method,  # type: ignore[arg-type]
-            noise=self.noise,
-            seed=seed,
-        )
+        encoder, decoder = (networks.gated_mlp(self.hidden, name=name) for name in ("encoder", "decoder"))
+        posterior = DistributionLayer("Normal", [self.latent_dim], constraints=ends, name="posterior")
+        likelihood = self.likelihood("glorot_uniform", keras.initializers.Constant(pixel_bias))
+        prior = None
+        if self.num_components:
+            prior = priors_of.VampPrior(self.latent_dim, likelihood.event_shape, self.num_components)
+        parts = encoder, decoder, posterior, likelihood, prior
+        return VAE(*parts, objective=self.method, noise=self.noise, seed=seed)  # type: ignore[arg-type]
 
 
 def _gated(components: int, num_rows: int, likelihood: Any, noise: observations.Noise | None = None) -> Model:
     steps = -(-num_rows // _BATCH_SIZE)
     method = objectives.Weighted(keras.optimizers.schedules.PolynomialDecay(0.0, _WARM_UP_EPOCHS * steps, 1.0))
-    num_pixels = _PIXELS_OF_A_FACE if likelihood is _pixels else 784
-    return _Gated(method, 1, _HIDDEN, _LATENT_DIM, "gated", likelihood, noise, components, num_pixels)
+    return _Gated(method, 1, _HIDDEN, _LATENT_DIM, "gated", likelihood, noise, components)
 
 
 def _row(dataset: str, prior: str, measured: dict[str, Any], seed: int) -> dict[str, Any]:
     published, spread = PUBLISHED[dataset, prior]
     ours, error, unit = measured["log_marginal"], measured["standard_error"], "nats"
     if dataset == "freyface":
-        ours, error = (
-            evaluation.bits_per_dimension(ours, [_PIXELS_OF_A_FACE]),
-            -evaluation.bits_per_dimension(error, [_PIXELS_OF_A_FACE]),
-        )
-        unit = "bits per dimension"
+        (ours, error), unit = bits(measured, [_PIXELS_OF_A_FACE]), "bits per dimension"
     return {
         "dataset": dataset,
         "prior": prior,
