@@ -25,9 +25,13 @@ VAMP = f"Bernoulli, VampPrior of {PSEUDO_INPUTS}"
 
 
 def _products(layer: DistributionLayer, others: float = 0.0) -> float:
-    """Multiplications of a row, forward; backward takes about twice as many of each. ``others`` are encoded with it."""
-    encoded = PIXELS * HIDDEN + HIDDEN * 2 * LATENT
-    return (1.0 + others) * encoded + LATENT * HIDDEN + HIDDEN * len(layer.free) * PIXELS
+    """Multiplications of a row: one product forward, one for the weights, one for the inputs unless those are data.
+
+    ``others`` pseudo-inputs are encoded with each row, and are learned.
+    """
+    first, second = PIXELS * HIDDEN, HIDDEN * 2 * LATENT
+    decoder = LATENT * HIDDEN + HIDDEN * len(layer.free) * PIXELS
+    return 2.0 * first + 3.0 * (second + decoder) + others * 3.0 * (first + second)
 
 
 def main(arguments: list[str] | None = None) -> None:
