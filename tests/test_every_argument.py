@@ -125,6 +125,7 @@ RIGHT = {
     posteriors.coupling: {"latent_dim": 2, "num_flows": 1, "transform": "spline", "hidden": [3]},
     posteriors.planar: {"latent_dim": 2, "num_flows": 2},
     networks.Masked: {"num_outputs": 2, "hidden": [3], "degrees": [1, 2], "activation": "elu"},
+    priors.FirstOrderAutoregressive: {"latent_dim": 2, "correlation": 0.5, "num_channels": 2},
     priors.Mixture: {"latent_dim": 2, "num_components": 2},
     priors.StandardNormal: {"latent_dim": 2},
     priors.VampPrior: {"latent_dim": 2, "x_shape": [3], "num_components": 2, "constraint": "sigmoid", "initial": None},

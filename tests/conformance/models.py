@@ -87,6 +87,7 @@ PRIORS: dict[str, Callable[[], priors.Prior]] = {
     "StandardNormal": lambda: priors.StandardNormal(2),
     "Family": lambda: priors.Family("Normal", [2], loc=[0.5, -0.5], scale=2.0),
     "Family, shared": lambda: priors.Family("StudentT", [2], shared=["loc", "scale"], df=4.0),
+    "FirstOrderAutoregressive": lambda: priors.FirstOrderAutoregressive(2, correlation=-0.5),
     "Mixture": lambda: priors.Mixture(2, num_components=3),
     "Mixture, full": lambda: priors.Mixture(2, num_components=2, full_covariance=True),
     "Flow": lambda: priors.Flow(2, num_flows=2, hidden=[6]),

@@ -83,6 +83,19 @@ def _kl_of_low_rank(q: Any, loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     return 0.5 * (tf.reduce_sum(d + mean**2 - 1.0, -1) + tf.reduce_sum(v**2, [-2, -1]) - log_det)
 
 
+@tfd.RegisterKL(tfd.Independent, tfd.MultivariateNormalTriL)
+def _kl_to_triangle(q: Any, p: Any, name: str | None = None) -> tf.Tensor:
+    """½ [Σ Λ_ii σ_i² + ‖L⁻¹ (μ - m)‖² - D] + Σ log L_ii - Σ log σ_i, nats, for p = N(m, L Lᵀ) and Λ = (L Lᵀ)⁻¹."""
+    if not isinstance(q.distribution, tfd.Normal) or q.event_shape.rank != 1:
+        raise NotImplementedError(f"No closed form of KL from {q.name} to a normal.")
+    mean, scale = q.distribution.loc - p.loc, q.distribution.scale + tf.zeros(q.event_shape, p.dtype)
+    whitening = p.scale.solve(tf.eye(q.event_shape[0], dtype=p.dtype))
+    white = tf.linalg.matvec(whitening, mean + tf.zeros(q.event_shape, p.dtype))
+    precision = tf.reduce_sum(whitening**2, axis=0)
+    spread = tf.reduce_sum(precision * scale**2 - 1.0 - 2.0 * tf.math.log(scale), -1)
+    return 0.5 * (spread + tf.reduce_sum(white**2, -1)) + p.scale.log_abs_determinant()
+
+
 @tfd.RegisterKL(tfd.TruncatedNormal, tfd.Uniform)
 def _kl_to_uniform(q: Any, p: Any, name: str | None = None) -> tf.Tensor:
     """log volume - H(q) on p's interval, and infinite where q reaches beyond it, nats."""

@@ -1,6 +1,7 @@
 """p(z): priors as Keras layers, fixed, learned with the model or fitted after it; and a prior on weights."""
 
 from tfvae.priors.base import Prior
+from tfvae.priors.chain import FirstOrderAutoregressive
 from tfvae.priors.family import Family, StandardNormal
 from tfvae.priors.fitted import fit
 from tfvae.priors.flow import Autoregressive, Flow
@@ -12,6 +13,7 @@ from tfvae.priors.weights import WeightPrior
 __all__ = [
     "Autoregressive",
     "Family",
+    "FirstOrderAutoregressive",
     "Flow",
     "Mixture",
     "Prior",
