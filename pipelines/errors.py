@@ -7,8 +7,18 @@ expected and how to mend it; the commands print that line and nothing else.
 """
 
 import dataclasses
+import errno
 
 _SAYING_NOTHING = ("Graph execution error", "Detected at node", "<stack traces", "File ", "Exception encountered")
+
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ": make room and give the same command again, what is done stays"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), ": let the user of this command read or write it"),
+    errno.EROFS: ": name a folder that can be written",
+    errno.EMFILE: ": allow more open files, ulimit -n",
+    errno.EIO: ": the disk or the network failed, see the system's log",
+}
 
 
 class PipelineError(Exception):
@@ -51,6 +61,7 @@ def in_a_line(error: BaseException, foreseen: tuple[type[BaseException], ...] = 
     """
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+        text += _REMEDIES.get(error.errno or 0, "")
     elif str(error) and isinstance(error, (PipelineError, OSError, ModuleNotFoundError, *foreseen)):
         text = str(error)
     else:

@@ -130,7 +130,14 @@ def entries(folder: str) -> list[Entry]:
         OSError: There is no folder, or it may not be read.
     """
     with os.scandir(folder) as found:
-        return [Entry(e.name, e.is_file(follow_symlinks=False), e.is_dir(), e.is_symlink()) for e in found]
+        return [Entry(e.name, e.is_file(follow_symlinks=False), _is_folder(e), e.is_symlink()) for e in found]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 @_also_in_stores
@@ -149,11 +156,16 @@ def files_below(folder: str, but: tuple[str, ...] = ()) -> list[str]:
         ['a', 'more/b']
     """
     found = []
-    for where, folders, files in os.walk(folder):
+    for where, folders, files in os.walk(folder, onerror=_unless_absent):
         folders[:] = [name for name in folders if not name.startswith(but)]
         kept = [os.path.join(where, name) for name in files if not name.startswith(but)]
         found += [os.path.relpath(path, folder) for path in kept]
     return found
+
+
+def _unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # a folder that may not be read would be taken for an empty one
+        raise error
 
 
 @_also_in_stores

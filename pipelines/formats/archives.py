@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 from .. import storage
 from ..errors import PipelineError, RowError, first_line
+from .images import refuse_large
 from .text import is_utf8, shown
 from .unpacked import open_unpacked
 
@@ -61,8 +62,7 @@ def open_member(path: str, limit: int) -> Callable[[int], bytes]:
 
     def content(position: int) -> bytes:
         member = listing[position]
-        if member.size > limit:
-            raise RowError(f"{member.size} bytes, expected at most {limit} for an image (--max-pixels)")
+        refuse_large(member.size, limit)
         return _read_zip(path, position) if stream is None else _read_tar(stream, path, member)
 
     return content

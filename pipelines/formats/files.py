@@ -73,8 +73,12 @@ class Found:
         """See the function ``folder_values``."""
         return dict(folder_values(file))
 
-    def contents(self, known: Mapping[str, "Content"] = types.MappingProxyType({})) -> dict[str, "Content"]:
+    def contents(
+        self, known: Mapping[str, "Content"] = types.MappingProxyType({}), but_unreadable: bool = False
+    ) -> dict[str, "Content"]:
         """What is in each file; one of the size and time of a ``known`` one is not read again.
+
+        ``but_unreadable`` ones have an empty checksum, or else raise OSError.
 
         Example:
             >>> with open("rows.bin", "wb") as file:
@@ -88,6 +92,14 @@ class Found:
         """
 
         def content(file: str) -> Content:
+            try:
+                return looked_at(file)
+            except OSError:
+                if but_unreadable:
+                    return Content("")
+                raise
+
+        def looked_at(file: str) -> Content:
             identity, earlier = storage.identify(self.path(file)), known.get(file)
             if earlier and earlier[1:] == identity:
                 return earlier

@@ -15,7 +15,7 @@ from ..errors import PipelineError
 from ..formats import archives, csv_text
 from ..formats import images as image_files
 from ..formats import tfrecords as record_files
-from ..formats.files import Content, files_with_suffix, has_suffix
+from ..formats.files import Content, files_with_suffix, has_suffix, is_hidden
 from ..sources import idx
 from ..sources.base import Fields
 from ..sources.images import Images
@@ -101,9 +101,7 @@ def open_input(
     if kind == "images":
         if named or keep or fields.missing:
             raise PipelineError(f"{path} names images, which have no columns: leave the column options out")
-        if storage.is_file(path):
-            return open_images(path, files_with_suffix(path, image_files.SUFFIXES), (), known)
-        return open_images(path, *Images("images", path).files(), known)
+        return open_images(path, *Images("images", path).checked_files(), known)
     found = files_with_suffix(path, _SUFFIXES[kind])
     if not found.files:
         found = files_with_suffix(path, ("",))
@@ -124,6 +122,9 @@ def _kind(path: str) -> str:
     if kinds:
         return kinds[0]
     found = files_with_suffix(path, ("",))
+    names = storage.files_below(path) if storage.is_folder(path) else found.files
+    if any(image_files.is_named_so(name) for name in names if not is_hidden(name)):
+        return "images"
     if storage.is_folder(path) or not found.files:
         raise PipelineError(f"{path} names no {_KINDS} and is no prepared dataset either")
     with found.open(found.files[0]) as file:

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import contract, storage
-from ..errors import PipelineError, Rejection, StoreError
+from .. import contract
+from ..errors import Rejection, RowError
 from ..formats.files import Content, Found
+from ..formats.images import encoded_limit, read_encoded
+from ..sources.base import MAX_PIXELS
 from .base import BLOCK_BYTES, Block, BlockReference, WholeRows
 
 UNIT_IMAGES = 1024
 _SMALL, _MOST_SMALL = UNIT_IMAGES // 2, 16  # units of fewer images are joined when there are so many of them
-MAX_BYTES = 1 << 28  # of one file, which is read whole
+MAX_BYTES = encoded_limit(MAX_PIXELS)  # of one file, which is read whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +77,10 @@ class Images(WholeRows):
         rejected: list[Rejection] = []
         for file in block.files:
             try:
-                contents.append(_content(self.found.path(file)))
+                contents.append(read_encoded(self.found.path(file), MAX_BYTES))
                 keys.append(file)
-            except StoreError:
-                raise
-            except (OSError, PipelineError) as error:
-                rejected.append(
-                    Rejection(file, file, 0, f"cannot be read: {getattr(error, 'strerror', None) or error}")
-                )
+            except RowError as error:
+                rejected.append(Rejection(file, file, 0, str(error)))
             if sum(map(len, contents)) >= BLOCK_BYTES:
                 yield _block(keys, contents, rejected)
                 contents, keys, rejected = [], [], []
@@ -91,20 +89,18 @@ class Images(WholeRows):
 
 
 def open_images(path: str, found: Found, refused: Sequence[Rejection], known: Mapping[str, Content]) -> Images:
-    """Image files, each hashed but those that are known, beside those that are not to be opened."""
+    """Image files, each hashed but those that are known, beside those that are not to be opened.
+
+    One that cannot be read has no checksum, and is looked at by every run.
+    """
     signature, runs = contract.signature(contract.EMBED, "string"), _runs(found.files)
-    return Images(path, (), "string", signature, found.contents(known), found, runs, tuple(refused))
+    return Images(
+        path, (), "string", signature, found.contents(known, but_unreadable=True), found, runs, tuple(refused)
+    )
 
 
 def _runs(files: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(files[first : first + UNIT_IMAGES]) for first in range(0, len(files), UNIT_IMAGES))
-
-
-def _content(path: str) -> bytes:
-    size = storage.identify(path).size
-    if size > MAX_BYTES:
-        raise PipelineError(f"the file has {size} bytes, expected at most {MAX_BYTES}")
-    return storage.read(path)
 
 
 def _block(keys: list[str], contents: list[bytes], rejected: list[Rejection]) -> Block:

@@ -15,7 +15,9 @@ runner.
 import contextlib
 import dataclasses
 import importlib.metadata
+import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,9 +25,11 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners import common
+from apache_beam.runners.worker import sdk_worker
 
 from .. import checksums
-from ..errors import PipelineError, Rejection
+from ..errors import PipelineError, Rejection, in_a_line
 from . import metrics, options
 from .commits import MANIFEST, REJECTED, Output, Unit
 from .progress import Progress, State
@@ -33,6 +37,8 @@ from .progress import Progress, State
 EXIT_COMPLETE, EXIT_ERROR, EXIT_REJECTED = 0, 1, 3
 _NAMES = 10  # that a line of the summary names
 _POLL_SECONDS = 0.5
+_ERRNO = re.compile(r"(?:\w+: )+\[Errno (\d+)\] (.*?)(?:: '(.*)')?")  # as Python writes an OSError
+_WHERE = re.compile(r" \[while running '.*'\]$")  # as Beam goes on
 _UNVERIFIED = "the manifest is of an earlier release, without a checksum of its own"
 
 
@@ -306,8 +312,9 @@ def _run(output: Output, pending: Sequence[Unit], steps: beam.PTransform, pipeli
     with _steps_named_as_they_are():
         _ = pipeline | "Plan" >> beam.Create(list(pending)) | "Spread" >> beam.Reshuffle() | steps
     try:
-        result = pipeline.run()
-        state = result.wait_until_finish()
+        with _failures_told_once():
+            result = pipeline.run()
+            state = result.wait_until_finish()
     except Exception as error:
         raise PipelineError(_reason(output, error)) from error
     if output.failures():
@@ -326,12 +333,37 @@ def _steps_named_as_they_are() -> Iterator[None]:
         beam.pipeline.alter_label_if_ipython = alter
 
 
+@contextlib.contextmanager
+def _failures_told_once() -> Iterator[None]:
+    """Beam logs, and prints, the traceback of a unit that fails, which says why by itself: see ``reporting``."""
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        yield
+        return
+    loggers = [logging.getLogger(module.__name__) for module in (common, sdk_worker)]
+    for logger in loggers:
+        logger.addFilter(_is_no_error)
+    vars(sdk_worker)["print"] = lambda *_, **__: None  # which it does with several workers
+    try:
+        yield
+    finally:
+        vars(sdk_worker).pop("print", None)
+        for logger in loggers:
+            logger.removeFilter(_is_no_error)
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
+
+
 def _reason(output: Output, error: Exception) -> str:
     """What the failed unit said of itself, else the last line of the runner's report, which knows no remedy."""
     if said := output.failures():
         return said[0]
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return f"{lines[-1]}: run the same command again to do what is missing"
+    line = _WHERE.sub("", lines[-1])
+    if of_the_system := _ERRNO.fullmatch(line):
+        return in_a_line(OSError(int(of_the_system[1]), of_the_system[2], of_the_system[3]))
+    return f"{line}: run the same command again to do what is missing"
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 from .. import contract, storage
 from ..errors import PipelineError, Rejection, RowError
 from ..formats.files import Found, folder_values, is_hidden
-from ..formats.images import SUFFIXES, foreign
+from ..formats.images import SUFFIXES, foreign, read_encoded
 from ..formats.text import is_utf8, shown
 from .base import Opened, RowSource
 from .pictures import Pictures, common_shape
@@ -35,10 +35,6 @@ class Images(RowSource):
         """See ``Source.plan``."""
         found, rejected = self.files()
         files = found.files
-        if not files:
-            raise PipelineError(
-                f"{self.input_path} matches no PNG or JPEG file that can be read ({len(rejected)} rejected)"
-            )
         looks = storage.map_files(self._look, files)
         first = functools.partial(self._header, files[0])
         schema = schema_of(self.input_path, files, [shape for _, shape in looks], first)
@@ -73,17 +69,30 @@ class Images(RowSource):
             raise PipelineError(f"{self.input_path} is neither a folder nor a pattern of files")
         return "/".join(parts[:magic]) or ("/" if self.input_path.startswith("/") else "."), parts[magic:]
 
+    def checked_files(self) -> tuple[Found, list[Rejection]]:
+        """See ``files``, for those who need neither shapes nor labels: what ``plan`` refuses is refused alike."""
+        found, rejected = self.files()
+        first = functools.partial(self._header, found.files[0])
+        _refuse_unreadable(self.input_path, found.files, map(self._shape, found.files), first)
+        _label_names(found.files)
+        return found, rejected
+
     def files(self) -> tuple[Found, list[Rejection]]:
-        """The images, and what is not followed."""
+        """The images, and what is not followed.
+
+        Raises:
+            PipelineError: There is no image.
+        """
         root, pattern = self.parts
         files, rejected, unread, hidden = [], [], [], 0
-        for path, entry in _walk(root):
+        named_itself = storage.is_file(self.input_path)
+        for path, entry in [_itself(self.input_path)] if named_itself else _walk(root):
             other = foreign(path)
             reason = _refusal(path, entry) or other
             linked_folder = entry.is_link and entry.is_folder
             named = storage.matches(path.split("/"), pattern)
             wanted = (path.lower().endswith(SUFFIXES) or other) and named
-            if is_hidden(path):
+            if is_hidden(path) and not named_itself:
                 hidden += bool(wanted)
             elif reason is None and wanted:
                 files.append(path)
@@ -92,17 +101,25 @@ class Images(RowSource):
                 rejected.append(Rejection(name, name, 0, reason))
             elif named:
                 unread.append(path)
-        found = Found(root, tuple(sorted(files)), hidden, tuple(sorted(unread)))
-        return found, sorted(rejected, key=lambda row: row.key)
+        rejected.sort(key=lambda row: row.key)
+        if not files:
+            first = f", the first is {rejected[0].key}: {rejected[0].reason}" if rejected else ""
+            raise PipelineError(
+                f"{self.input_path} matches no PNG or JPEG file that can be read ({len(rejected)} rejected{first})"
+            )
+        return Found(root, tuple(sorted(files)), hidden, tuple(sorted(unread))), rejected
 
     def _content(self, file: str) -> bytes:
-        try:
-            return storage.read(os.path.join(self.parts[0], file))
-        except OSError as error:
-            raise RowError(f"cannot be read: {error.strerror}") from error
+        return read_encoded(os.path.join(self.parts[0], file), self._pictures.limit)
 
     def _header(self, file: str) -> tuple[int, ...]:
         return self._pictures.header(self._content(file))
+
+    def _shape(self, file: str) -> tuple[int, ...] | None:
+        try:
+            return self._header(file)
+        except RowError:
+            return None
 
     def _look(self, file: str) -> tuple[Input, tuple[int, ...] | None]:
         """Size, checksum and, where the header is sound, the shape that the pixels will have."""
@@ -128,14 +145,21 @@ def schema_of(
         >>> schema_of("pets", ["cat/1.png", "dog/2.png"], [(8, 8, 1), (8, 8, 1)], lambda: None).labels
         ('cat', 'dog')
     """
-    if not any(shapes):
-        why = ""
-        try:
-            first()
-        except RowError as error:
-            why = f": {error}"
-        raise PipelineError(f"none of the {len(names)} images in {path} can be read; the first is {names[0]}{why}")
+    _refuse_unreadable(path, names, shapes, first)
     return Schema(common_shape(path, shapes), "uint8", _label_names(names))
+
+
+def _refuse_unreadable(
+    path: str, names: Sequence[str], shapes: Iterable[tuple[int, ...] | None], first: Callable[[], Any]
+) -> None:
+    if any(shapes):
+        return
+    why = ""
+    try:
+        first()
+    except RowError as error:
+        why = f": {error}"
+    raise PipelineError(f"none of the {len(names)} images in {path} can be read; the first is {names[0]}{why}")
 
 
 def label_of(file: str) -> str | int | None:
@@ -169,6 +193,12 @@ def _label_names(files: Sequence[str]) -> tuple[str, ...] | None:
     if labels and len(numbers) == len(labels):  # of folders label=VALUE, as in a table
         return class_names([np.array(numbers)])
     return None if loose else tuple(sorted(map(str, labels)))
+
+
+def _itself(path: str) -> tuple[str, storage.Entry]:
+    """A file that the user names, which may be hidden or a link."""
+    name = os.path.basename(path)
+    return name, storage.Entry(name, is_file=True, is_folder=False, is_link=False)
 
 
 def _walk(root: str) -> Iterator[tuple[str, storage.Entry]]:

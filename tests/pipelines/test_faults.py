@@ -1,6 +1,7 @@
 """Killed, starved of disk, run twice at once: afterwards every good row is there once and every bad one named."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import random
@@ -169,6 +170,7 @@ def test_a_full_disk(small_disk, linear_digits, prepared_digits):
     assert ran.stdout.count("first 1") == 2, ran.stderr
     errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2 and all("No space left on device" in error for error in errors), ran.stderr
+    assert "Traceback" not in ran.stderr and "ERROR" not in ran.stderr
     assert "manifest.json" not in ran.stdout.split("second")[0].split("first 1")[1]
     assert ran.stdout.count("second 0") == 2, ran.stderr
     assert_equals_numpy(
@@ -176,6 +178,32 @@ def test_a_full_disk(small_disk, linear_digits, prepared_digits):
     )
     preprocess.run("digits", None, str(small_disk / "fresh"))
     assert artifacts(small_disk / "copy" / "prepared") == artifacts(small_disk / "fresh")
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy", "mode"),
+    [
+        (errno.ENOSPC, "make room and give the same command again", "in_memory"),
+        (errno.EACCES, "let the user of this command", "multi_threading"),
+        (errno.EROFS, "name a folder that can be written", "in_memory"),
+        (errno.EMFILE, "ulimit -n", "in_memory"),
+        (errno.EISDIR, "Is a directory", "in_memory"),
+    ],
+)
+def test_a_worker_s_error_is_one_sentence(number, remedy, mode, tmp_path, monkeypatch, capfd, caplog):
+    """Neither Beam's log nor what it prints reaches the user, though on the full disk no unit can leave its reason."""
+    np.save(tmp_path / "x.npy", np.ones([20, 3], np.float32))
+
+    def fail(self, unit):
+        raise OSError(number, os.strerror(number), "disk/shard")
+
+    monkeypatch.setattr("pipelines.dataset.shards.WriteShard.process", fail)
+    arguments = ["--source", "npy", "--input", str(tmp_path / "x.npy"), "--output", str(tmp_path / "out")]
+    beam_args = ["--direct_running_mode", mode, "--direct_num_workers", "1" if mode == "in_memory" else "2"]
+    assert preprocess.main([*arguments, *beam_args]) == 1
+    *progress, said = capfd.readouterr().err.splitlines()
+    assert said.startswith("error: ") and os.strerror(number) in said and remedy in said
+    assert all(line.startswith("prepare: ") for line in progress) and not caplog.records
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,9 +1,12 @@
 """Inputs as others write them: what `prepare` reads, `embed` reads alike, with the same keys, values and rejections."""
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
+import os
+import re
 import struct
 import tarfile
 import tracemalloc
@@ -16,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+from pipelines import storage
 from pipelines.errors import PipelineError
 from pipelines.formats import tfrecords
 from pipelines.formats.unpacked import open_unpacked
@@ -307,6 +311,68 @@ def test_what_is_not_exact_is_rejected_by_name(data, tmp_path, archived):
     assert sorted(found) == ["good0.png", "good1.png", "good2.png"] and reasons.keys() == expected.keys()
     for name, reason in expected.items():
         assert reason in reasons[name]
+
+
+def refused(files):
+    """What either command says of a folder, at its plan, which must be the same."""
+    said = []
+    for read in (lambda: make_source("images", str(files)).plan(), lambda: open_input(str(files))):
+        with pytest.raises(PipelineError) as caught:
+            read()
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    return said[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["empty.png"], r"none of the 1 images in .* can be read; the first is empty.png: not a readable PNG"),
+        (["empty.png", "a.gif"], r"none of the 1 images"),
+        (["a.gif"], r"no PNG or JPEG file .*\(1 rejected, the first is a.gif: a .gif file, expected PNG or JPEG"),
+        (["pipe.png"], r"no PNG or JPEG file .*the first is pipe.png: not a plain file"),
+        (["good.png", "cat/good.png"], r"1 images lie beside sub-folders \(good.png"),
+        (["label=1/good.png", "other/good.png"], r"1 images lie in no folder label=VALUE \(other/good.png"),
+        (["label=__HIVE_DEFAULT_PARTITION__/good.png"], r"no image lies in a folder label=VALUE that says a class"),
+    ],
+)
+def test_folders_of_pictures_are_refused_alike(data, names, message):
+    for name in names:
+        (data / name).parent.mkdir(exist_ok=True)
+        if "pipe" in name:
+            os.mkfifo(data / name)
+        else:
+            (data / name).write_bytes(encoded(np.zeros((4, 3), np.uint8)) if "good" in name else b"")
+    assert re.search(message, refused(data))
+    if len(names) == 1 and "/" not in names[0] and "pipe" not in names[0]:
+        assert re.search(message, refused(data / names[0]))
+
+
+def test_pictures_that_may_not_be_read_and_links_to_themselves(data, tmp_path, monkeypatch):
+    (data / "_folder").mkdir()
+    for name in ("good", "closed"):
+        (data / "_folder" / f"{name}.png").write_bytes(encoded(np.zeros((4, 3), np.uint8)))
+    (data / "_folder" / "loop.png").symlink_to(data / "_folder" / "loop.png")
+    opened = storage.open_to_read
+
+    def open_to_read(path, *arguments):
+        if path.endswith("closed.png"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(storage, "open_to_read", open_to_read)
+    _, found, _, reasons = read_by_both("images", data, tmp_path / "out")
+    assert list(found) == ["_folder/good.png"] and reasons == {
+        "_folder/closed.png": "cannot be read: Permission denied",
+        "_folder/loop.png": "a link: links are not followed",
+    }
+
+
+def test_a_picture_that_is_named_itself_may_be_a_link_or_hidden(data, tmp_path):
+    (data / ".hidden.png").write_bytes(encoded(np.zeros((4, 3), np.uint8)))
+    (data / "link.png").symlink_to(data / ".hidden.png")
+    for name in (".hidden.png", "link.png"):
+        assert read_by_both("images", data / name, tmp_path / name)[0] == [name]
 
 
 def test_pictures_in_records_are_judged_alike(data, tmp_path):

@@ -200,7 +200,7 @@ def test_a_file_beyond_the_limit_is_rejected_unread(x, linear_digits, tmp_path, 
     write_png(tmp_path / "in" / "good.png", x[0][..., 0])
     (tmp_path / "in" / "huge.png").write_bytes(b"\x89PNG" + bytes(1000))
     run(Decoding(tmp_path / "model" / "1", linear_digits), tmp_path / "in", tmp_path)
-    assert "has 1004 bytes, expected at most 1000" in rejections(tmp_path / "out")["huge.png"]["reason"]
+    assert "1004 bytes, expected at most 1000 for an image" in rejections(tmp_path / "out")["huge.png"]["reason"]
 
 
 @pytest.mark.slow

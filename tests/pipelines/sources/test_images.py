@@ -1,13 +1,16 @@
 """Image files as a source: every stored value is kept, and hostile files are rejected one by one."""
 
 import os
+import struct
+import zlib
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
 
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, RowError
+from pipelines.formats.images import check_encoded, pixels
 from pipelines.sources import make_source
 
 from ..conftest import Row, column, read_all, write_png
@@ -133,3 +136,69 @@ class TestImages:
         os.rename(write_png(tmp_path / "x.png", images[0]), os.fsencode(tmp_path) + b"/\xff.png")
         plan = make_source("images", str(tmp_path)).plan()
         assert column(plan, "key") == ["good.png"] and plan.rejected[0].key == "\\xff.png"
+
+
+def made_png(x, colour=0, methods=(0, 0, 0), rows=None, **chunks):
+    """A PNG of 8 bits by hand; ``rows`` are what is packed."""
+    rows = b"".join(b"\0" + row.tobytes() for row in x) if rows is None else rows
+    header = struct.pack(">IIBBBBB", x.shape[1], x.shape[0], 8, colour, *methods)
+    parts = [("IHDR", header), *chunks.items(), ("IDAT", zlib.compress(rows)), ("IEND", b"")]
+    framed = [(kind.encode() + data, len(data)) for kind, data in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", size) + data + struct.pack(">I", zlib.crc32(data)) for data, size in framed
+    )
+
+
+def interlaced(x):
+    """The seven passes of Adam7, as the PNG specification lists them."""
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    parts = [x[first::down, left::right] for first, left, down, right in passes]
+    return b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+
+
+class TestPngByHand:
+    """Whole by their checksums: what Pillow would decode to black rows, or TensorFlow refuses, is rejected."""
+
+    x = np.arange(30, dtype=np.uint8).reshape(6, 5)
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (made_png(x, rows=b"\0\1\2\3\4\5"), "it ends before its last row"),
+            (made_png(x, methods=(0, 0, 1), rows=interlaced(x)[:-6]), "it ends before its last row"),
+            (made_png(x, methods=(1, 0, 0)), "compression, filter, interlacing (1, 0, 0)"),
+            (made_png(x, 3), "the palette has 0 bytes"),
+            (made_png(x, 3, PLTE=bytes(13)), "the palette has 13 bytes"),
+            (made_png(x, 3, PLTE=bytes(90), tRNS=bytes(31)), "the palette has 90 bytes"),
+            (made_png(x, WHAT=b""), "chunk WHAT is unknown"),
+        ],
+    )
+    def test_what_is_not_whole(self, content, reason):
+        with pytest.raises(RowError, match="cannot be decoded: ") as caught:
+            pixels(content, 100)
+        assert reason in str(caught.value)
+        with pytest.raises((RowError, tf.errors.InvalidArgumentError)):
+            check_encoded(content, 100)
+            tf.io.decode_png(content)
+
+    @pytest.mark.parametrize("shape", [(6, 5), (1, 1), (9, 17)])
+    def test_interlaced(self, shape):
+        x = np.random.default_rng(0).integers(0, 2, shape, dtype=np.uint8)  # dark, so that rows are counted
+        content = made_png(x, methods=(0, 0, 1), rows=interlaced(x))
+        check_encoded(content, 1000)
+        np.testing.assert_array_equal(pixels(content, 1000)[..., 0], x)
+        np.testing.assert_array_equal(tf.io.decode_png(content).numpy()[..., 0], x)
+
+    def test_black_last_rows_and_metadata_are_no_damage(self):
+        dark = np.zeros_like(self.x)
+        np.testing.assert_array_equal(pixels(made_png(dark, tEXt=b"a\0b", sBIT=b"\3"), 100)[..., 0], dark)
+
+    def test_a_jpeg_without_an_end(self):
+        content = tf.io.encode_jpeg(self.x[..., None]).numpy()
+        check_encoded(content, 100)
+        preview = b"\xff\xe1\x00\x06" + b"\xff\xda\xff\xd9"  # of the metadata
+        cut = content[:2] + preview + content[2:-2]
+        for judge in (check_encoded, pixels):
+            with pytest.raises(RowError, match="the file is truncated"):
+                judge(cut, 100)
+            judge(cut + b"\xff\xd9", 100)
