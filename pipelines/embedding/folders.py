@@ -2,14 +2,15 @@
 
 import datetime
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import PipelineError
-from ..formats.files import FolderValues, folder_values
+from ..formats.files import NULL, folder_values
+from ..formats.text import is_utf8
 from ..inputs.base import Block
 
 _LONGEST = 200  # bytes of a folder's name, of 255 that file systems take
@@ -32,7 +33,7 @@ def by_folder(table: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, np
 
 def _text(value: Any) -> str | None:
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
+        value = value.decode("utf-8", "surrogateescape")
     if isinstance(value, bool):
         return str(value).lower()
     return value.isoformat() if isinstance(value, datetime.date) else None if value is None else str(value)
@@ -51,6 +52,10 @@ def with_folders(block: Block, columns: Sequence[str]) -> tuple[np.ndarray, Bloc
             text = _text(value)
             if not text:
                 reasons.setdefault(row, f"the column {name!r} of the folders is empty")
+            elif not is_utf8(text):
+                reasons.setdefault(row, f"the column {name!r} of the folders is not UTF-8")
+            elif text.upper() == NULL:
+                reasons.setdefault(row, f"the column {name!r} of the folders is {text}, by which they mean a null")
             elif len(urllib.parse.quote(f"{name}={text}")) > _LONGEST:
                 reasons.setdefault(row, f"the column {name!r} of the folders has more than {_LONGEST} bytes")
     good = np.array([row for row in range(len(block)) if row not in reasons], np.int64)
@@ -58,24 +63,22 @@ def with_folders(block: Block, columns: Sequence[str]) -> tuple[np.ndarray, Bloc
     return good, block.take(good, rejected) if reasons else block
 
 
-def columns_of(names: Sequence[str]) -> dict[str, dict[str, str | int | None]]:
-    """What the folders of each file say: numbers where those of all files are numbers.
+def kinds(schema: pa.Schema, columns: Sequence[str]) -> dict[str, str]:
+    """What each of the columns holds, which a folder does not say."""
+    return {name: str(schema.field(name).type) for name in columns}
+
+
+def with_columns(table: pa.Table, file: str, kinds: Mapping[str, str]) -> pa.Table:
+    """The rows of a file with the columns that its folders say, each of its own kind.
 
     Example:
-        >>> columns_of(["year=2026/of=7/a.parquet", "year=2027/of=me/b.parquet"])
-        {'year=2026/of=7/a.parquet': {'year': 2026, 'of': '7'}, 'year=2027/of=me/b.parquet': {'year': 2027, 'of': 'me'}}
+        >>> rows = with_columns(pa.table({"key": ["a"]}), "year=2026/of=7/a.parquet", {"year": "int64", "of": "string"})
+        >>> rows.to_pylist()
+        [{'key': 'a', 'year': 2026, 'of': '7'}]
     """
-    found = {name: folder_values(name) for name in names}
-    words = {column for values in found.values() for column, value in values.items() if isinstance(value, str)}
-    return {
-        name: {urllib.parse.unquote(c): str(v) if c in words and v is not None else v for c, v in values.items()}
-        for name, values in found.items()
-    }
-
-
-def with_columns(table: pa.Table, values: FolderValues) -> pa.Table:
-    """Rows, with columns that are the same for all of them."""
-    for name, value in values.items():
-        kind = pa.string() if isinstance(value, str) else pa.int64()
-        table = table.append_column(name, pa.array([value] * len(table), kind))
+    for name, value in folder_values(file).items():
+        column = urllib.parse.unquote(name)
+        kind = pa.type_for_alias(kinds.get(column, "string"))
+        texts = pa.array([str(value)] * len(table), pa.string())
+        table = table.append_column(column, (texts.cast(pa.date32()) if pa.types.is_date(kind) else texts).cast(kind))
     return table.replace_schema_metadata()

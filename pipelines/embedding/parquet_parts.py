@@ -1,12 +1,13 @@
 """Parquet parts: what an embedding job writes, a file for each unit of work, or some where folders or sizes part them.
 
 In folders (see ``pipelines.embedding.folders``) the rows of a unit lie in another order than in the input: the footer
-of each file holds their positions there.
+of each file holds their positions there, and what the columns of the folders hold.
 """
 
 import base64
 import contextlib
 import dataclasses
+import json
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from .handler import Embedded
 
 KIND = "embeddings"
 _MOST_FOLDERS = 400  # of a unit: each is an open file
-_POSITIONS = b"tfvae.positions"
+_POSITIONS, _KINDS = b"tfvae.positions", b"tfvae.folders"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ParquetPart:
         self.files: list[str] = []
         self._output, self._layout, self._most_rows = output, layout, 0
         self._open: dict[str, _File] = {}
+        self._kinds: dict[str, str] = {}
 
     def add(self, embedded: Embedded) -> None:
         """Writes the rows of a block, and remembers which of them are bad."""
@@ -59,6 +61,7 @@ class ParquetPart:
         table = part_table(block.keys, outputs, block.kept)
         if self._layout.file_bytes and len(table) and not self._most_rows:
             self._most_rows = max(1, self._layout.file_bytes * len(table) // table.nbytes)
+        self._kinds = folders.kinds(table.schema, self._layout.partition_by)
         for folder, rows in folders.by_folder(table, self._layout.partition_by):
             mine = table if rows is None else table.take(pa.array(rows)).drop_columns([*self._layout.partition_by])
             self._write(folder, mine, None if rows is None else block.positions[rows])
@@ -89,7 +92,7 @@ class ParquetPart:
         number = sum(name.rpartition("/")[0] == f"{contract.PARTS}{folder}" for name in self.files)
         name = f"{contract.PARTS}{folder}/{self.unit.name}{f'.{number}' if number else ''}.parquet"
         self.files.append(name)
-        self._open[folder] = _File(self._output, name, schema)
+        self._open[folder] = _File(self._output, name, schema, self._kinds)
         return self._open[folder]
 
     def close(self) -> None:
@@ -107,8 +110,8 @@ class ParquetPart:
 class _File:
     """A file that is being written."""
 
-    def __init__(self, output: Output, name: str, schema: pa.Schema):
-        self.rows = 0
+    def __init__(self, output: Output, name: str, schema: pa.Schema, kinds: dict[str, str]):
+        self.rows, self._kinds = 0, kinds
         self._positions: list[np.ndarray] = []
         self._stack = contextlib.ExitStack()
         self._writer = parquet_writer(self._stack.enter_context(output.writing(name)), schema)
@@ -123,7 +126,7 @@ class _File:
         if self._positions:
             differences = np.diff(np.concatenate(self._positions), prepend=0).astype("<i8")
             packed = base64.b85encode(zlib.compress(differences.tobytes())).decode()
-            self._writer.add_key_value_metadata({_POSITIONS.decode(): packed})
+            self._writer.add_key_value_metadata({_POSITIONS.decode(): packed, _KINDS.decode(): json.dumps(self._kinds)})
         self._writer.close()
         self._stack.close()
 
@@ -151,8 +154,7 @@ def complete_parts(folder: str) -> tuple[dict[str, Any], Iterator[pa.Table]]:
     if manifest is None or manifest.get("kind") != KIND:
         raise PipelineError(f"{folder} is not a complete output of tfvae embed: run the same command again")
     names = [entry["path"] for entry in manifest["files"] if entry["path"].endswith(".parquet")]
-    columns = folders.columns_of(names)
-    return manifest, (folders.with_columns(read_part(output, name), columns[name]) for name in names)
+    return manifest, (folders.with_columns(read_part(output, name), name, _read_kinds(output, name)) for name in names)
 
 
 def read_part(output: Output, name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -163,9 +165,17 @@ def read_part(output: Output, name: str, columns: Sequence[str] | None = None) -
 
 def read_positions(output: Output, name: str) -> np.ndarray | None:
     """The positions of the rows of a file in the input, `[N]`, where its footer has them."""
-    with storage.open_to_read(output.file(*name.split("/"))) as file:
-        packed = (pq.read_metadata(file).metadata or {}).get(_POSITIONS)
+    packed = _footer(output, name).get(_POSITIONS)
     return None if packed is None else np.frombuffer(zlib.decompress(base64.b85decode(packed)), "<i8").cumsum()
+
+
+def _read_kinds(output: Output, name: str) -> dict[str, str]:
+    return json.loads(_footer(output, name).get(_KINDS, b"{}"))
+
+
+def _footer(output: Output, name: str) -> dict[bytes, bytes]:
+    with storage.open_to_read(output.file(*name.split("/"))) as file:
+        return pq.read_metadata(file).metadata or {}
 
 
 def read_rows(output: Output, name: str) -> int:
@@ -177,7 +187,7 @@ def read_rows(output: Output, name: str) -> int:
 def keep_rows(output: Output, name: str, kept: np.ndarray) -> None:
     """Writes a file anew, with those of its rows alone, booleans `[N]`."""
     table, positions = read_part(output, name), read_positions(output, name)
-    file = _File(output, name, table.schema.remove_metadata())
+    file = _File(output, name, table.schema.remove_metadata(), _read_kinds(output, name))
     file.write(table.filter(pa.array(kept)).replace_schema_metadata(), None if positions is None else positions[kept])
     file.close()
 

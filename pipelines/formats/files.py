@@ -16,7 +16,7 @@ from .text import is_utf8
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
 _UNSETTLED = 2_000_000_000  # nanoseconds: file systems keep times by whole seconds, or two
-_NULL = "__HIVE_DEFAULT_PARTITION__"  # as Hive and Spark write it
+NULL = "__HIVE_DEFAULT_PARTITION__"  # as Hive and Spark write it
 FolderValues = Mapping[str, str | int | None]
 _SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
 
@@ -126,7 +126,7 @@ def _values(folder: str) -> FolderValues:
 
 
 def _value(text: str) -> str | int | None:
-    if text == _NULL:
+    if text == NULL:
         return None
     return int(text) if _WHOLE.fullmatch(text) else urllib.parse.unquote(text)
 

@@ -1,5 +1,6 @@
 """Parts in folders, and of a size: every row once, where its columns say; and other programs open the folder whole."""
 
+import datetime
 import json
 import pathlib
 import urllib.parse
@@ -89,6 +90,35 @@ class TestFolders:
             "the column 'country' of the folders is empty",
             "the column 'country' of the folders has more than 200 bytes",
         ]
+
+    @pytest.mark.parametrize(
+        ("values", "reasons"),
+        [
+            (["7", "007", "-3", "true", "NULL", ".", "..", "a/b%2F=", "\n", "ü", "u\u0308", "AT", "at", "\x7f"], []),
+            (["__HIVE_DEFAULT_PARTITION__", "at", "__hive_default_partition__"], ["by which they mean a null"] * 2),
+            (pa.array([b"a", b"\xff", b"\xfe"], pa.binary()), ["is not UTF-8"] * 2),
+            ([7, -3, 2**62], []),
+            (pa.array([2**64 - 1, 1], pa.uint64()), []),
+            ([True, False], []),
+            ([datetime.date(2026, 1, 2), datetime.date(1, 1, 1)], []),
+        ],
+    )
+    def test_a_value_comes_back_as_it_was_or_its_row_is_rejected(self, model, tmp_path, values, reasons):
+        """PyArrow reads text alike where it is told that it is text."""
+        values = pa.array(values)
+        write(tmp_path / "in" / "a.parquet", value=values.take(pa.array(np.arange(ROWS) % len(values))))
+        embed.run(model.path, str(tmp_path / "in"), str(tmp_path / "out"), partition_by=["value"])
+        told = {row["reason"] for row in rejections(tmp_path / "out").values()}
+        assert len(told) <= len(reasons) and all(reason.endswith(tuple(reasons)) for reason in told)
+        table = embed.read_embeddings(str(tmp_path / "out"))
+        found = dict(zip(table["key"].to_pylist(), table["value"].to_pylist(), strict=True))
+        bad = rejections(tmp_path / "out").keys()
+        assert len(bad) >= len(reasons) and table["value"].type == values.type
+        assert found == {f"k{i}": values[i % len(values)].as_py() for i in range(ROWS) if f"k{i}" not in bad}
+        if values.type == pa.string():
+            text = pyarrow.dataset.partitioning(pa.schema([("value", pa.string())]), flavor="hive")
+            theirs = pyarrow.dataset.dataset(tmp_path / "out" / "parts", partitioning=text).to_table(["key", "value"])
+            assert {row["key"]: row["value"] for row in theirs.to_pylist()} == found
 
     def test_what_makes_no_folders(self, model, tmp_path):
         write(tmp_path / "in" / "a.parquet", score_of=np.arange(ROWS) / 7, number=np.arange(ROWS))
