@@ -42,6 +42,20 @@ def check_whole(**given: Any) -> None:
             raise ValueError(f"{name} is {reprlib.repr(value)}, expected a whole number between -2^31 and 2^31.")
 
 
+def check_truth(**given: Any) -> None:
+    """Raise ValueError unless each is True or False, or a 1 or 0 for it.
+
+    Example:
+        >>> check_truth(shuffle=False)
+        >>> check_truth(shuffle="batch")
+        Traceback (most recent call last):
+        ValueError: shuffle is 'batch', expected True or False.
+    """
+    for name, value in given.items():
+        if not isinstance(value, (bool, np.bool_, numbers.Integral)) or value not in (0, 1):
+            raise ValueError(f"{name} is {reprlib.repr(value)}, expected True or False.")
+
+
 def check_words(**given: Any) -> None:
     """Raise ValueError unless each is a list of strings.
 

@@ -341,9 +341,9 @@ def test_chains_live_on_one_device_and_belong_to_rows_that_stay(x):
         model.compile(jit_compile=False)
     with pytest.raises(ValueError, match=r"without tf\.distribute"):
         model.fit(x, verbose=0)
-    model.vae.noise = observations.Binarized()
+    noise = {"noise": keras.saving.serialize_keras_object(observations.Binarized())}
     with pytest.raises(ValueError, match="put the noise into x itself"):
-        MonteCarloEM(model.vae, ROWS)
+        MonteCarloEM(type(model.vae).from_config(model.vae.get_config() | noise), ROWS)
 
 
 @pytest.mark.parametrize(

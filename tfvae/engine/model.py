@@ -10,16 +10,25 @@ import abc
 import contextlib
 import logging
 import numbers
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import check_at_least, check_number, check_whole, found_by, refuse_masked, refuse_unknown
-from tfvae.engine import batches, course, hooks, keras_private, loop, replicas, saving, xla
+from tfvae.arguments import (
+    check_at_least,
+    check_number,
+    check_truth,
+    check_whole,
+    found_by,
+    refuse_masked,
+    refuse_unknown,
+)
+from tfvae.engine import batches, course, hooks, keras_private, loop, replicas, xla
 from tfvae.engine.batches import Data
+from tfvae.engine.doors import Doors
 from tfvae.engine.loop import Step
 from tfvae.engine.replicas import Rows
 
@@ -76,7 +85,7 @@ def gradients_of(loss: tf.Tensor, variables: Sequence[keras.Variable], tape: tf.
     return [None if gradient is None else next(waiting) for gradient in gradients]
 
 
-class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
+class UnsupervisedModel(Doors, abc.ABC):
     """A ``keras.Model`` that is trained without targets, by the engine.
 
     A subclass says what a row is (``prepare``, ``check``), what the loss of a batch is (``batch_loss``) and which
@@ -95,6 +104,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
 
     def __init__(self, seed: int | None, name: str):
         super().__init__(name=name, dtype="float32")  # always: only networks inside it compute in half
+        self.__dict__.pop("quantize")  # Keras's wrapper around the method, which has words of its own
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Validation draws from a stream of its own: whether one looks must not change what is trained.
@@ -204,23 +214,31 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
                 "There is no loss to choose: the model's objective is the loss."
             )
         check_at_least(1, steps_per_execution=1 if steps_per_execution is None else steps_per_execution)
+        jit_compile = None if isinstance(jit_compile, str) and jit_compile == "auto" else jit_compile  # Keras's word
+        run_eagerly = False if run_eagerly is None else run_eagerly
+        check_truth(run_eagerly=run_eagerly, jit_compile=False if jit_compile is None else jit_compile)
         self._auto_steps = steps_per_execution is None
-        jit_compile = None if jit_compile == "auto" else jit_compile  # Keras's word for it
         super().compile(
             optimizer=self._with_loss_scale(optimizer),
             steps_per_execution=steps_per_execution or 1,
             jit_compile=(xla.pays_off(self) if jit_compile is None else jit_compile) and not run_eagerly,
             run_eagerly=run_eagerly,
         )
+        self.forget_programs()
         self._choice = {
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile,
             "run_eagerly": run_eagerly,
         }
 
+    def forget_programs(self) -> None:
+        """Forget programs that are kept beside Keras's: ``compile`` begins anew, as a layer that has changed needs."""
+
     def _with_loss_scale(self, optimizer: Any) -> Any:
         """The optimiser that float16 needs: what its layers hand back as gradients would vanish unscaled."""
-        optimizer, scaled = keras.optimizers.get(optimizer), keras.optimizers.LossScaleOptimizer
+        expected = "one of keras.optimizers, or the name of one, such as 'adam'"
+        optimizer = found_by(keras.optimizers.get, "optimizer", optimizer, expected)
+        scaled = keras.optimizers.LossScaleOptimizer
         half = any(layer.compute_dtype == "float16" for layer in keras_private.layers(self))
         return scaled(optimizer) if half and not isinstance(optimizer, scaled) else optimizer
 
@@ -272,12 +290,14 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         """
         refuse_unknown(self.fit, unknown)
         _refuse_targets(y, class_weight)
+        self._check_compiled("fit")
+        check_truth(shuffle=shuffle)
+        _check_verbose(verbose)
         sizes = {"batch_size": batch_size, "validation_batch_size": validation_batch_size}
         _check_counts(**sizes, steps_per_epoch=steps_per_epoch, validation_steps=validation_steps)
         check_at_least(0, epochs=epochs, initial_epoch=initial_epoch)
         check_number(0, validation_split=validation_split)
-        if isinstance(validation_freq, str) or not isinstance(validation_freq, Iterable):  # else the validated epochs
-            _check_counts(validation_freq=validation_freq)
+        validation_freq = _validated_epochs(validation_freq)
         if validation_split and validation_data is None:
             if self.is_stream(x):
                 raise ValueError("validation_split needs an array in memory: pass validation_data instead.")
@@ -344,6 +364,9 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         of_fit = {name: unknown.pop(name) for name in keras_private.EVALUATED_BY_FIT & unknown.keys()}
         refuse_unknown(self.evaluate, unknown)
         _refuse_targets(y, None)
+        self._check_compiled("evaluate")
+        check_truth(return_dict=return_dict)
+        _check_verbose(verbose)
         _check_counts(batch_size=batch_size, steps=steps)
         if not isinstance(x, (batches.ArrayBatches, batches.StreamBatches)):
             acting = hooks.acting_on_batches(callbacks, testing=True)
@@ -361,23 +384,50 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         verbose: str | int = "auto",
         steps: int | None = None,
         callbacks: Any = None,
+        **unknown: Any,
     ) -> Any:
         """Keras's ``predict``, of what ``fit`` takes."""
+        refuse_unknown(self.predict, unknown)
         _check_counts(batch_size=batch_size, steps=steps)
+        _check_verbose(verbose)
+        hooks.acting_on_batches(callbacks)  # which says what is none
         x = x if self.is_stream(x) else self.prepare(x)
         return super().predict(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks)
 
     def train_on_batch(
-        self, x: Any, y: None = None, sample_weight: Any = None, class_weight: None = None, return_dict: bool = False
+        self,
+        x: Any,
+        y: None = None,
+        sample_weight: Any = None,
+        class_weight: None = None,
+        return_dict: bool = False,
+        **unknown: Any,
     ) -> Any:
         """Keras's ``train_on_batch`` without targets."""
+        refuse_unknown(self.train_on_batch, unknown)
         _refuse_targets(y, class_weight)
+        self._check_compiled("train_on_batch")
+        check_truth(return_dict=return_dict)
         return super().train_on_batch(x, sample_weight=sample_weight, return_dict=return_dict)
 
-    def test_on_batch(self, x: Any, y: None = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
+    def test_on_batch(
+        self, x: Any, y: None = None, sample_weight: Any = None, return_dict: bool = False, **unknown: Any
+    ) -> Any:
         """Keras's ``test_on_batch`` without targets."""
+        refuse_unknown(self.test_on_batch, unknown)
         _refuse_targets(y, None)
+        self._check_compiled("test_on_batch")
+        check_truth(return_dict=return_dict)
         return super().test_on_batch(x, sample_weight=sample_weight, return_dict=return_dict)
+
+    def predict_on_batch(self, x: Any, **unknown: Any) -> Any:
+        """Keras's ``predict_on_batch``, of rows as ``fit`` takes them in memory."""
+        refuse_unknown(self.predict_on_batch, unknown)
+        return super().predict_on_batch(self.prepare(x))
+
+    def _check_compiled(self, method: str) -> None:
+        if not self.compiled:
+            raise ValueError(f"{method} needs an optimiser: call compile() first, or compile(optimizer).")
 
     def _choose_steps(self, batch_size: int | None, x: Any, acting: list[str]) -> int:
         """The batch size, after settling how many batches a program runs: Keras reads it from the model.
@@ -500,23 +550,7 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
         self.total_loss(inputs, rows, training=False)
         return []
 
-    def save(self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any) -> None:
-        """Keras's ``save``, to a ``.keras`` file: an h5 file could not hold the parts of the model, nor be loaded.
-
-        A class or function that Keras will not find when it loads the file is warned of by its name.
-        """
-        if str(filepath).endswith((".h5", ".hdf5")):
-            raise ValueError(
-                f"{filepath} is an h5 file, which Keras could not load this model from: save to a .keras file, or the "
-                "weights alone with save_weights('m.weights.h5')."
-            )
-        if zipped is not False and not str(filepath).endswith(".keras") and not str(filepath).startswith("hf://"):
-            told = f"filepath is {str(filepath)!r}, expected a file that ends in .keras"
-            raise ValueError(f"{told}; a SavedModel is written by tfvae.export(vae, folder).")
-        saving.warn_of_unregistered(self, filepath)
-        super().save(filepath, overwrite, zipped, **kwargs)
-
-    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+    def export(self, filepath: Any = "folder", *args: Any, **kwargs: Any) -> None:
         """Keras's ``export`` would write one signature of reconstructions; the package's writes them all.
 
         Raises:
@@ -535,6 +569,21 @@ class UnsupervisedModel(keras_private.BuiltModel, abc.ABC):
     def load_own_variables(self, store: dict[str, Any]) -> None:
         for i, state in enumerate(keras_private.seed_states(self)):
             state.assign(store[f"seed_state_{i}"])
+
+
+def _check_verbose(verbose: Any) -> None:
+    if not (isinstance(verbose, (str, numbers.Integral)) and verbose in ("auto", 0, 1, 2)):
+        raise ValueError(f"verbose is {verbose!r:.80}, expected 'auto', 0, 1 for a bar, or 2 for a line an epoch.")
+
+
+def _validated_epochs(given: Any) -> int | list[int]:
+    """Keras's ``validation_freq``: how often, or after which epochs."""
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
+        check_at_least(1, validation_freq=given)
+        return int(given)  # type: ignore[arg-type]
+    epochs = list(given)
+    check_at_least(1, **{f"validation_freq[{i}]": epoch for i, epoch in enumerate(epochs)})
+    return [int(epoch) for epoch in epochs]
 
 
 def _check_counts(**given: Any) -> None:

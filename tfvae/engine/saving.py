@@ -1,10 +1,25 @@
-"""What a saved model needs in order to be loaded: every class and function in it must be registered with Keras."""
+"""Files of a model: what must be registered to be loaded, whose weights they are, and that they are whole.
 
+Every class and function in a saved model must be registered with Keras, and weights are loaded into a model like the
+one that had them.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import uuid
 import warnings
+import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
+import h5py
 import keras
+
+_IN_ZIP = "model.weights.h5"
+_OTHERS = "optimizer/"  # whose numbers Keras leaves out where they do not fit, and says so
+Layout = dict[str, tuple[int, ...]]
 
 
 def warn_of_unregistered(model: keras.Model, filepath: Any) -> None:
@@ -37,3 +52,115 @@ def _is_found(config: dict[str, Any]) -> bool:
             return False
     of_keras = (config["module"] or "").split(".")[0] == "keras"
     return of_keras or keras.saving.get_registered_object(config["registered_name"]) is not None
+
+
+@contextlib.contextmanager
+def told(filepath: Any, verb: str) -> Iterator[None]:
+    """Within it, whatever stands in the way of a file is told in a sentence, an OSError of the same kind.
+
+    Example:
+        >>> with told("a.keras", "read"):
+        ...     open("a.keras")
+        Traceback (most recent call last):
+        FileNotFoundError: a.keras cannot be read: No such file or directory.
+    """
+    try:
+        yield
+    except ValueError:  # a sentence already
+        raise
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else "it is damaged, or of another format"
+        raise type(error)(f"{filepath} cannot be {verb}: {why}.") from error
+    except zipfile.BadZipFile as error:
+        raise OSError(f"{filepath} cannot be {verb}: it is damaged, or of another format.") from error
+    except Exception as error:  # of a store, or of the hub
+        why = (str(error).splitlines() or [""])[0]
+        raise OSError(f"{filepath} cannot be {verb}: {type(error).__name__}: {why}") from error
+
+
+def check_free(filepath: Any, overwrite: bool) -> None:
+    """Raise FileExistsError where a file must not be overwritten: Keras would ask, and nobody may be there."""
+    if not overwrite and os.path.exists(filepath):
+        raise FileExistsError(f"{filepath} is there already, and overwrite is False: choose another name.")
+
+
+@contextlib.contextmanager
+def written(filepath: Any, overwrite: bool) -> Iterator[Any]:
+    """A name for a file that takes its own when the block ends well; a folder, or what lies elsewhere, has it at once.
+
+    Example:
+        >>> with written("a.txt", overwrite=True) as draft:
+        ...     _ = draft.write_text("whole")
+        >>> open("a.txt").read(), draft.exists()
+        ('whole', False)
+    """
+    check_free(filepath, overwrite)
+    with told(filepath, "written"):
+        if "://" in str(filepath) or not str(filepath).endswith((".keras", ".h5", ".txt")):
+            yield filepath
+            return
+        path = pathlib.Path(os.path.realpath(filepath))  # a link goes on leading there
+        if path.is_dir():
+            raise IsADirectoryError(21, "Is a directory")
+        draft = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+        try:
+            yield draft
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def check_layout(filepath: Any, own: Layout) -> None:
+    """Raise ValueError where a file holds other weights than ``own``, those of the model that they are for."""
+    if "://" in str(filepath):
+        return
+    there = _layout_of(pathlib.Path(filepath))
+    differ = sorted(name for name in own.keys() | there.keys() if own.get(name) != there.get(name))
+    if differ:
+        name = differ[0]
+        sides = ["none" if shape is None else f"of shape {shape}" for shape in (there.get(name), own.get(name))]
+        raise ValueError(
+            f"{filepath} holds weights of another model: {name} is {sides[0]} there and {sides[1]} in this one. Make "
+            "the model as it was when they were saved, or load what fits with skip_mismatch=True."
+        )
+
+
+def _layout_of(path: pathlib.Path) -> Layout:
+    if path.name.endswith(".keras"):
+        with zipfile.ZipFile(path) as archive, _member(archive, path) as file:
+            return layout(file)
+    if path.name.endswith(".json"):
+        return {name: shape for shard in _shards(path) for name, shape in layout(shard).items()}
+    return layout(path)
+
+
+def _member(archive: zipfile.ZipFile, path: pathlib.Path) -> Any:
+    try:
+        return archive.open(_IN_ZIP)
+    except KeyError:
+        raise ValueError(f"{path} holds no {_IN_ZIP}: it is no file that save has written.") from None
+
+
+def _shards(path: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        names = {name for held in json.loads(path.read_bytes())["weight_map"].values() for name in held}
+        if any(os.path.basename(name) != name for name in names):
+            raise ValueError("a shard lies elsewhere")
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} lists no files of weights: it is damaged, or nothing that save_weights wrote."
+        ) from error
+    return [path.with_name(name) for name in sorted(names)]
+
+
+def layout(file: pathlib.Path | BinaryIO) -> Layout:
+    """The shape of each array of weights in an h5 file, by its place in the model; links are not followed."""
+    found: Layout = {}
+
+    def note(name: str, held: Any) -> None:
+        if isinstance(held, h5py.Dataset) and not name.startswith(_OTHERS):
+            found[name] = tuple(held.shape)
+
+    with h5py.File(file, "r") as opened:
+        opened.visititems(note)
+    return found

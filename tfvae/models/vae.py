@@ -8,7 +8,7 @@ model is another argument, not a subclass.
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import keras
@@ -37,6 +37,7 @@ Objective = Callable[[Terms], Estimate]
 _PARTS = ("encoder", "decoder", "posterior", "likelihood", "prior", "objective", "weight_prior", "noise")
 _GONE = "binarize=True is noise=tfvae.observations.Binarized() now."
 _PLAIN = ("num_samples", "condition_shape", "seed", "name")
+_FIXED = {*_PARTS, *_PLAIN} - {"name"}
 
 
 @final
@@ -116,11 +117,20 @@ class VAE(engine.UnsupervisedModel):
         self._rows = RowShape(likelihood.event_shape, self.condition_shape)
         self.encoder, self.decoder = encoder, decoder
         self.posterior, self.likelihood = posterior, likelihood
-        self.prior = prior or priors.StandardNormal(posterior.event_shape[-1])
+        self.prior = priors.StandardNormal(posterior.event_shape[-1]) if prior is None else prior
         _check_prior_is_one(self.prior)
-        self.objective = objective or objectives.elbo
+        self.objective = objectives.elbo if objective is None else objective
         self.num_samples, self.weight_prior, self.noise = int(num_samples), weight_prior, noise
         self.build((None, *self.event_shape))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A made model keeps its parts: its weights and programs are of those, and would go on as they were."""
+        if name in _FIXED and getattr(self, "built", False):
+            raise ValueError(
+                f"{name} is a part of a model that is made, and stays: make another VAE with the same other parts, "
+                "which keep their weights, or with_prior(prior)."
+            )
+        super().__setattr__(name, value)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the weights by one pass over a row of zeros, and checks that the parts fit."""
@@ -227,6 +237,15 @@ class VAE(engine.UnsupervisedModel):
         batch = self.batch(x)
         z = draws.mean(self.posterior(self._features(batch, training)))
         return draws.mean(families.with_library_of(self.decode(z, batch.condition, training), batch.x))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Keras's: of a reconstruction, ``(N, *event_shape)``, for the shape of x or those of a row's parts by name."""
+        given: Any = input_shape.get("x") if isinstance(input_shape, Mapping) else input_shape
+        is_shape = isinstance(given, (tuple, list)) and len(given) > 0
+        if not is_shape or tuple(given[1:]) != self.event_shape:
+            expected = (None, *self.event_shape)
+            raise ValueError(f"input_shape is {input_shape!r:.80}, expected {expected}, the shape of x.")
+        return (given[0], *self.event_shape)
 
     def terms(
         self,
@@ -390,6 +409,11 @@ class VAE(engine.UnsupervisedModel):
     def _reconstruct(self) -> Callable[[Any], tf.Tensor]:
         return xla.compiled_where_it_pays(self, lambda x: self(x))
 
+    def forget_programs(self) -> None:
+        """See ``UnsupervisedModel.forget_programs``."""
+        for name in ("_embed", "_draw", "_reconstruct"):
+            self.__dict__.pop(name, None)
+
     def _map(self, function: Callable, x: Any, shape: Any, batch_size: int) -> np.ndarray:
         check_at_least(1, batch_size=batch_size)
         if self.is_stream(x):
@@ -531,17 +555,26 @@ class VAE(engine.UnsupervisedModel):
 
         self.train_function = functools.update_wrapper(train, compiled)
 
-    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+        **unknown: Any,
+    ) -> np.ndarray:
         """Keras's ``predict``: ``reconstruct`` of rows given as to ``fit``."""
+        more = {"batch_size": batch_size, "verbose": verbose, "steps": steps, "callbacks": callbacks, **unknown}
         if not self.is_stream(x):
             x = self.prepare(x) if keras_private.strategy(self) is None else self.checked(x)
             if batches.num_rows(x) == 0:
                 return np.zeros([0, *self.event_shape], np.float32)
-            return super().predict(x, *args, **kwargs)
+            return super().predict(x, **more)
         if self._keras_predicts:
             x = (self.checked_element(batch).inputs for batch in streams.elements(x))
         with streams.reading(x) as x:
-            return super().predict(x, *args, **kwargs)
+            return super().predict(x, **more)
 
     @property
     def _keras_predicts(self) -> bool:
@@ -568,7 +601,10 @@ class VAE(engine.UnsupervisedModel):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "VAE":
+        check_kind("config", config, Mapping, "a mapping as get_config gives it")
         config = dict(config)
+        if lacking := [part for part in _PARTS[:4] if part not in config]:
+            raise ValueError(f"config has no {', '.join(lacking)}, expected a mapping as get_config gives it.")
         if config.pop("binarize", False):  # as files of 0.1 have it
             config["noise"] = keras.saving.serialize_keras_object(observations.Binarized())
         loaded = {part: keras.saving.deserialize_keras_object(config[part]) for part in _PARTS if part in config}
