@@ -64,6 +64,8 @@ class SignatureHandler(ModelHandler[Row, dict[str, np.ndarray], Any]):
         keep_errors: bool = False,
         trust_model: bool = False,
     ):
+        if not isinstance(max_batch_size, (int, np.integer)) or isinstance(max_batch_size, bool) or max_batch_size < 1:
+            raise PipelineError(f"max_batch_size is {max_batch_size!r}, expected a whole number of rows, 1 or more")
         super().__init__(max_batch_size=max_batch_size)
         self._model, self._signature, self._keep_errors = find_model(model, trust_model), signature, keep_errors
         signatures = load(self._model).signatures
@@ -93,8 +95,7 @@ class SignatureHandler(ModelHandler[Row, dict[str, np.ndarray], Any]):
 
     def get_num_bytes(self, batch: Sequence[Row]) -> int:
         """Bytes of the rows' values; the default would pickle them to find out."""
-        values = (value for row in batch for value in row.values())
-        return sum(len(value) if isinstance(value, bytes) else np.asarray(value).nbytes for value in values)
+        return sum(_num_bytes(value) for row in batch if isinstance(row, Mapping) for value in row.values())
 
     def run_inference(
         self, batch: Sequence[Row], model: Any, inference_args: dict[str, Any] | None = None
@@ -123,6 +124,8 @@ class SignatureHandler(ModelHandler[Row, dict[str, np.ndarray], Any]):
         import tensorflow as tf
 
         for row in rows:
+            if not isinstance(row, Mapping):
+                raise ValueError(f"a row is {type(row).__name__}, expected a mapping of {sorted(self._inputs)}")
             if set(row) != set(self._inputs):
                 raise ValueError(f"a row has {sorted(map(str, row))}, expected {sorted(self._inputs)}")
         stacked = {
@@ -135,6 +138,13 @@ class SignatureHandler(ModelHandler[Row, dict[str, np.ndarray], Any]):
             if values.shape[:1] != (len(rows),):
                 raise ValueError(f"{name} came as {list(values.shape)} of {len(rows)} rows: it is not by row")
         return found
+
+
+def _num_bytes(value: Any) -> int:
+    try:
+        return len(value) if isinstance(value, bytes) else np.asarray(value).nbytes
+    except (ValueError, TypeError):  # no array: ``run_inference`` says so
+        return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,12 +161,20 @@ class _Input:
             if not isinstance(value, bytes):
                 raise ValueError(f"{self.name} is {type(value).__name__}, expected bytes")
             return value
-        given, wanted = np.asarray(value), np.dtype(self.dtype)
+        if np.ma.is_masked(value):
+            raise ValueError(f"{self.name} has masked cells, which no signature takes: fill them in")
+        try:
+            given, wanted = np.asarray(value), np.dtype(self.dtype)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.name} is {type(value).__name__}, which makes no array: {error}") from error
         kinds = wanted.kind if hasattr(value, "dtype") else "biuf"  # Python's own numbers have no kind in mind
         if given.dtype.kind not in kinds:
             raise ValueError(f"{self.name} is {given.dtype}, expected {self.dtype}: no number is scaled here")
-        array = given.astype(wanted, copy=False)
-        if wanted.kind in "iu" and not np.array_equal(array, given):
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is told
+            array = given.astype(wanted, copy=False)
+        # Of floats the last digits may go, but neither a whole number nor one that is finite.
+        is_float = wanted.kind == given.dtype.kind == "f"
+        if not (np.array_equal(np.isfinite(array), np.isfinite(given)) if is_float else np.array_equal(array, given)):
             raise ValueError(f"{self.name} holds numbers that {self.dtype} does not have")
         known = [want is None or got == want for got, want in zip(array.shape, self.shape, strict=False)]
         if len(array.shape) != len(self.shape) or not all(known):

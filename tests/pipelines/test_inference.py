@@ -91,6 +91,12 @@ def test_inputs_without_a_batch_axis_are_given_once_and_lengths_may_be_free(scal
         ({"x": [[[0.0]], [[float("nan")]], [[1.0]]]}, "x holds NaN or infinite values"),
         ({"x": [[[0.0]], [[255.0]], [[1.0]]]}, "x ranges from"),
         ({"y": [0.0, 1.0, 1.0]}, r"a row has \['y'\], expected \['x'\]"),
+        ({"x": [[[0.0]], [[1e300]], [[1.0]]]}, "x holds numbers that float32 does not have"),
+        ({"x": [[[0]], [[2**24 + 1]], [[1]]]}, "x holds numbers that float32 does not have"),
+        ({"x": np.ma.masked_less(np.float32([0, 1, 1]).reshape(3, 1, 1), 0.5)}, "x has masked cells"),
+        ({"x": [0.0, [1.0], 1.0]}, "x is list, which makes no array"),
+        ([0.0, 1.0, 1.0], r"a row is list, expected a mapping of \['x'\]"),
+        (None, r"a row is NoneType, expected a mapping of \['x'\]"),
         ({"x": [0.0, 1.0, 1.0], "label": 3}, r"a row has \['label', 'x'\], expected \['x'\]"),
     ],
 )
@@ -98,7 +104,9 @@ def test_a_row_that_does_not_fit_is_told_and_takes_no_other_with_it(vae, exporte
     good = {"x": np.float32([0, 0.5, 1]).reshape([3, 1, 1])}
     with pytest.raises(ValueError, match=sentence):
         run(SignatureHandler(exported), [good, row, good])
-    first, bad, last = run(SignatureHandler(exported, keep_errors=True), [good, row, good])
+    handler = SignatureHandler(exported, keep_errors=True)
+    first, bad, last = run(handler, [good, row, good])
+    assert handler.get_num_bytes([good, row]) >= 12  # which Beam asks first
     assert list(bad) == ["error"]
     for outputs in (first, last):
         np.testing.assert_allclose(outputs["embedding"], vae.embed(good["x"][None])[0], atol=1e-6)
@@ -126,3 +134,6 @@ def test_what_is_no_model_or_no_signature_is_told(exported, tmp_path):
     with pytest.raises(PipelineError, match=r"has no signature 'mine', it has \['decode'"):
         SignatureHandler(exported, "mine")
     assert run(SignatureHandler(exported), []) == []
+    for wrong in (0, -1, 1.5, "3", True):
+        with pytest.raises(PipelineError, match=r"max_batch_size is .*, expected a whole number of rows, 1 or more"):
+            SignatureHandler(exported, max_batch_size=wrong)
