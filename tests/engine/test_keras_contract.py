@@ -192,6 +192,34 @@ def test_two_fits_are_one_training():
 # What comes back
 
 
+@pytest.mark.parametrize("kind", ["array", "dataset", "py_dataset"])
+@pytest.mark.parametrize("eagerly", [True, False])
+def test_callbacks_of_predict_hear_what_they_hear_in_keras(kind, eagerly):
+    heard = []
+    for model in (vae(), plain()):
+        model.run_eagerly = eagerly
+        calls: list[tuple] = []
+        hears = keras.callbacks.LambdaCallback()
+        for hook in ("on_predict_batch_begin", "on_predict_batch_end"):
+            setattr(
+                hears, hook, lambda batch, logs=None, hook=hook, calls=calls: calls.append((hook, batch, *(logs or ())))
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.predict(
+                SOURCES[kind](False)["x"], batch_size=2 if kind == "array" else None, verbose=0, callbacks=[hears]
+            )
+        heard.append(calls)
+    assert heard[0] == heard[1] and len(heard[0]) == 6
+
+
+@pytest.mark.parametrize("eagerly", [True, False])
+def test_predict_of_a_stream_without_rows_has_none(eagerly):
+    model = vae()
+    model.run_eagerly = eagerly
+    assert model.predict(dataset(False).take(0), verbose=0).shape == (0, 4)
+
+
 def forms(model: keras.Model, **targets) -> dict[str, object]:
     evaluated, trained = model.evaluate(X, **targets, verbose=0), model.train_on_batch(X, **targets)
     return {
@@ -288,6 +316,40 @@ def test_an_average_of_weights_is_kept_and_put_in_place_at_the_end_as_in_keras()
         for step in seen:
             average = 0.5 * average + 0.5 * step[i]
         np.testing.assert_allclose(weight.numpy(), average, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [None, False, True])
+def test_gradients_are_accumulated_as_in_keras(jit_compile):
+    def made(accumulated: int | None) -> VAE:
+        model = vae()
+        optimizer = keras.optimizers.SGD(0.5, gradient_accumulation_steps=accumulated)
+        model.compile(optimizer, jit_compile=jit_compile, run_eagerly=jit_compile is None)
+        return model
+
+    def moved(model: VAE, x: np.ndarray) -> list[np.ndarray]:
+        before = [weight.numpy() for weight in model.trainable_variables]
+        model.train_on_batch(x)
+        return [new.numpy() - old for new, old in zip(model.trainable_variables, before, strict=True)]
+
+    one, two = made(None), made(2)
+    first = [weight.numpy() for weight in one.trainable_variables]
+    steps = []
+    for x in (X[:2], X[2:4]):
+        steps.append(moved(one, x))
+        for weight, value in zip(one.trainable_variables, first, strict=True):
+            weight.assign(value)
+    assert not any(np.any(step) for step in moved(two, X[:2]))
+    for step, *parts in zip(moved(two, X[2:4]), *steps, strict=True):
+        np.testing.assert_allclose(step, sum(parts) / 2, atol=1e-6)
+    assert int(two.optimizer.iterations) == 1
+
+
+def test_rows_are_shuffled_anew_in_each_epoch_where_gradients_are_accumulated():
+    model = vae(keras.optimizers.SGD(0.1, gradient_accumulation_steps=100))
+    orders = set()
+    see = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: orders.add(tuple(model._shuffle_seed())))
+    model.fit(X, batch_size=2, epochs=3, verbose=0, callbacks=[see])
+    assert len(orders) == 3
 
 
 def copies(folder) -> dict:

@@ -144,6 +144,15 @@ def test_children_are_those_right_within():
     assert [layer.name for layer in keras_private.children(two_layers())][-2:] == ["inner", "noise"]
 
 
+def test_steps_taken_are_all_the_batches_of_an_optimiser_that_accumulates_gradients():
+    model = keras.Sequential([keras.Input([2]), keras.layers.Dense(1)])
+    inner = keras.optimizers.SGD(gradient_accumulation_steps=2)
+    model.compile(keras.optimizers.LossScaleOptimizer(inner), "mse", run_eagerly=True)
+    for _ in range(3):
+        model.train_on_batch(np.ones([1, 2]), np.ones([1, 1]))
+    assert (int(keras_private.steps_taken(model).numpy()), int(inner.iterations)) == (3, 1)
+
+
 def test_seed_states_are_those_of_every_random_layer():
     model = two_layers()
     states = keras_private.seed_states(model)

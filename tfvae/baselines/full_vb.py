@@ -135,7 +135,7 @@ class FullVB(Trainer):
     ) -> Loss:
         """The VAE's loss while its generative weights read as θ~."""
         drawn = zip(self.vae.generative_weights, self.draw_weights(weights_seed), strict=True)
-        step = self.optimizer.iterations.value if self.compiled else None
+        step = tf.convert_to_tensor(self.optimizer.iterations) if self.compiled else None
         # Inside the scope a regulariser sees no weight that the scope was not given.
         as_they_are = [(w, tf.convert_to_tensor(w.value)) for w in self.vae.recognition_weights]
         with keras.StatelessScope([*as_they_are, *drawn], collect_losses=True) as scope:

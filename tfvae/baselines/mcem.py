@@ -116,7 +116,7 @@ class MonteCarloEM(Trainer):
     def _loss_at(self, batch: Batch, z: tf.Tensor, acceptance_rate: tf.Tensor) -> Loss:
         """-log p(x, z) for the chains' states z ``[B, D]``; the VAE's penalty is learned from and not reported."""
         log_likelihood = self.vae.decode(z, batch.condition, training=True).log_prob(batch.x)
-        seed = tf.stack([tf.cast(self.optimizer.iterations, tf.int32), 0])
+        seed = tf.stack([tf.cast(keras_private.steps_taken(self), tf.int32), 0])
         log_joint = log_likelihood + self.vae.prior_of_step(batch, seed).log_prob(z)
         penalty = with_gradient_of(tf.constant(0.0), self.vae.penalty())
         return Loss(-log_joint, penalty, {"log_likelihood": log_likelihood, "acceptance_rate": acceptance_rate})

@@ -193,7 +193,7 @@ class Checkpoint(Keeper):
         return not self._workers and self._thread is not None and self._thread.is_alive()
 
     def _step(self) -> int:
-        return int(self.model.optimizer.iterations.numpy())
+        return int(keras_private.steps_taken(self.model).numpy())
 
     def _write_beside(self, state: State) -> None:
         self._last = (self._step(), time.monotonic())

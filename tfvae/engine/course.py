@@ -234,7 +234,7 @@ def _training(model: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     optimizers = [keras.saving.serialize_keras_object(optimizer) for optimizer, _ in model.updates]
     known = {"model": type(model).__name__, "seed": model.seed}
     known["optimizer"] = ", ".join(one["class_name"] for one in optimizers)
-    if int(model.optimizer.iterations.numpy()) == 0:  # later its settings may have been changed by a callback
+    if int(keras_private.steps_taken(model).numpy()) == 0:  # later its settings may have been changed by a callback
         for one in optimizers:
             known |= {f"{one['class_name']}'s {name}": value for name, value in one["config"].items() if name != "name"}
     known |= {f"{name} data's {fact}": value for name, one in data.items() for fact, value in one.facts().items()}

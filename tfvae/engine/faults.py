@@ -68,7 +68,7 @@ def _told(model: Any, train: Train, group: Group, before: list[tuple[Any, tf.Ten
     """The sentence about a group in which something is no number; the model is put back to before that step."""
     _restore(before)
     for k in range(group.done, group.num_steps):
-        state, step = _state(model), int(model.optimizer.iterations.numpy()) + 1
+        state, step = _state(model), int(keras_private.steps_taken(model).numpy()) + 1
         if not _is_finite(model, {"loss": 0.0}):
             return f"Before step {step} of the training weights were not finite: {_first_weight(model)}."
         logs = train(iter([_only(group, k)]))

@@ -30,6 +30,7 @@ __all__ = [
     "loss_tracker",
     "note_raised",
     "seed_states",
+    "steps_taken",
     "strategy",
 ]
 
@@ -131,6 +132,11 @@ def is_first(strategy: tf.distribute.Strategy | None) -> bool:
 def seed_states(model: keras.Model) -> list[keras.Variable]:
     """The state of every random stream in the model, its own and its layers'."""
     return [generator.state for layer in layers(model) for generator in layer._seed_generators]
+
+
+def steps_taken(model: keras.Model) -> keras.Variable:
+    """How many batches the model's optimiser has seen: more than its ``iterations`` where it accumulates gradients."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)._iterations
 
 
 @contextlib.contextmanager

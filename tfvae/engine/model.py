@@ -482,7 +482,7 @@ class UnsupervisedModel(Doors, abc.ABC):
         return not batches.in_memory(x)
 
     def _shuffle_seed(self) -> list[int]:
-        return [int(self.seed_generator.state.numpy()[0]), int(self.optimizer.iterations.numpy())]
+        return [int(self.seed_generator.state.numpy()[0]), int(keras_private.steps_taken(self).numpy())]
 
     def _element(self, element: Any) -> Data:
         """What a dataset gives, ``x`` or Keras's ``(x, None, sample_weight)``, as rows of the engine."""

@@ -7,6 +7,7 @@ model is another argument, not a subclass.
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
@@ -493,7 +494,7 @@ class VAE(engine.UnsupervisedModel):
     def batch_loss(self, inputs: dict[str, tf.Tensor], weights: tf.Tensor, training: bool) -> Loss:
         """The negative objective of each row, and the networks' own penalties."""
         drawn = self.with_noise(inputs, lambda: self.next_seed(training))
-        step = self.optimizer.iterations.value if self.compiled else None
+        step = tf.convert_to_tensor(self.optimizer.iterations) if self.compiled else None
         return self.loss_of_draw(drawn, weights, None, training, step)
 
     def loss_of_draw(
@@ -572,9 +573,18 @@ class VAE(engine.UnsupervisedModel):
                 return np.zeros([0, *self.event_shape], np.float32)
             return super().predict(x, **more)
         if self._keras_predicts:
-            x = (self.checked_element(batch).inputs for batch in streams.elements(x))
-        with streams.reading(x) as x:
-            return super().predict(x, **more)
+            more["steps"] = steps or batches.steps_in_an_epoch(x, 1)
+            rows = (self.checked_element(batch).inputs for batch in streams.elements(x))
+            if (first := next(rows, None)) is None:
+                return np.zeros([0, *self.event_shape], np.float32)
+            x = (one for one in itertools.chain([first], rows))
+        try:
+            with streams.reading(x) as x:
+                return super().predict(x, **more)
+        except UnboundLocalError as error:
+            if "'batch_outputs'" not in str(error):
+                raise
+            return np.zeros([0, *self.event_shape], np.float32)  # Keras has no batch to put its answer together of
 
     @property
     def _keras_predicts(self) -> bool:
