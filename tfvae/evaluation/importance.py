@@ -36,7 +36,7 @@ def log_marginal(
         x: Rows, as ``fit`` takes them in memory; of a model with ``noise``, one draw of each row is scored.
         num_samples: K, samples of z for each row.
         batch_size: Rows at once.
-        seed: Fixes the samples, and the draws of x.
+        seed: Fixes the samples, and the draws of x, for the same rows and ``batch_size``.
         progress: Called with the number of rows done after each batch.
 
     Warns:

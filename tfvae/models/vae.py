@@ -378,6 +378,9 @@ class VAE(engine.UnsupervisedModel):
         ``num_draws`` takes one z by its weight and draws of p(x|z) (sampling importance resampling). Both are of
         p(x missing | x there) as K grows, and the effective sample size says how near.
 
+        ``seed`` fixes what is drawn for the same rows, given together: as in ``draws`` and ``evaluation``, a row has
+        other draws in another batch.
+
         Raises:
             ValueError: If the likelihood leaves nothing out.
         """
@@ -387,7 +390,10 @@ class VAE(engine.UnsupervisedModel):
         return imputation.impute(self, self.checked(x), int(num_samples), int(seed), int(num_draws))
 
     def draws(self, x: Any, seed: int = 0, batch_size: int = 1024) -> np.ndarray:
-        """A draw of q(z|x) for each row, NumPy ``[N, D]``, for rows given as to ``fit``."""
+        """A draw of q(z|x) for each row, NumPy ``[N, D]``, for rows given as to ``fit``.
+
+        ``seed`` fixes the draws for the same rows and ``batch_size``: each batch has a seed of its own.
+        """
         check_whole(seed=seed)
         done = 0
 

@@ -33,7 +33,8 @@ class Client:
     A conditional model is asked with ``condition=``, an array of numbers with a row for each row.
 
     NaN and infinite inputs are refused before they are sent: a server that batches runs rows of several clients
-    together, and a bad one would fail them all.
+    together, and a bad one would fail them all. A model that leaves out what is missing (``likelihoods.missing``) takes
+    NaN for it: say so by ``missing=True``.
 
     Args:
         url: ``http://host:8501`` or ``https://...`` for REST, ``grpc://host:8500`` or ``grpcs://...`` for gRPC.
@@ -44,6 +45,8 @@ class Client:
         batch_size: Most rows of one request: at most the server's ``max_batch_size``.
         max_answer_bytes: Longest answer that is read; 64 MiB by default.
         by_rows: Send REST's row format (``instances``), for gateways in front of the server that know no other.
+        missing: Whether NaN in x is a missing number, and is sent. A gateway that checks JSON may refuse it over REST,
+            where NaN is a bare word; gRPC has no such trouble.
 
     Raises:
         ServingError: From every method: the server's words, and the rows that the request carried.
@@ -64,6 +67,7 @@ class Client:
         batch_size: int = 64,
         max_answer_bytes: int = 1 << 26,
         by_rows: bool = False,
+        missing: bool = False,
     ):
         scheme, _, target = str(url).partition("://")
         if scheme not in ("http", "https", "grpc", "grpcs") or not target:
@@ -75,7 +79,9 @@ class Client:
             raise ValueError(
                 f"batch_size {batch_size}, retries {retries}, timeout {timeout}: expected >= 1, >= 0, > 0."
             )
-        self._retries, self._batch_size = retries, batch_size
+        if not isinstance(missing, bool):
+            raise ValueError(f"missing is {missing!r}, expected True or False.")
+        self._retries, self._batch_size, self._missing = retries, batch_size, missing
         self._widths: dict[str, tuple[int | None, ...]] = {}  # of outputs already seen, without the rows
         self._transport: Any
         if scheme.startswith("http"):
@@ -97,7 +103,7 @@ class Client:
 
     def embed(self, x: Images, with_stddev: bool = False, condition: np.ndarray | None = None) -> Any:
         """Posterior means ``[N, D]``; with ``with_stddev`` a pair, the standard deviations ``[N, D]`` second."""
-        signature, inputs = _observations(contract.EMBED, x, condition)
+        signature, inputs = _observations(contract.EMBED, x, condition, self._missing)
         outputs = contract.OUTPUTS[contract.EMBED]
         answer = self._run(signature, inputs, outputs)
         return tuple(answer[name] for name in outputs) if with_stddev else answer[contract.EMBEDDING]
@@ -126,7 +132,7 @@ class Client:
 
     def score(self, x: Images, noise: np.ndarray, condition: np.ndarray | None = None) -> Score:
         """Bounds on log p(x) with K samples for each row, from standard normal ``noise`` ``[N, K, D]``."""
-        signature, inputs = _observations(contract.SCORE, x, condition)
+        signature, inputs = _observations(contract.SCORE, x, condition, self._missing)
         inputs[contract.NOISE] = _floats(contract.NOISE, noise)
         return Score(**self._run(signature, inputs, Score._fields))
 
@@ -149,7 +155,8 @@ class Client:
         """The one output of an operation on one input of floats, and on what else there is of a row."""
         (output,) = outputs = contract.OUTPUTS[operation]
         more = {**_beside(contract.CONDITION, condition), **_beside(contract.LIBRARY, library)}
-        return self._run(operation, {name: _floats(name, value), **more}, outputs)[output]
+        given = _floats(name, value, missing=self._missing and name == contract.X)
+        return self._run(operation, {name: given, **more}, outputs)[output]
 
     def _run(self, signature: str, inputs: dict[str, Any], outputs: tuple[str, ...]) -> Tensors:
         count = _count(inputs)
@@ -189,7 +196,7 @@ class Client:
         return {name: np.zeros([0, *(size or 0 for size in width)], np.float32) for name, width in widths.items()}
 
 
-def _observations(operation: str, x: Images, condition: np.ndarray | None) -> tuple[str, dict[str, Any]]:
+def _observations(operation: str, x: Images, condition: np.ndarray | None, missing: bool) -> tuple[str, dict[str, Any]]:
     """Which signature takes such observations, and its inputs."""
     given = _beside(contract.CONDITION, condition)
     if isinstance(x, (list, tuple)) and all(isinstance(item, bytes) for item in x):
@@ -199,7 +206,7 @@ def _observations(operation: str, x: Images, condition: np.ndarray | None) -> tu
         raise TypeError(f"x is a {type(x).__name__}: {hint}")
     if x.dtype == np.uint8:
         return contract.signature(operation, "uint8"), {contract.X: x, **given}
-    return contract.signature(operation, "float32"), {contract.X: _floats(contract.X, x), **given}
+    return contract.signature(operation, "float32"), {contract.X: _floats(contract.X, x, missing), **given}
 
 
 def _beside(name: str, value: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -210,15 +217,21 @@ def _beside(name: str, value: np.ndarray | None) -> dict[str, np.ndarray]:
     return {name: _floats(name, value.astype(np.float32) if whole else value)}
 
 
-def _floats(name: str, value: np.ndarray) -> np.ndarray:
+def _floats(name: str, value: np.ndarray, missing: bool = False) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         came = f"of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
         raise TypeError(f"{name} is {came}: expected an array of floats, scaled as the model was trained on.")
     with np.errstate(over="ignore"):
         floats = value.astype(np.float32, copy=False)
-    good = np.isfinite(floats).reshape(len(floats), math.prod(floats.shape[1:])).all(axis=1) if floats.ndim else True
+    right = ~np.isinf(floats) & (missing | ~np.isnan(floats))
+    good = right.reshape(len(floats), math.prod(floats.shape[1:])).all(axis=1) if floats.ndim else right
     if not np.all(good):
-        raise ValueError(f"{name} holds NaN or infinite values in row {int(np.argmin(good))}: mend or drop that row.")
+        held, mend = "NaN or infinite values", "mend or drop that row"
+        if missing:
+            held = "infinite values"
+        elif name == contract.X:
+            mend += "; NaN stands for a missing number with Client(..., missing=True)"
+        raise ValueError(f"{name} holds {held} in row {int(np.argmin(good))}: {mend}.")
     return floats
 
 

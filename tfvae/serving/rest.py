@@ -1,7 +1,7 @@
 """TF Serving's REST interface: JSON in columns (``inputs``) or rows (``instances``), bytes in base64.
 
 Numbers keep float32's precision both ways: each side writes as many digits as it takes to read the same float again.
-The server writes NaN and Infinity as bare words, which are no JSON but are read here.
+The server reads and writes NaN and Infinity as bare words, which are no JSON but are read and written here too.
 """
 
 import base64
@@ -57,13 +57,14 @@ class Rest:
     def predict(self, signature: str, inputs: dict[str, Any], outputs: tuple[str, ...]) -> Tensors:
         """The answer of one request. Of a single output the server leaves out the name: hence ``outputs``."""
         body: dict[str, Any] = {"signature_name": signature}
+        has_nan = any(_has_nan(value) for value in inputs.values())
         if self._by_rows:
             columns = {name: _values(value) for name, value in inputs.items()}
             rows = zip(*columns.values(), strict=True)
             body["instances"] = [dict(zip(columns, row, strict=True)) for row in rows]
         else:
             body["inputs"] = {name: _column(value) for name, value in inputs.items()}
-        answer = self._ask("POST", ":predict", _text(body))
+        answer = self._ask("POST", ":predict", _text(body, has_nan))
         return _tensors(answer, outputs, self._by_rows)
 
     def signatures(self) -> dict[str, Signature]:
@@ -129,10 +130,21 @@ def _seconds(retry_after: str) -> float:
     return 0.0
 
 
-def _text(body: dict[str, Any]) -> bytes:
+def _has_nan(column: Any) -> bool:
+    return isinstance(column, np.ndarray) and column.dtype.kind == "f" and bool(np.isnan(column).any())
+
+
+def _text(body: dict[str, Any], has_nan: bool = False) -> bytes:
+    """The body; NaN is a bare word, as the server reads it (``kParseNanAndInfFlag``), though it is no JSON.
+
+    Example:
+        >>> _text({"inputs": {"x": [0.5, float("nan")]}}, has_nan=True).replace(b" ", b"")
+        b'{"inputs":{"x":[0.5,NaN]}}'
+    """
     if orjson:
-        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    return json.dumps(body, allow_nan=False).encode()
+        text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        return text.replace(b"null", b"NaN") if has_nan else text  # with numbers alone in it, there is no other null
+    return json.dumps(body, allow_nan=has_nan).encode()
 
 
 def _column(column: Any) -> Any:
