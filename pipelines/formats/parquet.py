@@ -41,6 +41,10 @@ class ParquetLayout:
     groups: dict[str, tuple[int, ...]]
     names: tuple[str, ...]
 
+    def rows(self, file: str) -> int:
+        """How many rows a file has."""
+        return sum(self.groups[file])
+
 
 def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[str]]) -> ParquetLayout:
     """The columns of Parquet files that must agree on them.
@@ -51,7 +55,7 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
         names: From a file's schema to the columns that are wanted of it.
 
     Raises:
-        PipelineError: A file is no Parquet, or lacks a column; they disagree; there are no rows.
+        PipelineError: A file is no Parquet, or one with rows lacks a column; they disagree; there are no rows.
 
     Example:
         >>> from tfvae.pipelines.formats.files import find_files
@@ -64,6 +68,8 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
     present: dict[str, None] = {}
     for file in found.files:
         schema, groups[file] = _look(found, file)
+        if not any(groups[file]):  # whose columns may have no type: of a night without rows
+            continue
         values = _folder_scalars(found, file)
         with_folders(schema.names, found.path(file), values)
         for name, value in values.items():

@@ -76,7 +76,7 @@ class Parquet(Source):
         layout = self._layout(columns.kinds[self._column])
         wanted = [name for name in (key, label, self._column if layout.shape is None else None) if name]
         rows, classes, shapes = TableRows(), Classes(), collections.Counter[tuple[int, ...]]()
-        for file in found.files:
+        for file in filter(columns.rows, found.files):
             for first, table in self._read(found, file, wanted, layout):
                 reasons: dict[int, str] = {}
                 numbers = range(first, first + len(table))

@@ -368,6 +368,20 @@ def test_pictures_that_may_not_be_read_and_links_to_themselves(data, tmp_path, m
     }
 
 
+@pytest.mark.parametrize("empty", [{"key": pa.array([]), "x": pa.array([])}, {}])
+def test_a_parquet_file_without_rows_may_have_no_columns_either(x, data, tmp_path, empty):
+    """As pandas writes them, of a night without rows."""
+    rows = (x / 7).astype(np.float32).reshape(7, 12)
+    pq.write_table(pa.table(empty), data / "a.parquet")
+    pq.write_table(pa.table({"key": [str(i) for i in range(7)], "x": rows.tolist()}), data / "b.parquet")
+    _, found, _, reasons = read_by_both("parquet", data, tmp_path / "out")
+    assert len(found) == 7 and not reasons
+    (data / "b.parquet").unlink()
+    for read in (lambda: make_source("parquet", str(data)).plan(), lambda: open_input(str(data))):
+        with pytest.raises(PipelineError, match="holds no rows"):
+            read()
+
+
 def test_a_picture_that_is_named_itself_may_be_a_link_or_hidden(data, tmp_path):
     (data / ".hidden.png").write_bytes(encoded(np.zeros((4, 3), np.uint8)))
     (data / "link.png").symlink_to(data / ".hidden.png")
