@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from tfvae import VAE, DistributionLayer, networks
+from tfvae import VAE, DistributionLayer, networks, posteriors
 from tfvae.baselines import WakeSleep
 from tfvae.engine.replicas import Rows
 from tfvae.models.vae import Batch
@@ -103,6 +103,15 @@ def test_neither_phase_touches_the_other_network(x, likelihood):
     assert all(gradient is None for gradient in tape.gradient(sleep, vae.generative_weights))
     assert all(gradient is not None for gradient in tape.gradient(wake, vae.generative_weights))
     assert all(gradient is not None for gradient in tape.gradient(sleep, vae.recognition_weights))
+
+
+def test_a_dream_of_words_has_as_many_as_its_row(monkeypatch):
+    likelihood = DistributionLayer("BagOfWords", [3])
+    vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihood, seed=0)
+    seen, encode = [], vae.encode
+    monkeypatch.setattr(vae, "encode", lambda batch, **more: seen.append(batch.x) or encode(batch, **more))
+    WakeSleep(vae)._sleep(vae.batch(np.float32([[2, 0, 0], [3, 4, 5], [0, 0, 0]])))
+    assert seen[0].numpy().sum(1).tolist() == [2, 12, 0]
 
 
 def test_a_dream_is_the_model_s_own_draw():

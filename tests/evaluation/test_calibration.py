@@ -86,6 +86,33 @@ def test_counts_whose_rate_is_drawn_of_a_gamma_pass_under_their_own_model(name):
         np.testing.assert_allclose(found.coverage(0.5).share, 0.5, atol=0.1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["BagOfWords", "DirichletBagOfWords"])
+def test_bags_are_held_against_bags_of_as_many_words(name):
+    """A decoder that knows no z; rows of 0 to 59 words, right under one of the two families."""
+    fixed = {"concentration": 2.0} if name.startswith("Dirichlet") else {"logits": 0.0}
+    likelihood = likelihoods.mixed([DistributionLayer("Normal", [1]), DistributionLayer(name, [4], **fixed)])
+    likelihood = likelihood.parts[1] if name == "BagOfWords" else likelihood
+    vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihood, seed=0)
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 60, 1000)
+    rows = {
+        "BagOfWords": rng.multinomial(words, np.full(4, 0.25)),
+        "DirichletBagOfWords": [
+            rng.multinomial(n, share) for n, share in zip(words, rng.dirichlet([2.0] * 4, 1000), strict=True)
+        ],
+    }
+    columns = [] if name == "BagOfWords" else [np.zeros([1000, 1])]
+    found = {
+        of: evaluation.predictive_calibration(vae, np.hstack([*columns, x]).astype(np.float32), num_draws=39)
+        for of, x in rows.items()
+    }
+    own, other = found.pop(name), found.popitem()[1]
+    assert own.p_value[-4:].min() > 0.003 and other.p_value[-4:].max() < 1e-10
+    with pytest.raises(ValueError, match="scored given the total of their row, which nothing here draws"):
+        evaluation.simulation_based_calibration(vae, num_rows=100, num_draws=9, num_bins=5)
+
+
 def test_bins_that_do_not_fit_are_told():
     with pytest.raises(ValueError, match="num_bins is 7, expected a divisor of num_draws \\+ 1 = 100"):
         evaluation.simulation_based_calibration(linear_gaussian.vae(), num_bins=7)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import special, stats
+from tensorflow_probability import distributions as tfd
 
 from tfvae import DistributionLayer, families, likelihoods
 
@@ -112,6 +113,23 @@ def test_a_layer_of_each_kind_has_its_parameters_and_a_density(kind):
     assert layer.free == free and list(layer.shared) == ["total_count"] * kind.endswith("NegativeBinomial")
     p = layer(tf.zeros([2, 4]))
     assert p.batch_shape == [2] and np.isfinite(p.log_prob([3.0, 0.0, 1.0])).all()
+
+
+@pytest.mark.parametrize("name", ["BagOfWords", "DirichletBagOfWords"])
+def test_bags_are_drawn_of_as_many_words_as_rows_have(name):
+    bag = families.find(name)(np.float32([0.5, 1.0, 2.0]))
+    x = tf.constant([[7.0, 0.0, 3.0], [0.0, 0.0, 0.0], [0.0, 40.0, 60.0]])
+    n, share = x.numpy().sum(1), bag.mean().numpy()
+    drawn = families.with_total_of(
+        families.Mixed([tfd.Sample(tfd.Normal(tf.zeros([3]), 1.0), 1), bag]), tf.pad(x, [[0, 0], [1, 0]])
+    )
+    counts = drawn.sample(4000, seed=[1, 2]).numpy()[..., 1:]
+    assert (counts.sum(-1) == n).all()
+    spread = 1.0 if name == "BagOfWords" else (n + 3.5) / (1.0 + 3.5)  # Σα = 3.5
+    variance = (n * spread)[:, None] * share * (1 - share)
+    assert (np.abs(counts.mean(0) - n[:, None] * share) <= 4 * np.sqrt(variance / 4000)).all()
+    np.testing.assert_allclose(counts.var(0), variance, rtol=0.15)
+    assert families.is_given_total(drawn.parts[1]) is False and families.is_given_total(bag)
 
 
 def test_what_is_no_family_of_a_library_is_told():

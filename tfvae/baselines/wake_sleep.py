@@ -67,7 +67,7 @@ class WakeSleep(Trainer):
         prior = self.vae.prior(batch.condition)
         one_for_all = prior.batch_shape.rank == 0
         z = replicas.sample(prior, first, row_shape=[tf.shape(batch.x)[0]] if one_for_all else [])
-        p = families.with_library_of(self.vae.decode(z, batch.condition, training=True), batch.x)
+        p = families.with_total_of(self.vae.decode(z, batch.condition, training=True), batch.x)
         x = replicas.sample(p, second)
         dream = batch._replace(x=tf.stop_gradient(x))
         return self.vae.encode(dream, training=True).log_prob(tf.stop_gradient(z))

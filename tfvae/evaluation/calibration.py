@@ -140,8 +140,9 @@ def predictive_calibration(
 
     ``coverage(0.9)`` is then how often held-out numbers lie in the model's interval of 90 %. Where draws equal x, as
     pixels of 0 and 1 do, chance decides the rank, so that ranks of a right model are uniform there too. Each number is
-    judged by itself: how they go together is for ``maximum_mean_discrepancy``. Greys under a Bernoulli, whose draws are
-    0 and 1, can never pass.
+    judged by itself: how they go together is for ``maximum_mean_discrepancy``. Counts that are given their row's total
+    (bags of words, counts of a library) are drawn for that total. Greys under a Bernoulli, whose draws are 0 and 1, can
+    never pass.
 
     Args:
         vae: The model.
@@ -174,7 +175,7 @@ def predictive_calibration(
             )
             prior = vae.prior(batch.condition)
             z = prior.sample([] if prior.batch_shape.rank else tf.shape(batch.x)[:1], seed=first)
-            p = families.with_library_of(vae.decode(z, batch.condition), batch.x)
+            p = families.with_total_of(vae.decode(z, batch.condition), batch.x)
             drawn = tf.cast(p.sample(seed=second), batch.x.dtype)
             return i + 1, below + tf.cast(drawn < batch.x, tf.int32), equal + tf.cast(drawn == batch.x, tf.int32)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfvae import families
 from tfvae.arguments import check_at_least, check_kind, check_whole
 from tfvae.engine import batches
 from tfvae.engine.map_rows import map_rows
@@ -160,17 +161,18 @@ def some_rows(vae: VAE, x: Any) -> dict[str, tf.Tensor]:
 
 def made_rows(vae: VAE, num_rows: int, condition: Any, seed: int) -> dict[str, tf.Tensor]:
     """Rows that the model makes: z ~ p(z), x ~ p(x|z), and the condition, by name."""
-    if vae.likelihood.of_library:
-        raise ValueError(
-            "These counts are scored given the total of their row, which nothing here draws, so that the model makes "
-            "no rows: judge it on rows of data, as log_marginal does."
-        )
     first, second = tf.unstack(tf.random.experimental.stateless_split(tf.constant([seed, 3], tf.int32), 2))
     condition = RowShape(vae.event_shape, vae.condition_shape).condition(condition, num_rows)
     given = {} if condition is None else {"condition": condition}
     prior = vae.prior(given.get("condition"))
     z = prior.sample([num_rows] if prior.batch_shape.rank == 0 else [], seed=first)
-    x = vae.decode(z, given.get("condition")).sample(seed=second)
+    p = vae.decode(z, given.get("condition"))
+    if families.is_given_total(p):
+        raise ValueError(
+            "These counts are scored given the total of their row, which nothing here draws, so that the model makes "
+            "no rows: judge it on rows of data, as log_marginal does."
+        )
+    x = p.sample(seed=second)
     return {"z": z, "x": tf.cast(x, tf.float32), **given}
 
 

@@ -16,8 +16,10 @@ from tfvae.families.library import (
     LibraryPoisson,
     LibraryZeroInflatedNegativeBinomial,
     LibraryZeroInflatedPoisson,
+    is_given_total,
     with_library,
     with_library_of,
+    with_total_of,
 )
 from tfvae.families.normal import (
     MultivariateNormalDiagPlusLowRankCovariance,
@@ -70,9 +72,11 @@ __all__ = [
     "ZeroInflatedPoisson",
     "facts",
     "find",
+    "is_given_total",
     "register",
     "standard_normal",
     "standard_uniform",
     "with_library",
     "with_library_of",
+    "with_total_of",
 ]

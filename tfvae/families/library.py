@@ -14,7 +14,7 @@ from tensorflow_probability import distributions as tfd
 from tensorflow_probability import random as tfp_random
 from tensorflow_probability import util as tfp_util
 
-from tfvae.families.poisson import Counts, log_poisson, log_zero_inflated
+from tfvae.families.poisson import Bag, Counts, log_poisson, log_zero_inflated
 from tfvae.families.random import standard_uniform
 from tfvae.families.table import Mixed
 
@@ -200,7 +200,7 @@ def with_library(distribution: tfd.Distribution, library: tf.Tensor) -> tfd.Dist
         >>> with_library(LibraryPoisson([0.0, 0.0]), 6.0).mean().numpy().tolist()
         [3.0, 3.0]
     """
-    if not _is_of_library(distribution):
+    if not _is_of(distribution, LibraryPoisson):
         return distribution
     if isinstance(distribution, Mixed):
         return Mixed([with_library(part, library) for part in distribution.parts])
@@ -217,17 +217,49 @@ def with_library_of(distribution: tfd.Distribution, x: tf.Tensor) -> tfd.Distrib
         >>> with_library_of(LibraryPoisson([0.0, 0.0]), tf.constant([[4.0, 2.0]])).mean().numpy().tolist()
         [[3.0, 3.0]]
     """
-    if not _is_of_library(distribution):
+    return _with_totals(distribution, x, LibraryPoisson)
+
+
+def with_total_of(distribution: tfd.Distribution, x: tf.Tensor) -> tfd.Distribution:
+    """p(x|z) to draw rows that stand beside x ``[..., *event]``: ``with_library_of``, and bags of as many words as its.
+
+    Example:
+        >>> from tfvae import families
+        >>> beside = with_total_of(families.BagOfWords([0.0, 0.0]), tf.constant([[4.0, 2.0], [0.0, 1.0]]))
+        >>> tf.reduce_sum(beside.sample(seed=[1, 2]), axis=-1).numpy().tolist()
+        [6.0, 1.0]
+    """
+    return _with_totals(distribution, x, (LibraryPoisson, Bag))
+
+
+def is_given_total(distribution: Any) -> bool:
+    """Whether log p(x|z) is given the total of the row, so that a draw stands beside no row unless it is told one.
+
+    Example:
+        >>> from tfvae import families
+        >>> is_given_total(families.BagOfWords([0.0, 0.0])), is_given_total(tfd.Poisson(1.0))
+        (True, False)
+    """
+    return _is_of(distribution, (LibraryPoisson, Bag))
+
+
+def _with_totals(distribution: Any, x: tf.Tensor, kinds: Any) -> tfd.Distribution:
+    if not _is_of(distribution, kinds):
         return distribution
     if isinstance(distribution, Mixed):
         columns = tf.split(x, [part.event_shape[-1] for part in distribution.parts], axis=-1)
-        return Mixed([with_library_of(part, some) for part, some in zip(distribution.parts, columns, strict=True)])
-    return with_library(distribution, tf.reduce_sum(x, axis=-1))
-
-
-def _is_of_library(distribution: Any) -> bool:
-    if isinstance(distribution, Mixed):
-        return any(map(_is_of_library, distribution.parts))
+        parts = zip(distribution.parts, columns, strict=True)
+        return Mixed([_with_totals(part, some, kinds) for part, some in parts])
     if isinstance(distribution, _Independent):
-        return _is_of_library(distribution.distribution)
-    return isinstance(distribution, LibraryPoisson)
+        axes = distribution.event_shape.rank - distribution.distribution.event_shape.rank
+        return _Independent(_with_totals(distribution.distribution, x, kinds), axes)
+    total = tf.reduce_sum(x, axis=-1)
+    return distribution.with_total(total) if isinstance(distribution, Bag) else distribution.with_library(total)
+
+
+def _is_of(distribution: Any, kinds: Any) -> bool:
+    if isinstance(distribution, Mixed):
+        return any(_is_of(part, kinds) for part in distribution.parts)
+    if isinstance(distribution, _Independent):
+        return _is_of(distribution.distribution, kinds)
+    return isinstance(distribution, kinds)

@@ -15,6 +15,7 @@ from tensorflow_probability import math as tfp_math
 from tensorflow_probability import random as tfp_random
 from tensorflow_probability import util as tfp_util
 
+from tfvae.families.counts import DirichletMultinomial, Multinomial
 from tfvae.families.random import standard_uniform
 
 _Properties = tfp_util.ParameterProperties
@@ -137,13 +138,21 @@ class ZeroInflatedPoisson(Counts):
         return self._mean() * (1.0 + rate * tf.sigmoid(self.parameters["zero_logits"]))
 
 
-class _Bag(Counts):
+class Bag(Counts):
     """Counts of V words, x ``[..., V]``, given their sum n = Σ x; a mean and a draw, which know no n, are of one word.
 
-    TFP's Multinomial asks for one n for all rows.
+    TFP's Multinomial asks for its n beforehand.
+
+    Example:
+        >>> isinstance(BagOfWords([0.0, 0.0]), Bag)
+        True
     """
 
     _weights: str  # the parameter
+
+    def with_total(self, n: tf.Tensor) -> tfd.Distribution:
+        """Rows of n words each, ``[...]``."""
+        raise NotImplementedError
 
     def _event_shape(self) -> tf.TensorShape:
         return self.parameters[self._weights].shape[-1:]
@@ -155,7 +164,7 @@ class _Bag(Counts):
         return self._mean() * (1.0 - self._mean())
 
 
-class BagOfWords(_Bag):
+class BagOfWords(Bag):
     """A multinomial whose number of trials is the row's own: log p(x | n) = log n! - Σ log x_i! + Σ x_i log π_i.
 
     It is the ratio of Poissons Π P(x_i; n π_i) / P(n; n), so that it is exact in float32 for long documents too. The
@@ -188,8 +197,12 @@ class BagOfWords(_Bag):
     def _mean(self) -> tf.Tensor:
         return tf.nn.softmax(self.parameters["logits"])
 
+    def with_total(self, n: tf.Tensor) -> tfd.Distribution:
+        """See ``Bag.with_total``."""
+        return Multinomial(n, logits=self.parameters["logits"])
 
-class DirichletBagOfWords(_Bag):
+
+class DirichletBagOfWords(Bag):
     """A Dirichlet-multinomial whose number of trials is the row's own: words that come once come again.
 
     log p(x | n) = log n + log B(Σα, n) - Σ_{x_i > 0} [log x_i + log B(α_i, x_i)], with the beta function B.
@@ -220,6 +233,10 @@ class DirichletBagOfWords(_Bag):
     def _mean(self) -> tf.Tensor:
         alpha = self.parameters["concentration"]
         return alpha / tf.reduce_sum(alpha, axis=-1, keepdims=True)
+
+    def with_total(self, n: tf.Tensor) -> tfd.Distribution:
+        """See ``Bag.with_total``."""
+        return DirichletMultinomial(n, self.parameters["concentration"])
 
 
 def _log_times_beta(alpha: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
