@@ -14,6 +14,7 @@ from tfvae.experiments.iwae import table1
 from tfvae.experiments.photographs import patches
 from tfvae.experiments.planar import table as planar
 from tfvae.experiments.renyi import table as renyi
+from tfvae.experiments.single_cell import pbmc
 from tfvae.experiments.vamp import table as vamp
 
 FUNCTIONS = {
@@ -29,6 +30,7 @@ FUNCTIONS = {
     "patches": patches.patches,
     "flows": planar.table,
     "renyi": renyi.table,
+    "pbmc": pbmc.pbmc,
     "vamp": vamp.table,
 }
 

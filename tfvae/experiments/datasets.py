@@ -36,6 +36,18 @@ def faces(path: str, divisor: int = 256) -> np.ndarray:
     return np.load(path, allow_pickle=False).reshape(-1, 560).astype(np.float32) / divisor
 
 
+def cells(path: str) -> np.ndarray:
+    """Counts of genes from the ``counts`` of an .npz, float32 ``[N, G]``.
+
+    Raises:
+        ValueError: For a file without them.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        if "counts" not in file.files:
+            raise ValueError(f"{path} has no counts, only {', '.join(file.files)}.")
+        return file["counts"].astype(np.float32)
+
+
 def binary(greys: np.ndarray, seed: int) -> np.ndarray:
     """Each pixel drawn once as 0 or 1 by its grey, float32.
 

@@ -74,6 +74,11 @@ FIGURES = {
         "the table of Rényi Divergence Variational Inference, log p(x) of Frey Face and of Caltech-101 silhouettes",
         "--datasets silhouettes --methods VAE IWAE --num-samples 5",
     ),
+    "pbmc": (
+        "single_cell.pbmc.pbmc",
+        "scVI's model of blood cells beside scvi-tools: held-out ELBO, log p(x | library) and speed",
+        "--environment .venv-scvi --families NegativeBinomial",
+    ),
     "vamp": (
         "vamp.table.table",
         "VAEs of N(0, I) and of a VampPrior, log p(x) of dynamic MNIST and Fashion-MNIST, bits of Frey Face",

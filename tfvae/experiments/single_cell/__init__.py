@@ -1,0 +1,1 @@
+"""Deep generative modeling for single-cell transcriptomics (Lopez et al., Nature Methods 2018): scVI."""
