@@ -210,3 +210,30 @@ def test_a_file_that_ends_the_process_fails_its_check_and_not_the_checker(export
         writer.write(warmup.prediction_log("m", "embed", none, {"embedding": tf.zeros([0, 2])}))
     found = {check.name: check for check in rules.check_export(path)}["LiteRT equals Python"]
     assert found.passed is False and "LiteRT does not load it: the session's process ended with" in found.detail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["Poisson", "ZeroInflatedPoisson", "NegativeBinomial"])
+def test_counts_of_a_library_take_it_by_name(tmp_path, family):
+    """A negative binomial's score needs Lgamma; all else can be had."""
+    parts = [networks.mlp([4], activation="relu") for _ in range(2)]
+    vae = tfvae.VAE(*parts, posteriors.diagonal_normal(2), likelihoods.library_counts([3], family), seed=0)
+    names = ["embed", "reconstruct", "decode", "sample"] + ["score"] * family.endswith("Poisson")
+    if family == "NegativeBinomial":
+        with pytest.raises(ValueError, match=r"score needs Lgamma\. signatures=.*'reconstruct'.*can be converted"):
+            tfvae.export(vae, tmp_path / "m", format="litert", signatures=[*names, "score"])
+    run = runners(tfvae.export(vae, tmp_path / "m", format="litert", signatures=names))
+    x = np.random.default_rng(1).poisson(40.0, [5, 3]).astype(np.float32)
+    x[0] = 0  # a row of no counts
+    z, library = vae.embed(x), x.sum(1)
+    np.testing.assert_allclose(run["embed"](x=x)["embedding"], z, rtol=4e-6, atol=4e-6)
+    expected = vae.decode(z, library=library).mean()
+    np.testing.assert_allclose(run["reconstruct"](x=x)["reconstruction"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(run["decode"](z=z, library=library)["reconstruction"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(run["sample"](noise=z, library=library)["sample"], expected, rtol=1e-5, atol=1e-5)
+    if "score" in names:
+        noise = np.zeros([5, 4, 2], np.float32)
+        q = vae.encode(x)
+        terms = vae.terms_at(x, q, q.mean() + 0.0 * np.transpose(noise, [1, 0, 2]))
+        bounds = (objectives.elbo(terms).bound, objectives.importance_weighted(terms).bound)
+        assert_same(run["score"](x=x, noise=noise), dict(zip(SCORES, bounds, strict=True)), "score", 1e-5)
