@@ -117,6 +117,8 @@ RIGHT = {
     objectives.TotalCorrelation: {"num_rows": 5, "beta": 1.0, "alpha": 1.0, "gamma": 1.0},
     evaluation.perplexity: {"nats": [-1.0, -2.0], "x": [[1, 2], [0, 3]]},
     objectives.Weighted: {"beta": 1.0},
+    priors.ExemplarPrior: {"latent_dim": 2, "exemplars": X, "num_drawn": 3},
+    priors.HeldExemplars: {"latent_dim": 2, "num_exemplars": 3},
     priors.Family: {"distribution": "Normal", "event_shape": [2], "shared": (), "loc": 0.0, "scale": 1.0},
     priors.Autoregressive: {"latent_dim": 2, "hidden": [3]},
     priors.Flow: {"latent_dim": 2, "num_flows": 2, "hidden": [3], "transform": "affine"},

@@ -94,6 +94,8 @@ PRIORS: dict[str, Callable[[], priors.Prior]] = {
     "Autoregressive": lambda: priors.Autoregressive(2, hidden=[6]),
     # Z stays, so that one program after another gives the same numbers.
     "Resampled": lambda: priors.Resampled(2, hidden=[6], decay=1.0),
+    "ExemplarPrior": lambda: priors.ExemplarPrior(2, X),
+    "ExemplarPrior, some drawn": lambda: priors.ExemplarPrior(2, X, num_drawn=5),
     "VampPrior": lambda: priors.VampPrior(2, [4], num_components=3, constraint="identity"),
 }
 

@@ -187,6 +187,12 @@ def test_the_vamp_table_has_both_priors(data, quick, tmp_path, monkeypatch):
     more = {"epochs": 1, "num_components": 3, "num_samples": 20, "test_rows": 5}
     monkeypatch.setattr(vamp, "_TRAIN_ROWS", 30)
     (bits,) = vamp.table(str(tmp_path), data, ["freyface"], ["vamp"], **more)
+    (own,) = vamp.table(str(tmp_path / "exemplars"), data, ["mnist"], ["exemplar"], **more, num_exemplars=20)
+    assert (own["prior"], own["published"], own["published_error"], own["epochs"]) == ("exemplar", -82.09, 0.18, 1)
+    kept = checkpoints.load(tmp_path / "exemplars" / "checkpoints" / "mnist-exemplar-3-20").prior
+    images = datasets.mnist(data + "/mnist")[0]
+    np.testing.assert_array_equal(kept.exemplars, images[:20])
+    assert kept.num_drawn == 3
     rows = vamp.table(str(tmp_path), data, ["mnist"], **more)
     assert [(row["prior"], row["published"], row["epochs"]) for row in rows] == [
         ("normal", -84.45, 1),

@@ -87,7 +87,8 @@ def _family(layer: Any) -> dict[str, Any]:
         columns = [{**_family(part), "columns": part.event_shape[0]} for part in layer.parts]
         return {"family": "Mixed", "constraints": {}, "fixed": {}, "shared": [], "parts": columns}
     if not isinstance(layer, (DistributionLayer, priors.Family)):  # of one that learns more, its name says what it is
-        return {"family": type(layer).__name__, "constraints": {}, "fixed": {}, "shared": []}
+        held = {"training_rows": layer.num_exemplars} if isinstance(layer, priors.ExemplarPrior) else {}
+        return {"family": type(layer).__name__, "constraints": {}, "fixed": {}, "shared": [], **held}
     family = layer.describe()
     return {
         "family": family.name,
@@ -240,6 +241,7 @@ def _family_text(part: Mapping[str, Any]) -> str:
     parameters += [f"{key} learned and the same for every row" for key in part["shared"]]
     parameters += [f"{key} constrained by {value}" for key, value in part["constraints"].items()]
     parameters += ["of the numbers that are not missing"] if part.get("missing") else []
+    parameters += [f"of {part['training_rows']} training rows, which the files hold"] if "training_rows" in part else []
     return _text(part["family"] + (f" ({', '.join(parameters)})" if parameters else ""))
 
 

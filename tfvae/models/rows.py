@@ -19,11 +19,13 @@ class Batch(NamedTuple):
         x: Observations as floats, ``[B, *event]``.
         condition: What the networks and the prior may see beside, float32 ``[B, *condition]``; None without one.
         label: Classes, int32 ``[B]``, -1 where unknown; None without them.
+        given: x as it came, before noise, for a prior that knows rows again.
     """
 
     x: tf.Tensor
     condition: tf.Tensor | None = None
     label: tf.Tensor | None = None
+    given: tf.Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)

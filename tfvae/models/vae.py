@@ -37,6 +37,7 @@ Objective = Callable[[Terms], Estimate]
 # The constructor's arguments: those that Keras serialises, and those that JSON holds.
 _PARTS = ("encoder", "decoder", "posterior", "likelihood", "prior", "objective", "weight_prior", "noise")
 _GONE = "binarize=True is noise=tfvae.observations.Binarized() now."
+_GIVEN = "given"  # x before noise, among the parts of a row
 _PLAIN = ("num_samples", "condition_shape", "seed", "name")
 _FIXED = {*_PARTS, *_PLAIN} - {"name"}
 
@@ -144,6 +145,7 @@ class VAE(engine.UnsupervisedModel):
             _check_features(features)
             q = self.posterior(features)
             posteriors.check_posterior(self.posterior, q)
+            self._check_new_rows()
             self.bind(self.prior)
             check_prior(_asked("prior", "z", z, lambda: self.prior(c)), q, self.posterior.family.__name__)
             check_support(self.prior, self.posterior)
@@ -152,6 +154,13 @@ class VAE(engine.UnsupervisedModel):
                 raise ValueError(f"The decoder gives {_what(features)} for one z, expected features (1, ..., F).")
             self.likelihood(features)
         self.built = True
+
+    def _check_new_rows(self) -> None:
+        rows, self.prior.new_rows = self.prior.new_rows, None
+        try:
+            self.checked({"x": rows}) if rows is not None and self.condition_shape is None else None
+        except ValueError as error:
+            raise ValueError(f"The prior's exemplars are no rows of this model: {error}") from None
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -176,12 +185,12 @@ class VAE(engine.UnsupervisedModel):
                     f"A {type(prior).__name__} encodes inputs of its own, but this encoder needs a condition for each: "
                     "take another prior, such as priors.Mixture."
                 )
-            if isinstance(self.likelihood, MixedLayer):
+            if isinstance(self.likelihood, MixedLayer) and not prior.of_rows:
                 raise ValueError(
                     f"A {type(prior).__name__} learns rows of its own, but columns of several families hold numbers of "
                     "several kinds: take another prior, such as priors.Mixture."
                 )
-            return self.posterior(self.encoder(self.likelihood.seen(x), training=False))
+            return self.posterior(self.encoder(self.likelihood.seen(self._floats(x)), training=False))
 
         prior.bind(encode)
 
@@ -322,7 +331,10 @@ class VAE(engine.UnsupervisedModel):
 
     def prior_of_step(self, batch: Batch, seed: tf.Tensor, training: bool = True) -> tfd.Distribution:
         """p(z) for a batch; in training as ``Prior.in_training`` has it, with draws of its own by the seed."""
-        return self.prior.in_training(batch.condition, _folded(seed, 2)) if training else self.prior(batch.condition)
+        if not training:
+            return self.prior(batch.condition)
+        known = {"rows": batch.given} if self.prior.of_rows else {}
+        return self.prior.in_training(batch.condition, _folded(seed, 2), **known)
 
     def log_weights(
         self, x: Any, num_samples: int, seed: int | tf.Tensor, posterior: tfd.Distribution | None = None
@@ -442,10 +454,13 @@ class VAE(engine.UnsupervisedModel):
         """Rows as the networks see them; outside of a program, once their values are those that the model scores."""
         if isinstance(rows, Batch):
             return rows
+        if isinstance(rows, Mapping) and _GIVEN in rows:
+            others = {name: part for name, part in rows.items() if name != _GIVEN}
+            return self.batch(others)._replace(given=rows[_GIVEN])
         return self._batch(self.checked(rows))
 
     def _batch(self, prepared: dict[str, tf.Tensor]) -> Batch:
-        return Batch(**{**prepared, "x": self._floats(prepared["x"])})
+        return Batch(**{_GIVEN: prepared["x"], **prepared, "x": self._floats(prepared["x"])})
 
     def check(self, inputs: dict[str, tf.Tensor]) -> None:
         """See ``UnsupervisedModel.check`` and ``observations.check``."""
@@ -491,7 +506,9 @@ class VAE(engine.UnsupervisedModel):
             return inputs
         x = self._floats(inputs["x"])
         drawn = self.noise(x, seeds())
-        return {**inputs, "x": tf.where(self.likelihood.holes(x), x, drawn) if self.likelihood.missing else drawn}
+        known = {_GIVEN: inputs["x"]} if self.prior.of_rows else {}
+        drawn = tf.where(self.likelihood.holes(x), x, drawn) if self.likelihood.missing else drawn
+        return {**inputs, **known, "x": drawn}
 
     def drawn(self, inputs: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Prepared rows with the model's noise, by another seed than that of the z that ``seed`` is for."""

@@ -2,6 +2,7 @@
 
 from tfvae.priors.base import Prior
 from tfvae.priors.chain import FirstOrderAutoregressive
+from tfvae.priors.exemplar import ExemplarPrior, HeldExemplars
 from tfvae.priors.family import Family, StandardNormal
 from tfvae.priors.fitted import fit
 from tfvae.priors.flow import Autoregressive, Flow
@@ -12,9 +13,11 @@ from tfvae.priors.weights import WeightPrior
 
 __all__ = [
     "Autoregressive",
+    "ExemplarPrior",
     "Family",
     "FirstOrderAutoregressive",
     "Flow",
+    "HeldExemplars",
     "Mixture",
     "Prior",
     "Resampled",

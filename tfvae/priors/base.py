@@ -26,6 +26,10 @@ class Prior(keras.layers.Layer, abc.ABC):
         name: Keras's.
     """
 
+    # Whether it is made of training rows, so that ``in_training`` is told those of the batch, as they came: ``rows=``.
+    of_rows = False
+    new_rows: Any = None  # what a user has made it of, which the model checks as rows of fit, and drops
+
     def __new__(cls, *args: Any, **kwargs: Any) -> "Prior":
         if cls is Prior:
             raise TypeError(

@@ -52,6 +52,11 @@ def fit(
     if not hasattr(vae, "bind"):
         check_kind("vae", vae, (), "a tfvae.VAE")
     check_at_least(1, epochs=epochs, batch_size=batch_size)
+    if prior.of_rows:
+        raise ValueError(
+            f"A {type(prior).__name__} is trained with its model, which tells it which rows to leave out: pass it to "
+            "VAE(prior=...), or fit another, such as priors.Mixture."
+        )
     vae.bind(prior)
     variables = prior.trainable_variables
     if not variables:
