@@ -180,7 +180,7 @@ def _options(module: str, function: str) -> tuple[list[click.Parameter], set[str
     shown = [
         _option(arg.arg, ast.unparse(arg.annotation), default, constants, helps[arg.arg])  # type: ignore[arg-type]
         for arg, default in zip(positional + found.args.kwonlyargs, defaults, strict=True)
-        if arg.arg not in ("beam_args", "progress")
+        if arg.arg not in ("beam_args", "progress", "mend")
     ]
     return shown, {arg.arg for arg in positional[:without]}
 

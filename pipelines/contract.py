@@ -51,6 +51,7 @@ TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 STATISTICS, REPORT, INPUTS = "statistics.json", "report.html", "inputs.jsonl"
 MANIFEST = "manifest.json"  # of a whole output, written last
 WORK = "_work"  # of one that is being made
+COMMAND = f"{WORK}/command.json"  # how it was made, by which it is mended
 
 # A run, and in EXTRA an export: every file with its SHA-256.
 CHECKSUMS = "checksums.json"

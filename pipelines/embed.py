@@ -78,6 +78,7 @@ def run(
     metrics_file: str | None = None,
     beam_args: Sequence[str] = (),
     progress: jobs.Progress | None = None,
+    mend: bool = False,
 ) -> jobs.Summary:
     """Embeds a dataset, or what is missing of it.
 
@@ -116,6 +117,7 @@ def run(
             that fails nothing is written.
         beam_args: Beam's own command-line options.
         progress: Called with a ``pipelines.jobs.progress.State`` while the job runs.
+        mend: Make nothing but what is damaged of a complete output: see ``pipelines.mend``.
 
     Raises:
         PipelineError: The model or the input is absent, broken or does not fit the other, or the output is
@@ -132,7 +134,7 @@ def run(
         >>> run("saved_models/digits", "prepared/digits", "embeddings/digits").rows
         {'test': 190}
     """
-    started = time.monotonic()
+    call, started = jobs.Call({**locals()}), time.monotonic()
     for name, value, least in (("batch_size", batch_size, 1), ("score", score, 0), ("part_size", part_size, 1)):
         if value is not None and value < least:
             raise PipelineError(f"{name} is {value}, expected {least} or more")
@@ -141,6 +143,7 @@ def run(
     taken = list(dict.fromkeys([*shown, *([condition] if condition else [])]))
     layout = Layout(tuple(dict.fromkeys(partition_by)), None if part_size is None else part_size * MEGABYTE)
     version, target = find_model(storage.absolute(model), trust_model), jobs.Generations(storage.absolute(output))
+    call.given["model"] = version.path  # whatever version is the newest when a file is damaged
     current = target.current()
     before = lineage.read(target.generation(current)) if not overwrite else lineage.Lineage()
     fields = Fields(no_header=no_header or None, drop=tuple(drop) or None, missing=missing or None)
@@ -182,11 +185,13 @@ def run(
     scoring = choose_score(version, chosen, score)
     handler = SavedModelHandler(version, chosen, batch_size, stddev, scoring, condition, condition in shown)
     changes = before.changes(dataset, blocks, output)
-    with jobs.growing(target.path, KIND, settings, fingerprint, units, overwrite, beam_args, progress, started) as job:
+    making = (overwrite, beam_args, progress, started, call)
+    with jobs.growing(target.path, KIND, settings, fingerprint, units, *making) as job:
         if not job.is_finished:
             if job.pending:
                 dataset.write_lists(Output(target.path).writing, lists, blocks)
-            steps = _Embed(job.output, dataset.to_travel(), handler, layout, standardize)
+            made = before.made_before(job.output, [unit.name for unit in job.pending])
+            steps = _Embed(job.output, dataset.to_travel(), handler, layout, made, standardize)
             job.run_units(units, steps)
             while repeated_keys.reject(job.output, units):
                 job.run_units(units, steps)
@@ -246,19 +251,19 @@ class _Embed(beam.PTransform):
         dataset: Rows,
         handler: SavedModelHandler,
         layout: Layout,
+        made: lineage.Made,
         standardize: Standardization | None,
     ):
         super().__init__()
         self._output, self._dataset, self._handler, self._layout = output, dataset, handler, layout
-        self._standardize = standardize
+        self._made, self._standardize = made, standardize
 
     def expand(self, units: Any) -> Any:
         """See ``beam.PTransform.expand``."""
         read, infer = beam.ParDo(ReadUnit(self._output, self._dataset, self._standardize)), RunInference(self._handler)
         blocks = units | "Read" >> read.with_output_types(UnitBlock)
         embedded = blocks | "Infer" >> infer.with_output_types(Embedded)
-        made = lineage.made_by(self._output, jobs.version())
-        return embedded | "Write" >> beam.ParDo(WriteUnit(self._output, made, self._layout))
+        return embedded | "Write" >> beam.ParDo(WriteUnit(self._output, self._made, self._layout))
 
 
 class ReadUnit(beam.DoFn):
@@ -294,7 +299,7 @@ class WriteUnit(beam.DoFn):
     them is found out by their numbers, and the job fails.
     """
 
-    def __init__(self, output: Output, made: dict[str, Any], layout: Layout):
+    def __init__(self, output: Output, made: lineage.Made, layout: Layout):
         self._output, self._made, self._layout = output, made, layout
         self._rows_written, self._rows_rejected = map(metrics.counter, ("rows_written", "rows_rejected"))
         self._part: ParquetPart | None = None
@@ -314,7 +319,7 @@ class WriteUnit(beam.DoFn):
             written, rejected, files = self._part.rows, self._part.rejected, self._part.files
             self._part.close()
             self._part = None
-            self._output.commit(unit, written, rejected, self._made, files)
+            self._output.commit(unit, written, rejected, self._made.facts(unit.name), files)
         self._rows_written.inc(written)
         self._rows_rejected.inc(len(rejected))
         yield unit.name

@@ -69,6 +69,7 @@ def run(
     metrics_file: str | None = None,
     beam_args: Sequence[str] = (),
     progress: jobs.Progress | None = None,
+    mend: bool = False,
 ) -> jobs.Summary:
     """Prepares a dataset, or what is missing of it.
 
@@ -108,6 +109,7 @@ def run(
             that fails nothing is written.
         beam_args: Beam's own command-line options.
         progress: Called with a ``pipelines.jobs.progress.State`` while the job runs.
+        mend: Make nothing but what is damaged of a complete output: see ``pipelines.mend``.
 
     Raises:
         PipelineError: An input is broken as a whole, an option makes no sense, or the output is not ours.
@@ -116,7 +118,7 @@ def run(
         >>> run("digits", None, "prepared/digits").rows
         {'train': 1607, 'test': 190}
     """
-    started = time.monotonic()
+    call, started = jobs.Call({**locals()}), time.monotonic()
     _check_options(test_fraction, validation_fraction, rows_per_shard, max_pixels)
     jobs.prometheus.check(metrics_file)
     table = (no_header or None, tuple(drop) or None, tuple(categories) or None)
@@ -142,7 +144,7 @@ def run(
     units = [shard_unit(reader, plan, shard, fingerprint) for shard in shards]
     target = Output(storage.absolute(output))
 
-    with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started) as job:
+    with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started, call) as job:
         if job.is_finished:
             return _told(job.summary(), target, plan, metrics_file)
         reasons: dict[int, str] = {}

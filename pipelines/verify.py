@@ -12,10 +12,11 @@ from . import checksums, contract, storage
 from .checksums import DamagedError
 from .errors import PipelineError
 
+_MENDED = "tfvae verify --mend, or the command that wrote it, makes these files and no others again"
 _REMEDY = {
-    "prepared": "the tfvae prepare that wrote it, given again, makes these files and no others again",
-    "embeddings": "the tfvae embed that wrote it, given again, makes these files and no others again",
-    "export": "export the run again, which writes a new version: tfvae export",
+    "prepared": _MENDED,
+    "embeddings": _MENDED,
+    "export": "export the run again, which writes a new version: tfvae export RUN MODEL",
     "run": "bring these files back from a copy, or train the run again: tfvae train --overwrite",
 }
 _EXTRA = f"{contract.EXTRA}/{contract.CHECKSUMS}"
@@ -32,6 +33,7 @@ class Verified:
         bytes: How many bytes they have by their records.
         damaged: Names of files that are missing or not as they were written.
         is_sealed: Whether the list of files has a checksum of its own; of an earlier release it has none.
+        listed: What the records say of each file.
     """
 
     path: str
@@ -40,6 +42,12 @@ class Verified:
     bytes: int
     damaged: tuple[str, ...]
     is_sealed: bool = True
+    listed: tuple[dict[str, Any], ...] = dataclasses.field(default=(), repr=False)
+
+    @property
+    def remedy(self) -> str:
+        """What to do about damage of a folder of this kind."""
+        return _REMEDY[self.kind]
 
     @property
     def exit_code(self) -> int:
@@ -51,7 +59,7 @@ class Verified:
         lines = [("folder", self.path), ("holds", self.kind), ("files", f"{self.files:,} ({self.bytes:,} bytes)")]
         lines += [] if self.is_sealed else [("not verified", "the list itself: it is of an earlier release")]
         lines += [("damaged", name) for name in self.damaged] or [("damaged", "none")]
-        lines += [("to mend it", _REMEDY[self.kind])] if self.damaged else []
+        lines += [("to mend it", self.remedy)] if self.damaged else []
         return "\n".join(f"{name:<16} {value}" for name, value in lines)
 
 
@@ -111,7 +119,7 @@ def _output(folder: str) -> Verified:
             damaged.append(name)
             return {}, []
 
-    jobs = dict.fromkeys(f"{where}{contract.WORK}/job.json" for where in ("", below))
+    jobs = dict.fromkeys(f"{where}{contract.WORK}/job.json" for where in ("", below)) | {below + contract.COMMAND: None}
     commits, manifest_name = f"{below}{contract.WORK}/commits", below + contract.MANIFEST
     manifest, listed = read(manifest_name)
     names = [name for name in jobs if storage.exists(os.path.join(folder, *name.split("/")))]
@@ -153,4 +161,4 @@ def _verified(
     sizes = [entry["bytes"] for entry in entries] + [
         storage.size(os.path.join(folder, *name.split("/"))) or 0 for name in records
     ]
-    return Verified(folder, kind, len(sizes), sum(sizes), tuple(damaged), is_sealed)
+    return Verified(folder, kind, len(sizes), sum(sizes), tuple(damaged), is_sealed, tuple(entries))

@@ -382,12 +382,16 @@ def pull(repo: str, folder: str, revision: str) -> None:
 
 @main.command(**_SHOWN)
 @click.argument("directory")
-def verify(directory: str) -> None:
+@click.option("--mend", is_flag=True, help="Make them again, of a prepared dataset or embeddings.")
+def verify(directory: str, mend: bool) -> None:
     """Hold every file of a folder against its checksum.
 
     Those that are damaged or missing are named. DIRECTORY is a prepared dataset, embeddings, an export (of a model's
-    folder its largest version) or a run. Nothing is changed: the prepare or embed that wrote DIRECTORY, given again,
-    makes just those files again. The exit code is 1 if a file is damaged.
+    folder its largest version) or a run. The exit code is 1 if a file is damaged.
+
+    With --mend just those are made again from the input and the model that DIRECTORY was made from. The exit code is 0
+    if every file is then as it should be. If the input or the model is gone or another one, nothing is changed, and the
+    exit code is 1.
 
     \b
     Example:
@@ -397,10 +401,19 @@ def verify(directory: str) -> None:
 
     with _told():
         run_folder.settle(pathlib.Path(directory))
-        found = verification.verify(directory)
+        found = _mended(directory) if mend else verification.verify(directory)
     click.echo(found.table())
     if found.exit_code:
         sys.exit(found.exit_code)
+
+
+def _mended(directory: str) -> Any:
+    from tfvae.pipelines import mend
+    from tfvae.pipelines.jobs import progress
+
+    registration.leave_out()
+    with progress.progress_bar("mend") as report:
+        return mend.mend(directory, report)
 
 
 @main.command(**_SHOWN)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .. import checksums, contract, storage
+from .. import checksums, contract, jobs, storage
 from ..checksums import DamagedError
 from ..errors import PipelineError
 from ..formats.files import Content
@@ -27,10 +27,14 @@ class Lineage:
     Attributes:
         contents: What was in each file.
         units: The files of each unit.
+        generations: In which generation each unit was made, by its name.
+        number: Which generation it is; 0 for none.
     """
 
     contents: dict[str, Content] = dataclasses.field(default_factory=dict)
     units: tuple[tuple[str, ...], ...] = ()
+    generations: dict[str, int] = dataclasses.field(default_factory=dict)
+    number: int = 0
 
     def groups(self) -> list[dict[str, str]]:
         """The SHA-256 of the files of each unit."""
@@ -58,6 +62,29 @@ class Lineage:
         new = len(read) - len(known) if self.contents else 0
         return Changes(new, changed, tuple(sorted(self.contents.keys() - rows.contents.keys())))
 
+    def made_before(self, output: Output, units: Sequence[str]) -> "Made":
+        """What is to be said of units that a generation is to get; one that is made again keeps its number."""
+        number = _number(output)
+        earlier = self.generations if number == self.number else {}
+        return Made(number, {name: earlier[name] for name in units if name in earlier})
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What the commit records of units say of their making, in whichever generation they are then.
+
+    Attributes:
+        generation: In which they are made.
+        earlier: In which one those were that are made again.
+    """
+
+    generation: int
+    earlier: dict[str, int]
+
+    def facts(self, unit: str) -> dict[str, Any]:
+        """Of a unit, by its name."""
+        return {"generation": self.earlier.get(unit, self.generation), "tfvae_version": jobs.version()}
+
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
@@ -78,14 +105,15 @@ def read(output: Output) -> Lineage:
     if not mine or checksums.changed(output.path, mine):
         return Lineage()
     contents: dict[str, Content] = {}
-    units = []
+    units, generations = [], {}
     with storage.open_to_read(output.file(contract.LINEAGE)) as file:
         for line in file:
-            inputs = json.loads(line)["inputs"]
+            told = json.loads(line)
+            inputs, generations[told["unit"]] = told["inputs"], told["generation"]
             units.append(tuple(entry["path"] for entry in inputs))
             for entry in inputs:
                 contents[entry["path"]] = Content(entry["sha256"], entry["bytes"], entry["modified"])
-    return Lineage(contents, tuple(units))
+    return Lineage(contents, tuple(units), generations, _number(output))
 
 
 def write(
@@ -125,6 +153,5 @@ def write(
             file.write(storage.to_json(line))
 
 
-def made_by(output: Output, version: str) -> dict[str, Any]:
-    """What the commit record of a unit says of its making, in whichever generation it is then."""
-    return {"generation": int(os.path.basename(output.path)), "tfvae_version": version}
+def _number(output: Output) -> int:
+    return int(os.path.basename(output.path))

@@ -12,12 +12,14 @@ was planned, on any runner, and only then writes ``manifest.json``: without it t
     OUTPUT/rejected/UNIT.jsonl            only for a unit that rejected rows: key, source, position, reason
     OUTPUT/manifest.json                  last
     OUTPUT/_work/job.json                 first: the directory is ours, and for which job
+    OUTPUT/_work/command.json             how it was made, once it is complete: see ``pipelines.jobs.calls``
     OUTPUT/_work/commits/UNIT.json        one commit record a unit
     OUTPUT/_work/failures/UNIT.txt        why a unit stopped the last run
     OUTPUT/_work/content/                 hashes of the rows, where equal ones are looked for
     OUTPUT/_work/temporary/               unfinished files
 
-``manifest.json``, ``job.json`` and the commit records have checksums of their own: see ``pipelines.checksums``.
+``manifest.json``, ``job.json``, ``command.json`` and the commit records have checksums of their own: see
+``pipelines.checksums``.
 Counts come from commit records and never from the runner's counters: a retried bundle counts twice.
 """
 
@@ -158,7 +160,7 @@ class Output:
             damaged = [JOB]
             if overwrite:
                 old = job
-            elif self._is_known(fingerprint, units):
+            elif self.is_known(fingerprint, units):
                 old = None
             else:
                 raise PipelineError(f"{error}: use another folder, or --overwrite") from error
@@ -169,13 +171,6 @@ class Output:
         if old is None or overwrite:
             self.write_record(JOB, job)
         return [] if overwrite else damaged
-
-    def _is_known(self, fingerprint: str, units: Sequence[Unit]) -> bool:
-        """Whether the manifest or a commit record is of this job, where job.json cannot say it."""
-        with contextlib.suppress(DamagedError):
-            if (self.manifest() or {}).get("fingerprint") == fingerprint:
-                return True
-        return any((self.record(unit.name) or {}).get("fingerprint") == unit.fingerprint for unit in units)
 
     def _refuse_other(self, old: dict[str, Any], job: dict[str, Any], overwrite: bool) -> None:
         if old.get("kind") != job["kind"]:
@@ -194,6 +189,11 @@ class Output:
                 f"{job['files'][0]}): use another folder, or --overwrite"
             )
 
+    def is_known(self, fingerprint: str, units: Sequence[Unit]) -> bool:
+        """See ``is_for``; a commit record may say it too, of jobs whose fingerprint is in that of each unit."""
+        of_units = ((self.record(unit.name) or {}).get("fingerprint") == unit.fingerprint for unit in units)
+        return self.is_for(fingerprint) or any(of_units)
+
     def is_for(self, fingerprint: str) -> bool:
         """Whether it was begun by the job of this fingerprint."""
         for name in (JOB, MANIFEST):
@@ -201,6 +201,24 @@ class Output:
                 if (record := self.read_record(name)) is not None:
                     return record.get("fingerprint") == fingerprint
         return False
+
+    def remember(self, kind: str, arguments: dict[str, Any]) -> None:
+        """Keeps how the output was made."""
+        said = {"kind": kind, "arguments": arguments}
+        with contextlib.suppress(DamagedError):
+            if said.items() <= (self.read_record(contract.COMMAND) or {}).items():
+                return
+        self.write_record(contract.COMMAND, said)
+
+    def damaged_records(self, *names: str) -> list[str]:
+        """Which of these records are there and are not as they were written."""
+        damaged = []
+        for name in names:
+            try:
+                self.read_record(name)
+            except DamagedError:
+                damaged.append(name)
+        return damaged
 
     def forget_job(self, units: Sequence[Unit]) -> None:
         """Lets another job go on here: what it has no use for is removed, units that it plans just so stay."""

@@ -28,9 +28,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners import common
 from apache_beam.runners.worker import sdk_worker
 
-from .. import checksums
+from .. import checksums, contract
 from ..errors import PipelineError, Rejection, in_a_line
 from . import metrics, options
+from .calls import Call
 from .commits import MANIFEST, REJECTED, Output, Unit
 from .progress import Progress, State
 
@@ -268,6 +269,7 @@ def claimed(
     beam_args: Sequence[str] = (),
     progress: Progress | None = None,
     started: float | None = None,
+    call: Call | None = None,
 ) -> Iterator[Job]:
     """A planned job, alone with its output directory until the block ends.
 
@@ -280,6 +282,7 @@ def claimed(
         beam_args: Beam's own command-line options.
         progress: Called with a ``State`` while units are done.
         started: When planning began, by the monotonic clock; by default now.
+        call: What was asked for, which is kept for when a file is damaged later.
 
     Raises:
         PipelineError: The output belongs to another job, or another process writes to it.
@@ -299,10 +302,14 @@ def claimed(
     started = time.monotonic() if started is None else started
     beam_options = options.beam_options(beam_args)
     with output.lock():
+        if call:
+            call.refuse_other(output.is_known(fingerprint, units), output.path)
         damaged = output.claim(kind, fingerprint, units, overwrite)
         pending, is_finished, lost = output.survey(fingerprint, units)
-        damaged += lost
+        damaged += [*lost, *output.damaged_records(contract.COMMAND)]
         yield Job(output, kind, fingerprint, units, pending, is_finished, damaged, started, beam_options, progress)
+        if call:
+            output.remember(kind, call.arguments())
 
 
 def _run(output: Output, pending: Sequence[Unit], steps: beam.PTransform, pipeline_options: Any) -> Any:

@@ -25,6 +25,7 @@ from .. import contract, storage
 from ..checksums import DamagedError
 from ..errors import PipelineError
 from . import options
+from .calls import Call
 from .commits import JOB, REJECTED, Output, Unit
 from .execution import Job
 from .progress import Progress
@@ -133,11 +134,14 @@ class Generations:
                 f"{', '.join(copies)} there, and nothing in {contract.GENERATIONS}, and run the same command again"
             )
 
-    def choose(self, fingerprint: str, units: Sequence[Unit], overwrite: bool) -> int:
+    def choose(self, fingerprint: str, units: Sequence[Unit], overwrite: bool, call: Call | None = None) -> int:
         """The generation to work on: the current one where it is of this very job, else the next."""
         current = self.current()
         before, coming = self.generation(current), self.generation(current + 1)
-        if current and not overwrite and before.is_for(fingerprint):
+        is_same = current > 0 and not overwrite and before.is_for(fingerprint)
+        if call:
+            call.refuse_other(is_same, self.path)
+        if is_same:
             return current
         if overwrite:
             storage.remove_folder(coming.path)
@@ -196,6 +200,7 @@ def growing(
     beam_args: Sequence[str] = (),
     progress: Progress | None = None,
     started: float | None = None,
+    call: Call | None = None,
 ) -> Iterator[Job]:
     """A planned job, alone with its output until the block ends, when readers see what it made.
 
@@ -207,7 +212,7 @@ def growing(
         units: The whole plan, each unit's ``task`` holding its ``split``; a fingerprint says all that the unit is
             made from, for one that is done is never done again.
         overwrite: Make everything anew, whatever was asked for before.
-        beam_args, progress, started: See ``claimed``.
+        beam_args, progress, started, call: See ``claimed``.
 
     Raises:
         PipelineError: The output belongs to another job, or another process writes to it.
@@ -229,10 +234,13 @@ def growing(
     grown = Generations(path)
     with Output(path).lock():
         damaged = grown.claim(kind, asked, overwrite)
-        number = grown.choose(fingerprint, units, overwrite)
+        number = grown.choose(fingerprint, units, overwrite, call)
         output = grown.generation(number)
         lost = output.claim(kind, fingerprint, units, overwrite=False)
         pending, is_finished, more = output.survey(fingerprint, units)
+        more += output.damaged_records(contract.COMMAND)
         damaged += [f"{_folder(number)}/{name}" for name in [*lost, *more]]
         yield Job(output, kind, fingerprint, units, pending, is_finished, damaged, started, beam_options, progress)
+        if call:
+            output.remember(kind, call.arguments())
         grown.switch(number)

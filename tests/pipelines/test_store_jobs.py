@@ -30,7 +30,12 @@ X = np.random.default_rng(0).integers(1, 255, (60, 8, 8), dtype=np.uint8)
 
 def in_store(bucket, prefix: str, folder: pathlib.Path) -> dict[str, bytes]:
     """The files of an output in a store, but ``current``, which is a link elsewhere."""
-    return {name: content for name, content in artifacts(bucket.download(prefix, folder)).items() if name != "current"}
+    return placeless(artifacts(bucket.download(prefix, folder)))
+
+
+def placeless(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Those that do not say where something lies."""
+    return {name: content for name, content in files.items() if name != "current" and "_work/command" not in name}
 
 
 def save_parquet(folder: pathlib.Path) -> None:
@@ -99,7 +104,7 @@ def test_what_is_prepared_in_a_store_is_what_is_prepared_here(store, kind, tmp_p
     source = bucket.upload(tmp_path / "in", "in") + below
     there = preprocess.run(kind.split()[0], source, f"{bucket.address}/out", **options)
     assert (there.rows, there.rejected, there.hidden) == (here.rows, here.rejected, here.hidden)
-    assert in_store(bucket, "out", tmp_path / "copy") == artifacts(tmp_path / "out")
+    assert in_store(bucket, "out", tmp_path / "copy") == placeless(artifacts(tmp_path / "out"))
     assert preprocess.run(kind.split()[0], source, f"{bucket.address}/out", **options).units_done == 0
 
 
@@ -107,7 +112,7 @@ def test_what_is_prepared_in_a_store_is_what_is_prepared_here(store, kind, tmp_p
 def embedded(linear_digits, prepared_digits, tmp_path) -> dict[str, bytes]:
     """What an undisturbed job writes on this machine."""
     embed.run(linear_digits.path, prepared_digits, str(tmp_path / "here"), split="all")
-    return artifacts(tmp_path / "here")
+    return placeless(artifacts(tmp_path / "here"))
 
 
 @pytest.fixture
@@ -172,7 +177,7 @@ class Prepared(NamedTuple):
 def prepared(bucket, tmp_path) -> Prepared:
     pq.write_table(pa.table({"key": [f"{i}" for i in range(60)], "x": FORMS["list"](X)}), tmp_path / "in.parquet")
     preprocess.run("parquet", str(tmp_path / "in.parquet"), str(tmp_path / "here"), rows_per_shard=10)
-    return Prepared(bucket.upload(tmp_path / "in.parquet", "in.parquet"), artifacts(tmp_path / "here"))
+    return Prepared(bucket.upload(tmp_path / "in.parquet", "in.parquet"), placeless(artifacts(tmp_path / "here")))
 
 
 @pytest.mark.slow
