@@ -96,6 +96,7 @@ bench-serving: $(VENV)/.installed
 # Each command killed a hundred times, for an hour at most: docs/results/reliability.md.
 torture: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.torture
+	$(BIN)/python -m benchmarks.torture_stores
 
 # PyTorch with pythae, and JAX, each in an environment of its own, so that no side decides what another gets.
 PEERS := .venv-peers

@@ -60,13 +60,15 @@ class Command:
         half: What of an output a reader would take for whole and is not, in words; asked after a kill too.
         begun: Whether a killed command has left something to go on with.
         settings: See ``Forks.start``.
+        remove: Takes an output away.
     """
 
-    arguments: Callable[[pathlib.Path], Sequence[Any]]
-    outcome: Callable[[pathlib.Path], dict[str, bytes]]
-    half: Callable[[pathlib.Path], list[str]]
-    begun: Callable[[pathlib.Path], bool]
+    arguments: Callable[[Any], Sequence[Any]]
+    outcome: Callable[[Any], dict[str, bytes]]
+    half: Callable[[Any], list[str]]
+    begun: Callable[[Any], bool]
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    remove: Callable[[Any], None] = shutil.rmtree
 
 
 def commands(folder: pathlib.Path) -> dict[str, Command]:
@@ -189,7 +191,7 @@ class Torn:
         return self.half, self.lost, self.more, self.changed, self.exits
 
 
-def whole(forks: Forks, command: Command, output: pathlib.Path) -> Torn:
+def whole(forks: Forks, command: Command, output: Any) -> Torn:
     """Give a command undisturbed."""
     started = time.monotonic()
     forks.start(command.arguments(output), command.settings)
@@ -199,7 +201,7 @@ def whole(forks: Forks, command: Command, output: pathlib.Path) -> Torn:
     return Torn(seconds, seconds)
 
 
-def tear(forks: Forks, command: Command, output: pathlib.Path, expected: dict[str, bytes], torn: Torn, moments: Any):
+def tear(forks: Forks, command: Command, output: Any, expected: dict[str, bytes], torn: Torn, moments: Any):
     """Kill a command once to five times in a row, over one output, and give it again."""
     for _ in range(moments.randint(1, 5)):
         process = forks.start(command.arguments(output), command.settings)
@@ -215,7 +217,7 @@ def tear(forks: Forks, command: Command, output: pathlib.Path, expected: dict[st
         torn.half += command.half(output)
         torn.begun += command.begun(output)
     again(forks, command, output, expected, torn)
-    shutil.rmtree(output)
+    command.remove(output)
 
 
 def wait(process: int, begun: Callable[[], bool]) -> None:
@@ -236,7 +238,7 @@ def kill(process: int, after: float) -> None:
         os.kill(process, signal.SIGKILL)
 
 
-def again(forks: Forks, command: Command, output: pathlib.Path, expected: dict[str, bytes], torn: Torn) -> None:
+def again(forks: Forks, command: Command, output: Any, expected: dict[str, bytes], torn: Torn) -> None:
     """Give a killed command again, and hold what it leaves against what is expected."""
     done = (output / run_folder.MODEL).exists()  # killed after its last step: tfvae train would refuse a second run
     forks.start(command.arguments(output) + (["--resume"] if done else []), command.settings)
@@ -289,6 +291,11 @@ def main(kills: int, minutes: float, seed: int, only: Sequence[str]) -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         found = run(pathlib.Path(folder), kills, minutes, seed, only)
+    keep("_".join(["torture", *only]).replace(" ", "_"), "Commands that were killed", found, seed, started)
+
+
+def keep(name: str, title: str, found: dict[str, Torn], seed: int, started: float) -> None:
+    """Write what came of the kills; exit with 1 where there is a fault."""
     rows = [
         [
             name,
@@ -300,7 +307,7 @@ def main(kills: int, minutes: float, seed: int, only: Sequence[str]) -> None:
     ]
     details = {"seed": seed, "seconds": round(time.monotonic() - started)}
     details |= {"commands": {name: dataclasses.asdict(torn) for name, torn in found.items()}}
-    report.keep("_".join(["torture", *only]).replace(" ", "_"), "Commands that were killed", [*HEADER], rows, details)
+    report.keep(name, title, [*HEADER], rows, details)
     if any(any(torn.faults) for torn in found.values()):
         raise SystemExit(1)
 

@@ -16,6 +16,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 SECRET = "ThisSecretIsInNoFile"  # which no output, log or message may show
 S3_CREDENTIALS = {
@@ -35,6 +36,7 @@ class Bucket:
 
     endpoint: str
     name: str
+    endpoint_variable: ClassVar[str] = "AWS_ENDPOINT_URL"
 
     @property
     def address(self) -> str:
@@ -85,6 +87,8 @@ class Bucket:
 
 class GoogleBucket(Bucket):
     """The same of an emulator of Google's."""
+
+    endpoint_variable: ClassVar[str] = "STORAGE_EMULATOR_HOST"
 
     @property
     def address(self) -> str:

@@ -5,10 +5,7 @@ import gzip
 import itertools
 import os
 import pathlib
-import random
-import signal
 import tarfile
-import time
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.forks import Forks
+from benchmarks import torture_stores
 from pipelines import embed, preprocess, stores
 from pipelines.errors import PipelineError
 from pipelines.jobs.commits import Output
@@ -181,29 +178,11 @@ def prepared(bucket, tmp_path) -> Prepared:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(bucket, prepared, tmp_path):
+@pytest.mark.parametrize("store", ["bucket", "google_bucket"])
+def test_killed_at_random_moments(store, tmp_path, request):
     """Whatever the moment, the second run does what is missing; nothing is lost and nothing there twice."""
-    line = ["prepare", "--source", "parquet", "--input", prepared.source, "--rows-per-shard", "10", "--output"]
-    with contextlib.closing(Forks(tmp_path / "log")) as jobs:
-        began = time.monotonic()
-        jobs.start([*line, f"{bucket.address}/whole"])
-        assert jobs.end() == 0
-        duration, moments, in_the_middle = time.monotonic() - began, random.Random(0), 0
-        units = sum("commits/" in key for key in prepared.files)
-        for attempt in range(6):
-            process = jobs.start([*line, f"{bucket.address}/{attempt}"])
-            time.sleep(moments.uniform(0.2, 1.0) * duration)
-            with contextlib.suppress(ProcessLookupError):  # it was quicker than the first one
-                os.kill(process, signal.SIGKILL)
-            killed = jobs.end() == -signal.SIGKILL
-            seen = bucket.keys(f"{attempt}/")
-            done = sum("/_work/commits/" in key for key in seen)
-            in_the_middle += killed and done > 0
-            assert (f"{attempt}/manifest.json" in seen) <= (done == units)
-            jobs.start([*line, f"{bucket.address}/{attempt}"])
-            assert jobs.end() == 0
-            assert in_store(bucket, str(attempt), tmp_path / str(attempt)) == prepared.files
-        assert units > 5 and in_the_middle > 0
+    for name, torn in torture_stores.run(request.getfixturevalue(store), tmp_path, kills=1, seed=0).items():
+        assert torn.kills >= 1 and not any(torn.faults), (name, torn)
 
 
 @contextlib.contextmanager
@@ -211,7 +190,7 @@ def answering(bucket, monkeypatch, choose):
     """The same bucket behind an endpoint that does to the n-th request, from 1, what ``choose`` says."""
     asked = itertools.count(1)
     with monkeypatch.context() as patch, unreliable(bucket.endpoint, lambda: choose(next(asked))) as endpoint:
-        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv(bucket.endpoint_variable, endpoint)
         stores.forget_clients()
         yield asked
     stores.forget_clients()
