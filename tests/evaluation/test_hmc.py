@@ -11,6 +11,8 @@ import tensorflow as tf
 from scipy import special, stats
 
 import tfvae
+from tests import linear_gaussian
+from tests.conformance import models
 from tfvae import evaluation, likelihoods, networks, posteriors, priors
 from tfvae.evaluation import appendix_d, hmc
 
@@ -238,3 +240,10 @@ def test_wrong_settings_say_what_is_wrong(settings, message):
 def test_a_wrong_target_is_an_error():
     with pytest.raises(ValueError, match=r"between 0 and 1, received 90"):
         hmc.sample_posterior(small_vae(), np.zeros([3, 8]), 5, target_accept=90)
+
+
+@pytest.mark.parametrize("name", sorted(models.PRIORS))
+def test_each_prior_of_real_numbers_can_be_walked(name):
+    vae = linear_gaussian.vae(prior=models.PRIORS[name]())
+    z = hmc.unbounded(vae, vae.batch(models.X)).forward(tf.constant([[0.5, -1.0]]))
+    assert z.shape == [1, 2] and np.isfinite(z).all()

@@ -69,7 +69,7 @@ def test_in_training_a_row_is_without_its_own_component_and_no_other():
     assert p.batch_shape == [3]
     np.testing.assert_allclose(p.log_prob(np.stack([z, z])), [expected, expected], rtol=1e-5, atol=1e-5)
     assert np.abs(p.log_prob(z) - prior().log_prob(z))[[0, 2]].min() > 0.02
-    drawn = p.sample(3000, seed=SEED).numpy()
+    drawn = tf.function(lambda seed: p.sample(3000, seed=seed), jit_compile=True)(SEED).numpy()
     means = np.stack([codes(rest).mean(0) for rest in others])
     spread = np.stack([codes(rest).var(0) + 0.09 for rest in others])
     assert (np.abs(drawn.mean(0) - means) < 4 * np.sqrt(spread / 3000)).all()

@@ -232,7 +232,10 @@ def unbounded(vae: VAE, batch: Batch) -> tfp.bijectors.Bijector:
     known = facts.of(prior)
     if known is not None and known.support is facts.SIMPLEX:
         return tfp.bijectors.IteratedSigmoidCentered()  # TFP's default for it fails under NumPy 2.4
-    return prior.experimental_default_event_space_bijector() or _no_bijector(prior)
+    try:
+        return prior.experimental_default_event_space_bijector() or _no_bijector(prior)
+    except NotImplementedError:
+        return _no_bijector(prior)
 
 
 def _is_real(distribution: tfp.distributions.Distribution) -> bool:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import tensorflow as tf
+from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from tfvae.families.random import standard_normal, standard_uniform
@@ -60,7 +61,7 @@ class EqualNormals(tfd.Distribution):
 
     def _sample_n(self, n: Any, seed: Any = None) -> tf.Tensor:
         of_component, of_noise = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-        size = len(self._means)
+        size = self._means.shape[0]
         there = tf.fill([size], True) if self._left_out is None else ~self._left_out
         up_to = tf.cumsum(tf.cast(there, tf.int32), axis=-1)
         u = standard_uniform(tf.concat([tf.shape(up_to)[:-1], [n]], axis=0), of_component)
@@ -68,6 +69,9 @@ class EqualNormals(tfd.Distribution):
         chosen = tf.minimum(tf.searchsorted(up_to, before, side="right"), size - 1)
         means = tf.gather(self._means, tf.transpose(chosen))
         return means + self._scale * tf.cast(standard_normal(tf.shape(means), of_noise), self.dtype)
+
+    def _default_event_space_bijector(self) -> tfb.Bijector:
+        return tfb.Identity()
 
     def _batch_shape(self) -> tf.TensorShape:
         return tf.TensorShape([]) if self._left_out is None else self._left_out.shape[:1]

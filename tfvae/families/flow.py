@@ -97,6 +97,9 @@ class Flow(tfd.Distribution):
     def _batch_shape_tensor(self) -> tf.Tensor:
         return self.base.batch_shape_tensor()
 
+    def _default_event_space_bijector(self) -> Any:
+        return self.base.experimental_default_event_space_bijector()
+
     def _event_shape(self) -> tf.TensorShape:
         return self.base.event_shape
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 from tensorflow_probability import math as tfp_math
 
@@ -124,6 +125,9 @@ class _Resampled(tfd.Distribution):
         is_kept = tf.math.log(u) < self._log_accepted(z)
         last = tf.one_hot(self._truncation - 1, self._truncation, on_value=True, off_value=False)
         return tf.gather(z, tf.argmax(tf.cast(is_kept | last, tf.int32), axis=1), batch_dims=1)
+
+    def _default_event_space_bijector(self) -> tfb.Bijector:
+        return tfb.Identity()
 
     def _batch_shape(self) -> tf.TensorShape:
         return tf.TensorShape([])
