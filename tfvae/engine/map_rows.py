@@ -30,6 +30,17 @@ def map_rows(function: Callable[[Any], Any], rows: Any, batch_size: int) -> Any:
     return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *pieces)
 
 
+def waited_for(state: Any) -> Any:
+    """The tensors, once they are there: a program on a graphics card gives them before that.
+
+    Example:
+        >>> [part.numpy() for part in waited_for((tf.constant(1.5),))]
+        [np.float32(1.5)]
+    """
+    tf.nest.flatten(state)[0].numpy()
+    return state
+
+
 def _filled(rows: tf.Tensor, start: int, size: int, missing: int) -> tf.Tensor:
     batch = tf.slice(rows, [start, *[0] * (rows.shape.rank - 1)], [size - missing, *rows.shape[1:]])
     return tf.concat([batch, tf.repeat(batch[:1], missing, axis=0)], axis=0) if missing else batch

@@ -55,3 +55,18 @@ class Pace:
             if stop == num_steps or not between(stop, result):
                 return result
             start = stop
+
+    def through(self, num_steps: int, state: Result, run: Callable[[int, int, Result], Result]) -> Result:
+        """The state after all the steps, of which ``run(start, stop, state)`` makes some and gives the state then.
+
+        Example:
+            >>> Pace().through(5, [], lambda start, stop, done: [*done, range(start, stop)])
+            [range(0, 1), range(1, 3), range(3, 5)]
+        """
+
+        def part(start: int, stop: int) -> Result:
+            nonlocal state
+            state = run(start, stop, state)
+            return state
+
+        return self.parts(num_steps, part, lambda stop, state: True)

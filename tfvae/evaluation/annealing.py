@@ -17,6 +17,8 @@ import tensorflow as tf
 
 from tfvae.arguments import check_at_least, check_whole
 from tfvae.engine import xla
+from tfvae.engine.map_rows import waited_for
+from tfvae.engine.pace import Pace
 from tfvae.evaluation import hmc
 from tfvae.evaluation.estimate import MarginalEstimate, made_rows, over_prepared, over_rows
 from tfvae.models.vae import VAE, check_vae
@@ -223,56 +225,87 @@ def _energy(state: _State, beta: tf.Tensor, momentum: tf.Tensor) -> tf.Tensor:
 def _walk(
     vae: VAE, num_temperatures: int, num_chains: int, num_leapfrog_steps: int, back: bool
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """(log w ``[B, C]``, acceptance rate ``[B]``) of a batch of rows: one program."""
-    betas = tf.constant(schedule(num_temperatures))
+    """(log w ``[B, C]``, acceptance rate ``[B]``) of a batch of rows, in programs of some temperatures."""
+    betas, pace = tf.constant(schedule(num_temperatures)), Pace()
+    step_sizes = _step_sizes(vae, num_temperatures, num_leapfrog_steps)
 
     @functools.partial(xla.compiled_where_it_pays, vae)
-    def walk(rows: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def begin(rows: Any, seed: tf.Tensor) -> _State:
         target = _Target(vae, rows)
-        pilot_seed, start_seed, walk_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
-        steps = _step_sizes(target, num_temperatures, num_leapfrog_steps, pilot_seed)
         if back:
-            state = target.from_z(tf.repeat(rows["z"][tf.newaxis], num_chains, axis=0))
-        else:
-            state = target.from_prior(num_chains, start_seed)
+            return target.from_z(tf.repeat(rows["z"][tf.newaxis], num_chains, axis=0))
+        return target.from_prior(num_chains, seed)
+
+    @functools.partial(xla.compiled_where_it_pays, vae)
+    def some(
+        rows: Any, seed: tf.Tensor, steps: tf.Tensor, first: tf.Tensor, stop: tf.Tensor, *state: tf.Tensor
+    ) -> list[tf.Tensor]:
+        target = _Target(vae, rows)
 
         def body(i: tf.Tensor, log_weight: tf.Tensor, total: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
             t = num_temperatures - i if back else i + 1
             here, rise = _State(*state), betas[t] - betas[t - 1]
             step_size = steps[(t - 1) * steps.shape[0] // num_temperatures]
             there, rate = target.transition(
-                here, betas[t], step_size, num_leapfrog_steps, tf.random.experimental.stateless_fold_in(walk_seed, t)
+                here, betas[t], step_size, num_leapfrog_steps, tf.random.experimental.stateless_fold_in(seed, t)
             )
             log_weight += rise * (there if back else here).log_likelihood
             return i + 1, log_weight, total + tf.reduce_mean(rate, axis=0), *there
 
+        return tf.while_loop(lambda i, *_: i < stop, body, (first, *state))[1:]
+
+    def walk(rows: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pilot_seed, start_seed, walk_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+        steps = step_sizes(rows, pilot_seed)
+        state = begin(rows, start_seed)
         zeros = tf.zeros_like(state.log_prior)
-        start = (tf.constant(0), zeros, zeros[0], *state)
-        _, log_weight, total, *_ = tf.while_loop(lambda i, *_: i < num_temperatures, body, start)
+        log_weight, total, *_ = pace.through(
+            num_temperatures,
+            [zeros, zeros[0], *state],
+            lambda first, stop, now: waited_for(
+                some(rows, walk_seed, steps, tf.constant(first), tf.constant(stop), *now)
+            ),
+        )
         return tf.transpose(log_weight), total / num_temperatures
 
     return walk
 
 
-def _step_sizes(target: _Target, num_temperatures: int, num_leapfrog_steps: int, seed: tf.Tensor) -> tf.Tensor:
+def _step_sizes(vae: VAE, num_temperatures: int, num_leapfrog_steps: int) -> Callable[..., tf.Tensor]:
     """Step sizes ``[P, B]`` for P stretches of the way, by a walk of four chains that adapts its own."""
     num_stretches = max(1, min(num_temperatures, max(20, num_temperatures // 10)))
-    betas = tf.constant(schedule(num_stretches)[1:])
-    first = target.from_prior(4, seed)
-    found = tf.TensorArray(tf.float32, num_stretches, element_shape=first.log_prior.shape[1:])
+    betas, pace = tf.constant(schedule(num_stretches)[1:]), Pace()
 
-    def body(i: tf.Tensor, step: tf.Tensor, found: Any, *state: tf.Tensor) -> tuple[Any, ...]:
-        stretch = tf.maximum(i - _WARM_UP, 0)
-        there, rate = target.transition(
-            _State(*state),
-            betas[stretch],
-            step,
-            num_leapfrog_steps,
-            tf.random.experimental.stateless_fold_in(seed, i),
-        )
-        step *= tf.exp(_ADAPTATION * (tf.reduce_mean(rate, axis=0) - _TARGET_ACCEPT))
-        return i + 1, step, found.write(stretch, step), *there
+    @functools.partial(xla.compiled_where_it_pays, vae)
+    def begin(rows: Any, seed: tf.Tensor) -> _State:
+        return _Target(vae, rows).from_prior(4, seed)
 
-    step = tf.fill(tf.shape(first.log_prior)[1:], _FIRST_STEP)
-    start = (tf.constant(0), step, found, *first)
-    return tf.while_loop(lambda i, *_: i < num_stretches + _WARM_UP, body, start)[2].stack()
+    @functools.partial(xla.compiled_where_it_pays, vae)
+    def some(rows: Any, seed: tf.Tensor, first: tf.Tensor, stop: tf.Tensor, *state: tf.Tensor) -> list[tf.Tensor]:
+        target = _Target(vae, rows)
+
+        def body(i: tf.Tensor, step: tf.Tensor, found: tf.Tensor, *state: tf.Tensor) -> tuple[Any, ...]:
+            stretch = tf.maximum(i - _WARM_UP, 0)
+            there, rate = target.transition(
+                _State(*state),
+                betas[stretch],
+                step,
+                num_leapfrog_steps,
+                tf.random.experimental.stateless_fold_in(seed, i),
+            )
+            step *= tf.exp(_ADAPTATION * (tf.reduce_mean(rate, axis=0) - _TARGET_ACCEPT))
+            return i + 1, step, tf.tensor_scatter_nd_update(found, [[stretch]], [step]), *there
+
+        return tf.while_loop(lambda i, *_: i < stop, body, (first, *state))[1:]
+
+    def step_sizes(rows: Any, seed: tf.Tensor) -> tf.Tensor:
+        state = begin(rows, seed)
+        step = tf.fill(tf.shape(state.log_prior)[1:], _FIRST_STEP)
+        found = tf.zeros([num_stretches, *step.shape])
+        return pace.through(
+            num_stretches + _WARM_UP,
+            [step, found, *state],
+            lambda first, stop, now: waited_for(some(rows, seed, tf.constant(first), tf.constant(stop), *now)),
+        )[1]
+
+    return step_sizes

@@ -10,7 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.arguments import check_at_least
-from tfvae.engine import xla
+from tfvae.engine import batches, xla
+from tfvae.engine.map_rows import waited_for
+from tfvae.engine.pace import Pace
 from tfvae.evaluation.estimate import MarginalEstimate, over_rows
 from tfvae.evaluation.pareto import shape_if_told
 from tfvae.models.vae import VAE, check_vae
@@ -29,7 +31,7 @@ def log_marginal(
 ) -> MarginalEstimate:
     """log p(x) ≈ log (1/K) Σ p(x|z) p(z) / q(z|x), z ~ q(z|x) (arXiv 1509.00519, section 5).
 
-    Runs in chunks of rows and samples; memory depends on neither number.
+    Runs in chunks of rows and samples, as programs of about a second; memory depends on neither number.
 
     Args:
         vae: The model.
@@ -74,17 +76,18 @@ def log_marginal(
 
 
 def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """(m, Σ w/eᵐ, Σ (w/eᵐ)²) over the samples of each row, m = max log w: one XLA loop over chunks of samples.
+    """(m, Σ w/eᵐ, Σ (w/eᵐ)²) over the samples of each row, m = max log w, in programs of some chunks of samples.
 
     The last part are log w of some samples, ``[S, B]``.
     """
     chunk = min(chunk, num_samples)
+    num_chunks, pace = -(-num_samples // chunk), Pace()
     kept = min(-(-_WATCHED // chunk), num_samples // chunk)  # whole chunks
 
     @functools.partial(xla.compiled_where_it_pays, vae)
-    def weight_sums(rows: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def some_chunks(rows: Any, seed: tf.Tensor, first: tf.Tensor, stop: tf.Tensor, *sums: tf.Tensor) -> Any:
         batch = vae.batch(rows)
-        posterior = vae.encode(batch)  # once for all the chunks
+        posterior = vae.encode(batch)  # once for all of these
 
         def body(i, peak, total, square, watched):
             log_weight = vae.log_weights(batch, chunk, tf.random.experimental.stateless_fold_in(seed, i), posterior)
@@ -97,10 +100,17 @@ def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[
             square = square * shrink**2 + tf.reduce_sum(weight**2, axis=0)
             return i + 1, higher, total, square, watched
 
-        zeros = tf.zeros(tf.shape(batch.x)[:1])
-        watched = tf.zeros([kept + 1, chunk, tf.shape(zeros)[0]])  # the last for all the chunks that are not kept
-        start = (tf.constant(0), zeros + tf.float32.min, zeros, zeros, watched)
-        *sums, watched = tf.while_loop(lambda i, *_: i * chunk < num_samples, body, start)[1:]
+        return tf.while_loop(lambda i, *_: i < stop, body, (first, *sums))[1:]
+
+    def weight_sums(rows: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        zeros = tf.zeros([batches.num_rows(rows)])
+        watched = tf.zeros([kept + 1, chunk, len(zeros)])  # the last for all the chunks that are not kept
+        start = (zeros + tf.float32.min, zeros, zeros, watched)
+        *sums, watched = pace.through(
+            num_chunks,
+            start,
+            lambda first, stop, sums: waited_for(some_chunks(rows, seed, tf.constant(first), tf.constant(stop), *sums)),
+        )
         return *sums, tf.reshape(watched[:kept], [kept * chunk, -1])
 
     return weight_sums
