@@ -366,8 +366,8 @@ def _reason(output: Output, error: Exception) -> str:
     """What the failed unit said of itself, else the last line of the runner's report, which knows no remedy."""
     if said := output.failures():
         return said[0]
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    line = _WHERE.sub("", lines[-1])
+    lines = [line for line in str(error).splitlines() if any(map(str.isalnum, line))] or [type(error).__name__]
+    line = _WHERE.sub("", lines[-1].strip())
     if of_the_system := _ERRNO.fullmatch(line):
         return in_a_line(OSError(int(of_the_system[1]), of_the_system[2], of_the_system[3]))
     return f"{line}: run the same command again to do what is missing"

@@ -67,9 +67,10 @@ def environment(arguments: Sequence[str]) -> dict[str, str]:
         PipelineError: An argument is missing, or the runner does not answer.
     """
     own, _ = parser().parse_known_args(list(arguments))  # a later Beam may say more
-    info = provisioned(own.provision_endpoint, own.id)
+    name = own.id.strip("'")  # Prism puts it in quotes
+    info = provisioned(own.provision_endpoint, name)
     variables = {
-        "WORKER_ID": own.id,
+        "WORKER_ID": name,
         "PIPELINE_OPTIONS": json_format.MessageToJson(info.pipeline_options),
         "RUNNER_CAPABILITIES": " ".join(info.runner_capabilities),
     }

@@ -367,7 +367,7 @@ class TestStops:
 
     def test_a_runner_that_gives_up(self, tmp_path, monkeypatch):
         def give_up(self):
-            raise RuntimeError("a long report\n\nwith its reason last\n")
+            raise RuntimeError("a long report\n\n  with its reason last\n>\n")
 
         monkeypatch.setattr(preprocess.beam.Pipeline, "run", give_up)
         with pytest.raises(PipelineError, match=r"^with its reason last: run the same command again"):

@@ -57,6 +57,12 @@ def test_a_runner_is_asked_for_the_job(provision):
     assert "STATUS_API_SERVICE_DESCRIPTOR" not in found
 
 
+def test_prism_quotes_the_name(provision):
+    service, address = provision
+    assert worker.environment(["--id='job-001_go'", f"--provision_endpoint={address}"])["WORKER_ID"] == "job-001_go"
+    assert service.asked == ["job-001_go"]
+
+
 def test_no_runner(monkeypatch):
     monkeypatch.setattr(worker, "_PROVISION_SECONDS", 2)
     with pytest.raises(PipelineError, match=r"no runner answers at 127.0.0.1:1 .*a runner starts this command"):
