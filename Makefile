@@ -44,20 +44,21 @@ $(VENV)/.docs: $(VENV)/.installed
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . build/docs
 
-# The pages on Airflow, Dagster, MLflow, Ray, LanceDB, OpenVINO and ONNX, whose libraries are large: in an environment of their own.
+# The pages on Airflow, Dagster, MLflow, Ray, LanceDB, OpenVINO and ONNX, and jobs for Dataflow, whose libraries are large: in
+# an environment of their own.
 PAGES := .venv-pages
 $(PAGES)/.installed: tests/pages.txt pyproject.toml | $(VENV)/.installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PAGES)
-	$(BIN)/uv pip install --quiet --python $(PAGES)/bin/python -e '.[test]' -r $<
+	$(BIN)/uv pip install --quiet --python $(PAGES)/bin/python -e '.[test,dataflow]' -r $<
 	touch $@
 
 # Where a library is not there its page would be skipped: they are imported first. Ray gives its workers the last of a
 # busy machine, and 60 s to start.
 pages-test: $(PAGES)/.installed
-	AIRFLOW_HOME=$(CURDIR)/$(PAGES)/airflow $(PAGES)/bin/python -c 'import airflow, dagster, lancedb, mlflow, onnxruntime, openvino, ray, tf2onnx'
+	AIRFLOW_HOME=$(CURDIR)/$(PAGES)/airflow $(PAGES)/bin/python -c 'import apitools; import airflow, dagster, lancedb, mlflow, onnxruntime, openvino, ray, tf2onnx'
 	RAY_worker_niceness=0 RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=300 timeout -s INT -k 60 900 \
-		$(PAGES)/bin/python -m pytest tests/test_pages.py tests/pipelines/embedding/test_parquet_parts.py \
-		-k 'mlflow.md or ray.md or runtimes.md or schedule.md or search.md or open_the_folder' --durations 5
+		$(PAGES)/bin/python -m pytest tests/test_pages.py tests/pipelines/test_dataflow.py \
+		tests/pipelines/embedding/test_parquet_parts.py -k 'dataflow or mlflow.md or ray.md or runtimes.md or schedule.md or search.md or open_the_folder' --durations 5
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

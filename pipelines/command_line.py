@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import click
 
 from . import contract
-from .errors import in_a_line
+from .errors import HandedOver, in_a_line
 
-_EXIT_ERROR, _EXIT_USAGE = 1, 2
+_EXIT_COMPLETE, _EXIT_ERROR, _EXIT_USAGE = 0, 1, 2
 _BEAM = (
     "Every other option is one of Beam's own, for example --runner FlinkRunner, --direct_num_workers 2, "
     "--setup_file ./setup.py. The default runner is Beam's in-process one with one worker."
@@ -267,6 +267,9 @@ def _run(module: str, title: str, given: dict[str, Any], beam_args: Sequence[str
         options.beam_options(beam_args)  # a misspelt flag should not wait for a model to load
         with progress.progress_bar(title) as report:
             summary = job.run(**given, beam_args=beam_args, progress=report)
+    except HandedOver as told:
+        click.echo(told)
+        return _EXIT_COMPLETE
     except Exception as error:
         logging.getLogger(__name__).debug("the job failed", exc_info=True)
         click.echo(f"error: {in_a_line(error)}", err=True)

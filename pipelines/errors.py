@@ -36,6 +36,10 @@ class StoreError(PipelineError):
     """An object store refused, or did not answer: what lies there may be whole, and no row is bad for it."""
 
 
+class HandedOver(PipelineError):
+    """A job is described, for a service that does it later: only a run after that finds the output whole."""
+
+
 class RowError(Exception):
     """One row is bad and the others are not. The message becomes the reason in ``rejected/``."""
 

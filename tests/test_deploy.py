@@ -3,6 +3,8 @@
 import json
 import pathlib
 import re
+import subprocess
+import sys
 
 import kubernetes_validate
 import promql_parser
@@ -70,6 +72,15 @@ def test_metrics_are_asked_for_where_the_server_gives_them():
     assert scraped["metrics_path"] == annotations["prometheus.io/path"] == path
     host, port = scraped["static_configs"][0]["targets"][0].split(":")
     assert host in COMPOSE["services"] and port == annotations["prometheus.io/port"] == "8501"
+
+
+@pytest.mark.parametrize("recipe", sorted(DEPLOY.rglob("Dockerfile")), ids=lambda recipe: recipe.parent.name)
+def test_an_image_is_made_as_hadolint_knows_it(recipe, tmp_path):
+    linter = pathlib.Path(sys.executable).with_name("hadolint")
+    assert subprocess.run([linter, recipe]).returncode == 0
+    misspelt = tmp_path / "Dockerfile"
+    misspelt.write_text(recipe.read_text().replace("ENTRYPOINT [", "ENTRYPONT ["))
+    assert subprocess.run([linter, misspelt], capture_output=True).returncode == 1
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])

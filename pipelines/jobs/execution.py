@@ -24,12 +24,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 from apache_beam.runners import common
 from apache_beam.runners.worker import sdk_worker
 
 from .. import checksums, contract
-from ..errors import PipelineError, Rejection, in_a_line
+from ..errors import HandedOver, PipelineError, Rejection, in_a_line
 from . import metrics, options
 from .calls import Call
 from .commits import MANIFEST, REJECTED, Output, Unit
@@ -185,6 +185,7 @@ class Job:
 
         Raises:
             PipelineError: A unit failed.
+            HandedOver: The job was only described, for Dataflow to do it.
         """
         if left := self.output.pending(units):
             with _watching(self.output, units, self.progress):
@@ -326,6 +327,12 @@ def _run(output: Output, pending: Sequence[Unit], steps: beam.PTransform, pipeli
         raise PipelineError(_reason(output, error)) from error
     if output.failures():
         raise PipelineError(_reason(output, RuntimeError(f"the runner ended in state {state}")))
+    if not getattr(result, "has_job", True):  # as Dataflow's runner says of one that it only described
+        template = pipeline_options.view_as(GoogleCloudOptions).template_location
+        raise HandedOver(
+            f"the job lies in {template} and is not done yet: once Dataflow has done it, give the same command again "
+            "without --template_location, which checks what was written against the plan and completes the output"
+        )
     return result
 
 

@@ -7,8 +7,9 @@ Beam itself would only log a warning and run without it.
 import argparse
 import difflib
 from collections.abc import Sequence
+from importlib.util import find_spec
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
 from ..errors import PipelineError
 
@@ -87,6 +88,8 @@ def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
         raise PipelineError(f"unknown argument {unknown[0]!r}, neither ours nor Beam's{hint}")
     options = PipelineOptions(list(beam_args))
     _choose_runner(options.view_as(StandardOptions))
+    setup = options.view_as(SetupOptions)
+    setup.save_main_session = bool(setup.save_main_session)  # for Dataflow Beam sends all globals of a program else
     return options
 
 
@@ -98,5 +101,9 @@ def _choose_runner(standard: StandardOptions) -> None:
     name = _short_name(standard.runner)
     if name == "dask":
         raise PipelineError("DaskRunner silently drops rows of pipelines like these: use the default or FlinkRunner")
+    if name == "dataflow" and find_spec("apitools") is None:
+        raise PipelineError(
+            "DataflowRunner needs Google's libraries, which are not installed: pip install 'tfvae[dataflow]'"
+        )
     if name in ("direct", "switchingdirect"):
         standard.runner = _IN_PROCESS

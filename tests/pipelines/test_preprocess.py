@@ -412,6 +412,7 @@ class TestStops:
             {"max_pixels": 0},
             {"beam_args": ["--no_such_flag"]},
             {"beam_args": ["--runner", "DaskRunner"]},
+            {"beam_args": ["--runner", "DataflowRunner"]},  # whose libraries are not there
             {"beam_args": ["--flink_conf_dir", "conf"]},  # which only a Flink job server knows
             {"beam_args": ["--runner", "FlinkRunner", "--flink_conf_dri", "conf"]},
         ],
