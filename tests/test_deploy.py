@@ -1,6 +1,7 @@
 """What lies in deploy/: held to the schemas of its tools, to the files it mounts and to what the server is told."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -81,6 +82,13 @@ def test_an_image_is_made_as_hadolint_knows_it(recipe, tmp_path):
     misspelt = tmp_path / "Dockerfile"
     misspelt.write_text(recipe.read_text().replace("ENTRYPOINT [", "ENTRYPONT ["))
     assert subprocess.run([linter, misspelt], capture_output=True).returncode == 1
+
+
+@pytest.mark.parametrize(("pipeline", "option"), [("embed", "--model"), ("prepare", "--source")])
+def test_the_launcher_of_a_template_is_the_command(pipeline, option):
+    line = [sys.executable, str(DEPLOY / "dataflow/launch.py"), "--help"]
+    run = subprocess.run(line, env=os.environ | {"TFVAE_PIPELINE": pipeline}, capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0 and f" {option} " in run.stdout
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
