@@ -9,13 +9,13 @@ import subprocess
 
 import pytest
 
-from pipelines import embed, preprocess
+from pipelines import embed
 from pipelines.errors import PipelineError
 from pipelines.jobs.commits import Output
 from tests.cluster.jobs import JOB_SECONDS, ROWS_PER_SHARD, UNITS, Running, assert_whole
 from tests.cluster.prism import Prism
 from tests.cluster.processes import ROOT
-from tests.pipelines.conftest import artifacts
+from tests.pipelines.conftest import artifacts, command
 
 pytestmark = pytest.mark.cluster
 
@@ -34,12 +34,16 @@ def prism() -> pathlib.Path:
     return BINARY
 
 
-def test_both_outputs_are_the_same_byte_for_byte(prism, place, idx, model, prepared, embedded):
+def test_both_outputs_are_the_same_byte_for_byte(prism, workshop, place, idx, model, prepared, embedded):
+    """Commands, with which the Prism that they start ends."""
     beam_args = ["--runner", "PrismRunner", "--prism_location", str(prism)]
     outputs = [str(place / name) for name in ("prepared", "embedded")]
-    preprocess.run("idx", idx, outputs[0], rows_per_shard=ROWS_PER_SHARD, beam_args=beam_args)
+    prepare = ["--source", "idx", "--input", idx, "--output", outputs[0], "--rows-per-shard", str(ROWS_PER_SHARD)]
+    rows = ["--model", model.path, "--input", prepared, "--output", outputs[1], "--split", "all"]
+    for module, arguments in (("pipelines.preprocess", prepare), ("pipelines.embed", rows)):
+        done = command(module, *arguments, *beam_args, env=os.environ | {"TMPDIR": str(workshop)})
+        assert done.returncode == 0, done.stderr
     assert artifacts(outputs[0]) == artifacts(prepared)
-    embed.run(model.path, prepared, outputs[1], split="all", beam_args=beam_args)
     assert artifacts(outputs[1]) == artifacts(embedded)
 
 
