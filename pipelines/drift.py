@@ -15,7 +15,7 @@ import numpy as np
 from . import contract, extras
 from .dataset import html, report
 from .dataset.moments import ColumnMoments
-from .errors import PipelineError
+from .errors import PipelineError, number
 
 with extras.needed("pipelines"):
     from scipy import stats
@@ -131,7 +131,7 @@ def compare(reference: str, new: str, *, most: float = 0.1) -> Drift:
         >>> [column.name for column in compare("may", "june").drifted]
         ['embedding[0]']
     """
-    if not most > 0:
+    if not number("most", most, 0, whole=False):
         raise PipelineError(f"most is {most}, expected a stability index above 0, such as 0.1")
     sides = [_Side.of(folder) for folder in (reference, new)]
     if sides[0].model != sides[1].model:

@@ -42,15 +42,18 @@ from .embedding import lineage, repeated_keys
 from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
 from .embedding.parquet_parts import KIND, Layout, ParquetPart, complete_parts
 from .embedding.saved_models import choose_score, choose_signature, find_model
-from .errors import PipelineError
+from .errors import PipelineError, number, require_names
+from .formats.files import refuse_own_output
 from .formats.standardization import Standardization
 from .inputs import Fields, open_input, prepared_fields, prepared_standardization
 from .inputs.base import BlockReference, Rows
+from .inputs.parquet import Parquet
 from .jobs import metrics
 from .jobs.commits import Output, Unit
 
 BATCH_SIZE = 4096
 MEGABYTE = 1_000_000
+_A_PART = f"{contract.GENERATIONS}/000001/{contract.PARTS}/a.parquet"
 
 
 def run(
@@ -135,9 +138,9 @@ def run(
         {'test': 190}
     """
     call, started = jobs.Call({**locals()}), time.monotonic()
-    for name, value, least in (("batch_size", batch_size, 1), ("score", score, 0), ("part_size", part_size, 1)):
-        if value is not None and value < least:
-            raise PipelineError(f"{name} is {value}, expected {least} or more")
+    batch_size, score = number("batch_size", batch_size, 1), number("score", score, 0)
+    part_size = None if part_size is None else number("part_size", part_size, 1)
+    require_names(keep=keep, drop=drop, partition_by=partition_by, beam_args=beam_args)
     jobs.prometheus.check(metrics_file)
     shown = [*keep, *partition_by]
     taken = list(dict.fromkeys([*shown, *([condition] if condition else [])]))
@@ -152,6 +155,8 @@ def run(
         fields = fields.over(prepared_fields(storage.absolute(prepared_with)))
         standardize = prepared_standardization(storage.absolute(prepared_with))
     dataset = open_input(input, key, column, taken, fields, before.contents)
+    if isinstance(dataset, Parquet):
+        refuse_own_output(dataset.path, target.path, f"{contract.PARTS}/a.parquet", _A_PART)
     chosen = choose_signature(version, dataset, signature, stddev, condition)
     lists = f"{contract.WORK}/plan"
     dataset = dataset.fitted(chosen.shape, chosen.dtype).listed_in(target.file(*lists.split("/")))

@@ -8,6 +8,9 @@ expected and how to mend it; the commands print that line and nothing else.
 
 import dataclasses
 import errno
+import numbers
+from collections.abc import Collection
+from typing import Any
 
 _SAYING_NOTHING = ("Graph execution error", "Detected at node", "<stack traces", "File ", "Exception encountered")
 
@@ -52,6 +55,37 @@ class Rejection:
     source: str
     position: int
     reason: str
+
+
+def number(name: str, value: Any, least: float, whole: bool = True) -> Any:
+    """A setting as Python's own number; PipelineError unless it is one, and a ``whole`` one, from ``least`` on.
+
+    Example:
+        >>> number("batch_size", "3", 1)
+        Traceback (most recent call last):
+            ...
+        tfvae.pipelines.errors.PipelineError: batch_size is '3', expected a whole number, 1 or more
+    """
+    kind: Any = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not float(value) >= least:
+        raise PipelineError(f"{name} is {value!r}, expected a {'whole ' * whole}number, {least:g} or more")
+    own: Any = int if whole else float
+    return value if type(value) in (int, float) else own(value)
+
+
+def require_names(**settings: Any) -> None:
+    """Raises PipelineError for a setting that is one text, or nothing of the kind, where a list of texts is expected.
+
+    Example:
+        >>> require_names(keep="label")
+        Traceback (most recent call last):
+            ...
+        tfvae.pipelines.errors.PipelineError: keep is 'label', expected a list of names, such as ['label']
+    """
+    for name, value in settings.items():
+        texts = list(value) if isinstance(value, Collection) and not isinstance(value, (str, bytes)) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise PipelineError(f"{name} is {value!r}, expected a list of names, such as ['label']")
 
 
 def in_a_line(error: BaseException, foreseen: tuple[type[BaseException], ...] = ()) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import contract, extras
-from .errors import PipelineError, first_line
+from .errors import PipelineError, first_line, number
 
 with extras.needed("pipelines"):
     from apache_beam.ml.inference.base import ModelHandler
@@ -64,9 +64,7 @@ class SignatureHandler(ModelHandler[Row, dict[str, np.ndarray], Any]):
         keep_errors: bool = False,
         trust_model: bool = False,
     ):
-        if not isinstance(max_batch_size, (int, np.integer)) or isinstance(max_batch_size, bool) or max_batch_size < 1:
-            raise PipelineError(f"max_batch_size is {max_batch_size!r}, expected a whole number of rows, 1 or more")
-        super().__init__(max_batch_size=max_batch_size)
+        super().__init__(max_batch_size=number("max_batch_size", max_batch_size, 1))
         self._model, self._signature, self._keep_errors = find_model(model, trust_model), signature, keep_errors
         signatures = load(self._model).signatures
         if signature not in signatures:

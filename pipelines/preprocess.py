@@ -34,7 +34,8 @@ from .dataset import equal_rows, report, shard_summary
 from .dataset.shards import WriteShard, plan_shards, shard_unit
 from .dataset.standardize import training_units
 from .dataset.tfds_metadata import write_tfds_metadata
-from .errors import PipelineError
+from .errors import PipelineError, number, require_names
+from .formats.files import refuse_own_output
 from .formats.resizing import parse_size
 from .jobs.commits import Output, Unit
 from .sources import MAX_PIXELS, Fields, Plan, make_source
@@ -119,13 +120,17 @@ def run(
         {'train': 1607, 'test': 190}
     """
     call, started = jobs.Call({**locals()}), time.monotonic()
-    _check_options(test_fraction, validation_fraction, rows_per_shard, max_pixels)
+    test_fraction, validation_fraction = _fractions(test_fraction, validation_fraction)
+    rows_per_shard, max_pixels = number("rows_per_shard", rows_per_shard, 1), number("max_pixels", max_pixels, 1)
+    require_names(drop=drop, categories=categories, beam_args=beam_args)
     jobs.prometheus.check(metrics_file)
     table = (no_header or None, tuple(drop) or None, tuple(categories) or None)
     size = None if resize is None else parse_size(resize)
     names = (key, column, label, None if shape is None else tuple(shape), dtype)
     fields = Fields(*names, *table, resize=size, crop=crop or None, missing=missing or None)
     reader = make_source(source, storage.absolute(input) if input else None, max_pixels, fields)
+    if source == "tfrecord" and input:
+        refuse_own_output(storage.absolute(input), storage.absolute(output), "rows-train.tfrecord-00000-of-00001")
     plan = reader.plan().without_repeated_keys()
     listing = [list(entry) for entry in sorted(plan.inputs)]
     settings = {
@@ -185,17 +190,15 @@ def _hint(output: Output, plan: Plan) -> str:
     )
 
 
-def _check_options(test_fraction: float, validation_fraction: float, rows_per_shard: int, max_pixels: int) -> None:
-    for name, fraction in (("test_fraction", test_fraction), ("validation_fraction", validation_fraction)):
-        if not 0 <= fraction < 1:
+def _fractions(test: float, validation: float) -> list[float]:
+    named = (("test_fraction", test), ("validation_fraction", validation))
+    fractions = [number(name, fraction, 0, whole=False) for name, fraction in named]
+    for name, fraction in named:
+        if not fraction < 1:
             raise PipelineError(f"{name} is {fraction}, expected a share from 0 to below 1")
-    if test_fraction + validation_fraction >= 1:
-        raise PipelineError(
-            f"test_fraction {test_fraction} + validation_fraction {validation_fraction} leave no row to train"
-        )
-    for name, count in (("rows_per_shard", rows_per_shard), ("max_pixels", max_pixels)):
-        if count < 1:
-            raise PipelineError(f"{name} is {count}, expected 1 or more")
+    if sum(fractions) >= 1:
+        raise PipelineError(f"test_fraction {test} + validation_fraction {validation} leave no row to train")
+    return fractions
 
 
 def _write_beside(

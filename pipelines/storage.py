@@ -72,6 +72,8 @@ def path_of(given: str | os.PathLike[str]) -> str:
     """
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise PipelineError(f"a path is {given!r}, expected the name of a file or a folder, such as data/mnist")
+    if "\0" in os.fsdecode(given):
+        raise PipelineError(f"a path is {given!r}, which holds a zero byte: no file can be called so")
     return os.fspath(given)
 
 

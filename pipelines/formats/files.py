@@ -145,6 +145,27 @@ def with_folders(names: Collection[str], path: str, values: Mapping[str, Any]) -
     return [*names, *values]
 
 
+def refuse_own_output(path: str, output: str, *written: str) -> None:
+    """Raises PipelineError for an input that a job's own output would lie in, for the next run to read it.
+
+    Args:
+        path: The input: a file, a folder or a pattern.
+        output: Where to.
+        written: Files below it, of the kind that is read.
+    """
+    for name in written:
+        file = os.path.join(output, name)
+        inside = file.startswith(f"{path.rstrip('/')}/") if storage.is_folder(path) else _names(path, file)
+        if inside:
+            raise PipelineError(
+                f"the output {output} lies in the input {path}, which would read it: choose a folder beside it"
+            )
+
+
+def _names(pattern: str, file: str) -> bool:
+    return not storage.is_file(pattern) and storage.matches(file.split("/"), pattern.split("/"))
+
+
 def root_of(path: str) -> str:
     """The folder to which the names of the files of an input are relative.
 

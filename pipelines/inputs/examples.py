@@ -1,7 +1,7 @@
 """Rows out of ``tf.Example`` records: TensorFlow's own kernels parse a block of them at a time."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,12 @@ from ..errors import PipelineError, Rejection, first_line
 from ..formats.arrays import finite_rows
 from ..formats.images import MAGIC
 from ..formats.text import key_text
+from ..formats.tfrecords import feature_names
+from ..sources.base import Fields
+from ..sources.tfrecord import TfRecord
 from .base import Block, bisect
 
+_ENCODED_KEY = b"\n\3" + contract.KEY.encode()  # as protobuf writes the name of an entry of a map
 _DTYPES = {"bytes_list": "string", "float_list": "float32", "int64_list": "int64"}
 
 
@@ -46,34 +50,61 @@ class Features:
         }
 
 
-def dtypes_of(record: bytes, name: str, key: str, column: str, keep: Sequence[str]) -> tuple[dict[str, str], int, bool]:
-    """What the named features of a first record hold, how many values the observation has, and if it is an image.
+def dtypes_of(
+    records: Sequence[bytes], name: str, key: str, column: str, keep: Sequence[str]
+) -> tuple[bytes, dict[str, str], int, bool]:
+    """The first record with the named features, what they hold, how many values the observation has, if it is an image.
 
-    Where the feature with the key is not named by the user, it may be absent: then it has no dtype.
+    The feature with the key, where the user did not name it, may be absent from all of them: then it has no dtype.
 
     Raises:
-        PipelineError: The record is no ``tf.Example``, or lacks a feature.
+        PipelineError: No record is a ``tf.Example`` with the features, which the error tells of the first.
     """
     import tensorflow as tf
 
-    try:
-        found = tf.train.Example.FromString(record).features.feature
-    except Exception as error:  # protobuf's DecodeError has moved between its versions
-        raise PipelineError(f"the records of {name} are not tf.Examples: {first_line(error)}") from error
-    kinds = {feature: found[feature].WhichOneof("kind") for feature in found}
-    dtypes: dict[str, str] = {}
-    keyed = key != contract.KEY or kinds.get(key) is not None
-    for feature in (*([key] if keyed else []), column, *keep):
-        if kinds.get(feature) is None:
-            raise PipelineError(f"the first record of {name} has no feature {feature!r}, it has {sorted(kinds)}")
-        dtypes[feature] = _DTYPES[kinds[feature]]
+    parsed: list[Any] = []
+    for record in records:
+        try:
+            parsed.append(tf.train.Example.FromString(record).features.feature)
+        except Exception as error:  # protobuf's DecodeError has moved between its versions
+            parsed.append(error)
+    keyed = key != contract.KEY or any(not isinstance(one, Exception) and _kind(one, key) for one in parsed)
+    wanted = (*([key] if keyed else []), column, *keep)
+    refused: PipelineError | None = None
+    for record, found in zip(records, parsed, strict=True):
+        try:
+            dtypes = _dtypes(found, name, key, column, wanted)
+        except PipelineError as error:
+            refused = refused or error
+            continue
+        value = found[column].bytes_list.value
+        is_image = len(value) == 1 and value[0].startswith(MAGIC)
+        return record, dtypes, len(found[column].float_list.value), is_image
+    raise refused or PipelineError(f"{name} holds no rows")
+
+
+def _kind(features: Any, name: str) -> str | None:
+    return features[name].WhichOneof("kind") if name in features else None
+
+
+def _dtypes(found: Any, name: str, key: str, column: str, wanted: Sequence[str]) -> dict[str, str]:
+    """What the features of a record hold.
+
+    Raises:
+        PipelineError: It lacks one, or one holds what it cannot.
+    """
+    if isinstance(found, Exception):
+        raise PipelineError(f"the records of {name} are not tf.Examples: {first_line(found)}") from found
+    kinds = {feature: _kind(found, feature) for feature in wanted}
+    for feature, kind in kinds.items():
+        if kind is None:
+            raise PipelineError(f"the first record of {name} has no feature {feature!r}, it has {sorted(found)}")
+    dtypes = {feature: _DTYPES[kind] for feature, kind in kinds.items() if kind}
     if dtypes.get(key) == "float32":
         raise PipelineError(f"feature {key!r} of {name} holds floats, expected text or an integer: name another --key")
     if dtypes[column] == "int64":
         raise PipelineError(f"feature {column!r} of {name} holds integers, expected bytes or floats")
-    value = found[column].bytes_list.value
-    is_image = len(value) == 1 and value[0].startswith(MAGIC)
-    return dtypes, len(found[column].float_list.value), is_image
+    return dtypes
 
 
 def parse(
@@ -100,22 +131,43 @@ def parse(
     import tensorflow as tf
 
     reasons: dict[int, str] = {}
+    own: dict[int, str] = {}  # keys of records that are bad
+    if features.key is None:
+        _refuse_keys(serialized, file, first)
+    source = TfRecord("tfrecord", file, fields=Fields(key=features.key, column=features.x))
+
+    def why(row: int) -> str:
+        key, reason = source.fault(serialized[row], shape, dtype, features.key is not None)
+        if key is not None:
+            own[row] = key
+        return reason
+
     with tf.device("CPU"):
-        rows, columns = _columns(serialized, features.specification(shape), reasons)
+        rows, columns = _columns(serialized, features.specification(shape), reasons, why)
         values = columns[features.key].numpy() if features.key else [f"{file}:{first + row}" for row in rows.tolist()]
         keys = _keys(rows, np.asarray(values), reasons)
         good, x = _observations(rows, columns[features.x], shape, dtype, reasons, missing)
     intact = np.array([int(row) not in reasons for row in good], bool)
     good, x = (good, x) if intact.all() else (good[intact], x[intact])
-    names = dict(zip(rows.tolist(), keys, strict=True)) if reasons else {}
+    names = own | dict(zip(rows.tolist(), keys, strict=True)) if reasons else {}
     rejected = [Rejection(names.get(i) or f"{file}:{first + i}", file, first + i, reasons[i]) for i in sorted(reasons)]
     kept = {name: columns[name].numpy()[np.searchsorted(rows, good)] for name in features.keep}
     table = pa.table({name: pa.array(values) for name, values in kept.items()}) if kept else None
     return Block(file, [names[row] for row in good.tolist()] if reasons else keys, x, good + first, rejected, table)
 
 
+def _refuse_keys(serialized: Sequence[bytes], file: str, first: int) -> None:
+    """Rows are numbered where the first records have no keys; one that has a key would lose it."""
+    for row, record in enumerate(serialized):
+        if _ENCODED_KEY in record and contract.KEY in feature_names(record):
+            raise PipelineError(
+                f"record {first + row} of {file} has a feature {contract.KEY!r} and the first ones have none: "
+                "give all of them one"
+            )
+
+
 def _columns(
-    serialized: Sequence[bytes], specification: dict[str, Any], reasons: dict[int, str]
+    serialized: Sequence[bytes], specification: dict[str, Any], reasons: dict[int, str], why: Callable[[int], str]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The rows that can be parsed, `[M]`, and their features, `[M, ...]` each; the reasons of the others."""
     import tensorflow as tf
@@ -128,7 +180,8 @@ def _columns(
         runs.append((rows[0], rows[-1] + 1))
 
     def reject(row: int, error: Exception) -> None:
-        reasons[row] = f"not a tf.Example with the features {sorted(specification)}: {first_line(error)}"
+        others = f"its features {sorted(specification)} are not all there, or of other kinds than the first record's"
+        reasons[row] = why(row) or others
 
     bisect(range(len(serialized)), work, reject)
     if not parsed:

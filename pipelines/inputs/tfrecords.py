@@ -18,6 +18,7 @@ from .base import Block, BlockReference, ColumnRows, block_rows
 from .examples import Features, dtypes_of, parse
 
 UNIT_ROWS = 32768
+_HEADS = 64  # records, of which the first that has the features says what they hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ class TFRecords(ColumnRows):
 def open_tfrecords(
     path: str, found: Found, key: str, column: str, keep: tuple[str, ...], known: Mapping[str, Content]
 ) -> TFRecords:
-    """TFRecord files, each hashed unless it is known, and its records numbered; the first says what the features hold.
+    """TFRecord files, each hashed unless it is known, and numbered records, of which the first say what features hold.
 
     Raises:
         PipelineError: They hold no rows, or a feature is absent or of no use.
@@ -89,8 +90,8 @@ def open_tfrecords(
         raise PipelineError(f"{path} holds no rows")
     raw, total = tfrecords.open_records(found.path(first))
     with raw:
-        [head] = tfrecords.read_records(raw, found.path(first), 0, 1, total)
-    dtypes, size, is_image = dtypes_of(head, found.path(first), key, column, keep)
+        heads = list(tfrecords.read_records(raw, found.path(first), 0, min(rows[first], _HEADS), total))
+    head, dtypes, size, is_image = dtypes_of(heads, found.path(first), key, column, keep)
     shape, dtype = None, "bytes"
     signature = contract.signature(contract.EMBED, "string" if is_image else "uint8")
     if dtypes[column] == "float32":

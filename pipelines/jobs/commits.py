@@ -125,6 +125,8 @@ class Output:
     def _refuse_foreign(self) -> None:
         if storage.exists(self.path) and not storage.is_folder(self.path):
             raise PipelineError(f"the output {self.path} is a file, expected a folder that may be made")
+        if storage.is_link(self.path) and not storage.exists(self.path):
+            raise PipelineError(f"the output {self.path} is a link to nothing: make that folder, or choose another")
         found = storage.names(self.path)
         barely_begun = found == [contract.WORK] and set(storage.names(self.file(contract.WORK))) <= {
             "lock",

@@ -2,6 +2,7 @@
 
 import collections
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from ..formats.images import encoded_limit, image_shape, pixels
 from .base import Opened, RowSource
 from .plan import Input, Plan, Schema, describe
 from .table_rows import Classes, ClassIndex, TableRows, raw_layout
+
+_NO_KEY = "no feature {!r}, expected the key"
 
 
 class TfRecord(RowSource):
@@ -113,6 +116,21 @@ class TfRecord(RowSource):
             return shape, "float32"
         return raw or (image_shape(x, self.max_pixels), "uint8")
 
+    def fault(self, data: bytes, shape: Sequence[int], dtype: str, keyed: bool) -> tuple[str | None, str]:
+        """The key of a record, where it has one, and why it is no row of that shape and dtype; empty if it is one."""
+        key = None
+        try:
+            features = self.features(data, "")
+            key = _key(features.get(self.key_name)) if keyed else None
+            if keyed and key is None:
+                raise RowError(_NO_KEY.format(self.key_name))
+            x = self._observation(features)
+            if isinstance(x, np.ndarray):
+                _shaped(x, Schema(tuple(shape), dtype, None))
+        except RowError as error:
+            return key, str(error)
+        return key, ""
+
     @property
     def _column(self) -> str:
         return self.fields.column or contract.X
@@ -172,7 +190,7 @@ class _Survey:
                 if key is None and numbered and row not in reasons:
                     keys[row] = f"{file}:{row}"
                 elif key is None:
-                    reasons.setdefault(row, f"no feature {source.key_name!r}, expected the key")
+                    reasons.setdefault(row, _NO_KEY.format(source.key_name))
             table.add(file, keys, offsets, reasons)
         if not self._layouts:
             raise PipelineError(f"no record of {source.input_path} can be read as a tf.Example with an observation")

@@ -135,5 +135,5 @@ def test_what_is_no_model_or_no_signature_is_told(exported, tmp_path):
         SignatureHandler(exported, "mine")
     assert run(SignatureHandler(exported), []) == []
     for wrong in (0, -1, 1.5, "3", True):
-        with pytest.raises(PipelineError, match=r"max_batch_size is .*, expected a whole number of rows, 1 or more"):
+        with pytest.raises(PipelineError, match=r"max_batch_size is .*, expected a whole number, 1 or more"):
             SignatureHandler(exported, max_batch_size=wrong)

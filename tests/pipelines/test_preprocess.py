@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -526,3 +527,51 @@ def test_mnist(mnist_dir, tmp_path):
     statistics = json.loads((tmp_path / "mnist" / "statistics.json").read_text())["splits"]["train"]
     assert statistics["x"]["mean"] == pytest.approx(raw["train"][0].mean(), rel=1e-12)
     assert list(statistics["labels"].values()) == np.bincount(raw["train"][1]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"test_fraction": "a"}, "test_fraction is 'a', expected a number, 0 or more"),
+        ({"validation_fraction": float("nan")}, "validation_fraction is nan, expected a number, 0 or more"),
+        ({"rows_per_shard": 2.5}, "rows_per_shard is 2.5, expected a whole number, 1 or more"),
+        ({"max_pixels": True}, "max_pixels is True, expected a whole number, 1 or more"),
+        ({"drop": "a"}, r"drop is 'a', expected a list of names, such as \['label'\]"),
+        ({"categories": (name for name in "ab")}, "categories is <generator .*, expected a list of names"),
+        ({"beam_args": "--runner FlinkRunner"}, "beam_args is '--runner FlinkRunner', expected a list"),
+    ],
+)
+def test_settings_of_another_kind_are_told(settings, sentence, tmp_path):
+    with pytest.raises(PipelineError, match=sentence):
+        preprocess.run("digits", None, str(tmp_path / "out"), **settings)
+
+
+def test_numpy_s_numbers_are_numbers(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones([9, 2], np.float32))
+    run = lambda *numbers: preprocess.run(  # noqa: E731
+        "npy", str(tmp_path / "x.npy"), str(tmp_path / "out"), test_fraction=numbers[0], rows_per_shard=numbers[1]
+    )
+    assert run(np.float64(0.5), np.int64(3)).units_done and not run(0.5, 3).units_done
+
+
+@pytest.mark.parametrize("pattern", ["{}", "{}/**/*.tfrecord*", "{}/*/*"])
+def test_an_output_that_its_own_input_would_read_is_refused(pattern, tmp_path, prepared_digits):
+    """Its next run would take every row twice."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for file in pathlib.Path(prepared_digits).glob("*test.tfrecord*"):
+        shutil.copy(file, folder)
+    settings = {"shape": [8, 8], "dtype": "uint8", "test_fraction": 0}
+    run = lambda path, out: preprocess.run("tfrecord", path, str(out), **settings)  # noqa: E731
+    with pytest.raises(PipelineError, match=r"lies in the input .*, which would read it: choose a folder beside it"):
+        run(pattern.format(folder), folder / "prepared")
+    assert sum(run(f"{folder}/*.tfrecord*", folder / "prepared").rows.values()) == 190
+    assert not run(f"{folder}/*.tfrecord*", folder / "prepared").units_done
+
+
+def test_an_output_that_is_no_folder_is_told(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "absent" / "folder")
+    with pytest.raises(PipelineError, match="is a link to nothing: make that folder"):
+        preprocess.run("digits", None, str(tmp_path / "link"))
+    with pytest.raises(PipelineError, match="holds a zero byte: no file can be called so"):
+        preprocess.run("digits", None, str(tmp_path / "a\0b"))

@@ -120,6 +120,16 @@ class TestFolders:
             theirs = pyarrow.dataset.dataset(tmp_path / "out" / "parts", partitioning=text).to_table(["key", "value"])
             assert {row["key"]: row["value"] for row in theirs.to_pylist()} == found
 
+    def test_an_output_that_its_own_input_would_read_is_refused(self, model, tmp_path):
+        write(tmp_path / "in" / "a.parquet")
+        for path in (tmp_path / "in", tmp_path / "in" / "**" / "*.parquet"):
+            with pytest.raises(PipelineError, match=r"lies in the input .*, which would read it"):
+                embed.run(model.path, str(path), str(tmp_path / "in" / "out"))
+        with pytest.raises(PipelineError, match="partition_by is 'country', expected a list of names"):
+            embed.run(model.path, str(tmp_path / "in"), str(tmp_path / "out"), partition_by="country")
+        with pytest.raises(PipelineError, match="batch_size is '3', expected a whole number, 1 or more"):
+            embed.run(model.path, str(tmp_path / "in"), str(tmp_path / "out"), batch_size="3")
+
     def test_what_makes_no_folders(self, model, tmp_path):
         write(tmp_path / "in" / "a.parquet", score_of=np.arange(ROWS) / 7, number=np.arange(ROWS))
         arguments = (model.path, str(tmp_path / "in"), str(tmp_path / "out"))

@@ -73,5 +73,5 @@ def test_the_command_and_what_is_refused(model, rows, linear_digits: Linear, pre
         embed.run(model, rows[0], str(tmp_path / "out"), score=3)
     with pytest.raises(PipelineError, match="no signature 'score_uint8' to score what 'embed_uint8' embeds"):
         embed.run(linear_digits.path, prepared_digits, str(tmp_path / "no"), score=1)
-    with pytest.raises(PipelineError, match="score is -1, expected 0 or more"):
+    with pytest.raises(PipelineError, match="score is -1, expected a whole number, 0 or more"):
         embed.run(model, rows[0], str(tmp_path / "no"), score=-1)
