@@ -140,12 +140,22 @@ def test_the_best_weights_and_the_last_checkpoints_are_kept(tmp_path):
     [
         ({"batch_size": 5}, "training data's batch size is 8, not 5"),
         ({"x": X[:30]}, "training data's rows is 50, not 30"),
+        ({"x": 255 - X}, r"\(training data's checksum is \d+, not \d+\): choose another folder"),
+        ({"validation_data": X[:9]}, "validation_data is none, not given"),
     ],
 )
 def test_checkpoints_of_another_training_are_refused(changed, sentence, one_epoch):
     given = {"x": X, "batch_size": 8, "epochs": 2, "verbose": 0, "callbacks": [Checkpoint(one_epoch)]}
     with pytest.raises(ValueError, match=sentence):
         build(CASES["arrays"]).fit(**given | changed)
+
+
+def test_a_folder_that_is_none_is_told(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "checkpoints"):
+        with pytest.raises(OSError, match=r"^folder is .*, which is no folder and cannot be made one: ") as told:
+            build(CASES["arrays"]).fit(X, verbose=0, callbacks=[Checkpoint(folder)])
+        assert str(folder) in str(told.value)
 
 
 @pytest.fixture(scope="module")

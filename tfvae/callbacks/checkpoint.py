@@ -101,7 +101,7 @@ class Checkpoint(Keeper):
         """See ``Keeper``."""
         self._writes, self._workers = keras_private.is_first_worker(model), keras_private.has_workers(model)
         if self._writes:
-            storage.make_folder(self.folder)
+            self._make_folder()
             if not self._held.enter_context(storage.locked(os.path.join(self.folder, "lock"))):
                 self._held.close()
                 raise ValueError(f"Another training keeps its checkpoints in {self.folder}: choose another folder.")
@@ -110,6 +110,13 @@ class Checkpoint(Keeper):
         except BaseException:
             self._held.close()
             raise
+
+    def _make_folder(self) -> None:
+        try:
+            storage.make_folder(self.folder)
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise type(error)(f"folder is {self.folder}, which is no folder and cannot be made one: {why}.") from error
 
     def _first(self, training: dict[str, Any]) -> State | None:
         damaged = False

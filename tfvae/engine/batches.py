@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfvae.engine import keras_private, streams
+from tfvae.engine import keras_private, plain, streams
 
 _ROWS_PER_EXECUTION = 16_384  # enough to hide the cost of a call, few enough for a lively progress bar
 _STREAMED_ROWS_PER_EXECUTION = 8192  # they are held twice, those that run and those that come next
@@ -207,7 +207,9 @@ class ArrayBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset):
     def facts(self) -> dict[str, Any]:
         """Of what these batches are, in words."""
         kind = {"kind": "arrays", "rows": self._num_rows, "batch size": self._batch_size, "steps": self._steps}
-        return kind | {"steps in a program": self._group_size, "order": "shuffled" if self._seed else "as given"}
+        checksums = [plain.fingerprint(leaf.numpy()) for leaf in tf.nest.flatten(self._data)]
+        kind |= {"steps in a program": self._group_size, "order": "shuffled" if self._seed else "as given"}
+        return kind | {"checksum": " ".join(map(str, checksums))}
 
     def get_state(self, done: int | None, within: bool) -> dict[str, Any]:
         """Where they are: ``done`` steps into the last group (None: at its end), within an epoch or at its end."""

@@ -237,6 +237,7 @@ def _training(model: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     if int(keras_private.steps_taken(model).numpy()) == 0:  # later its settings may have been changed by a callback
         for one in optimizers:
             known |= {f"{one['class_name']}'s {name}": value for name, value in one["config"].items() if name != "name"}
+    known["validation_data"] = "given" if "validation" in data else "none"
     known |= {f"{name} data's {fact}": value for name, one in data.items() for fact, value in one.facts().items()}
     return json.loads(json.dumps(known, default=lambda value: type(value).__name__))
 

@@ -79,4 +79,4 @@ def attributes(owner: Any, put: Put) -> dict[str, Any]:
 
 def fingerprint(array: Any) -> int:
     """A number that tells an array from what is put in its place, or into it."""
-    return zlib.crc32(np.ascontiguousarray(array).tobytes())
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
