@@ -137,10 +137,10 @@ def run(
         >>> run("saved_models/digits", "prepared/digits", "embeddings/digits").rows
         {'test': 190}
     """
-    call, started = jobs.Call({**locals()}), time.monotonic()
     batch_size, score = number("batch_size", batch_size, 1), number("score", score, 0)
     part_size = None if part_size is None else number("part_size", part_size, 1)
     require_names(keep=keep, drop=drop, partition_by=partition_by, beam_args=beam_args)
+    call, started = jobs.Call({**locals()}), time.monotonic()
     jobs.prometheus.check(metrics_file)
     shown = [*keep, *partition_by]
     taken = list(dict.fromkeys([*shown, *([condition] if condition else [])]))

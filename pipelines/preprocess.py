@@ -119,10 +119,10 @@ def run(
         >>> run("digits", None, "prepared/digits").rows
         {'train': 1607, 'test': 190}
     """
-    call, started = jobs.Call({**locals()}), time.monotonic()
     test_fraction, validation_fraction = _fractions(test_fraction, validation_fraction)
     rows_per_shard, max_pixels = number("rows_per_shard", rows_per_shard, 1), number("max_pixels", max_pixels, 1)
     require_names(drop=drop, categories=categories, beam_args=beam_args)
+    call, started = jobs.Call({**locals()}), time.monotonic()
     jobs.prometheus.check(metrics_file)
     table = (no_header or None, tuple(drop) or None, tuple(categories) or None)
     size = None if resize is None else parse_size(resize)
