@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-slow wheel-test cluster-test prism-test docs pages-test lint format clean
-.PHONY: bench bench-densities bench-growth bench-judges bench-limit bench-methods bench-pipelines bench-serving bench-peers
+.PHONY: bench bench-densities bench-growth bench-judges bench-limit bench-methods bench-pipelines bench-serving bench-stores bench-peers
 .PHONY: bench-gpu-carry bench-gpu-run torture
 
 $(VENV)/.installed: pyproject.toml
@@ -94,6 +94,9 @@ bench-methods: $(VENV)/.installed
 bench-pipelines: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.pipelines
 	$(BIN)/python -m benchmarks.pipeline_growth
+
+bench-stores: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.stores
 
 bench-serving: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.serving

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from . import extras
 from .errors import PipelineError, StoreError
 
-_BLOCK = 4 << 20  # bytes of a request, where little is asked for at a time
+_BLOCK = 16 << 20  # bytes of a request, where little is asked for at a time
 _COPIES = 4  # of whole files, which a process keeps
 _BEAT, _DEAD = 5.0, 20.0  # seconds: how often the holder of a lock shows that it lives, and how long a dead one has not
 _ATTEMPTS, _CONNECT, _ANSWER = 6, 10, 60  # tries of a request; seconds until it is connected, and answered
@@ -86,13 +86,17 @@ def _s3() -> Any:
     fs = _library()
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     scheme, _, place = endpoint.partition("://") if endpoint else ("https", "", None)
-    return fs.S3FileSystem(
-        scheme=scheme,
-        endpoint_override=place,
-        connect_timeout=_CONNECT,
-        request_timeout=_ANSWER,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-    )
+    settings: dict[str, Any] = {
+        "scheme": scheme,
+        "endpoint_override": place,
+        "connect_timeout": _CONNECT,
+        "request_timeout": _ANSWER,
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+    }
+    try:
+        return fs.S3FileSystem(**settings, allow_delayed_open=True)  # a small file is one request, not three
+    except TypeError:  # of a release of PyArrow that does not have it
+        return fs.S3FileSystem(**settings)
 
 
 def _gs() -> Any:

@@ -126,7 +126,7 @@ def check_path(in_stores: bool = False, **given: Any) -> None:
             raise ValueError(f"{name} is {value!r}, expected a path; '.' is the current folder.")
         if "://" in os.fspath(value) and not in_stores:
             raise ValueError(
-                f"{name} is {value}, expected a path on this machine: only tfvae prepare and embed write to a store, "
+                f"{name} is {value}, expected a path on this machine: only prepare, embed and export write to a store, "
                 "so copy the folder there afterwards."
             )
 

@@ -48,6 +48,8 @@ def find_model(path: str, trusted: bool = False) -> ModelVersion:
     if not storage.exists(os.path.join(folder, file)):
         versions = {name: contract.version_number(name) or 0 for name in storage.names(folder)}
         numbered = [name for name in versions if contract.version_number(name) is not None]
+        if storage.is_address(folder):  # where a version is not renamed: its model is sent last
+            numbered = [name for name in numbered if storage.exists(os.path.join(folder, name, file))]
         if not numbered:
             raise PipelineError(f"{path} holds no SavedModel: expected {path}/{file} or a numbered version below it")
         folder = os.path.join(folder, max(numbered, key=versions.__getitem__))

@@ -17,7 +17,7 @@ from tfvae.exporting.provenance import Provenance
 from tfvae.exporting.signatures import module
 from tfvae.exporting.signatures import signatures as all_signatures
 from tfvae.models.vae import VAE
-from tfvae.pipelines import contract
+from tfvae.pipelines import contract, storage
 
 LITERT = "litert"
 FORMATS = {"saved_model": contract.SAVED_MODEL, LITERT: contract.LITERT}
@@ -42,7 +42,7 @@ def export(
 
     Args:
         vae: A built model.
-        directory: The model's folder in the model repository, such as ``saved_models/mnist``.
+        directory: The model's folder in the model repository, such as ``saved_models/mnist`` or ``s3://lake/mnist``.
         version: A positive integer; one above the largest there is by default.
         warmup_batch_sizes: Batch sizes that the server runs once for each signature when it loads the model.
         provenance: What is known of the model's data and measurements, for its card.
@@ -61,24 +61,29 @@ def export(
         >>> os.path.basename(path), sorted(tf.saved_model.load(path).signatures)[:3]
         ('1', ['decode', 'embed', 'reconstruct'])
     """
-    check_path(directory=directory)
-    base, known = pathlib.Path(directory), provenance or Provenance()
+    check_path(in_stores=True, directory=directory)
+    base, known = os.fspath(directory), provenance or Provenance()
+    in_store = storage.is_address(base)
+    base = storage.absolute(base) if in_store else str(pathlib.Path(base))
     _check(base, format, signatures)
-    with versions.writing(base, version) as (folder, number):
+    making = versions.sending(base, version) if in_store else versions.writing(pathlib.Path(base), version)
+    with making as (folder, number):
+        name = folder.parent.name
         if format == LITERT:
-            litert.write(vae, folder, base.name, number, known, signatures)
+            litert.write(vae, folder, name, number, known, signatures)
         else:
-            _write(vae, folder, base.name, number, warmup_batch_sizes, known)
-    return str(base / str(number))
+            _write(vae, folder, name, number, warmup_batch_sizes, known)
+    return os.path.join(base, str(number))
 
 
-def _check(base: pathlib.Path, format: str, chosen: Sequence[str] | None) -> None:
+def _check(base: str, format: str, chosen: Sequence[str] | None) -> None:
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}.")
     if chosen is not None and format != LITERT:
         raise ValueError("signatures are chosen for LiteRT alone: a SavedModel has all of them, so leave them out.")
+    there = versions.existing_in_store(base) if storage.is_address(base) else versions.existing(pathlib.Path(base))
     for other, file in FORMATS.items():
-        if other != format and any((base / str(number) / file).exists() for number in versions.existing(base)):
+        if other != format and any(storage.exists(os.path.join(base, str(number), file)) for number in there):
             raise ValueError(
                 f"{base} holds versions in the format {other}, and a server takes the largest of any: "
                 f"choose another folder for {format}."

@@ -20,8 +20,9 @@ import tempfile
 from collections.abc import Iterator
 
 from tfvae.pipelines import checksums, storage
-from tfvae.pipelines.contract import CHECKSUMS, EXTRA, LARGEST_VERSION, version_number
+from tfvae.pipelines.contract import CHECKSUMS, EXTRA, LARGEST_VERSION, LITERT, SAVED_MODEL, version_number
 
+_MODELS = (SAVED_MODEL, LITERT)
 _INCOMPLETE = re.compile(r"incomplete-([0-9]+)-[a-z0-9_]{8}")  # what mkdtemp makes of the prefix
 
 
@@ -73,6 +74,43 @@ def writing(base: pathlib.Path, version: int | None = None) -> Iterator[tuple[pa
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+
+@contextlib.contextmanager
+def sending(base: str, version: int | None = None) -> Iterator[tuple[pathlib.Path, int]]:
+    """See ``writing``: of a store, to which the files of a version that is whole are sent, its model last of all.
+
+    A version without its model, of an export that was killed, is none; the next export removes it. Exports into one
+    folder wait for one another.
+
+    Args:
+        base: The address of the model's folder.
+        version: See ``writing``.
+    """
+    _check_number(version)
+    with storage.locked(f"{base}/_lock", wait=True), storage.temporary_folder() as place:
+        for half in set(_numbered(base)) - set(whole := existing_in_store(base)):
+            storage.remove_folder(f"{base}/{half}")
+        if version in whole:
+            raise ValueError(f"Version {version} of {base} exists already: choose another number.")
+        number = max(whole, default=0) + 1 if version is None else operator.index(version)
+        local = pathlib.Path(place, os.path.basename(base))
+        with writing(local, number) as written:
+            yield written
+        for name in sorted(storage.files_below(str(local / str(number))), key=lambda name: (name in _MODELS, name)):
+            content = storage.open_to_read(str(local / str(number) / name))
+            with content, storage.replacing(f"{base}/{number}/{name.replace(os.sep, '/')}", "") as sent:
+                shutil.copyfileobj(content, sent, 1 << 20)
+
+
+def existing_in_store(base: str) -> list[int]:
+    """See ``existing``: the versions whose model is there, which is sent last."""
+    numbers = _numbered(base)
+    return [number for number in numbers if any(storage.exists(f"{base}/{number}/{file}") for file in _MODELS)]
+
+
+def _numbered(base: str) -> list[int]:
+    return sorted(number for name in storage.names(base) if (number := version_number(name)) is not None)
 
 
 def _check_number(version: int | None) -> None:
