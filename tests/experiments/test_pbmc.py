@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from tfvae.experiments.single_cell import pbmc
+from tfvae.experiments.single_cell import pbmc, scvi_side
 
 pytestmark = pytest.mark.slow
 
@@ -33,4 +33,6 @@ def test_our_side_is_measured_kept_and_not_trained_again(tmp_path, monkeypatch):
 def test_the_held_out_are_a_fifth_and_no_others():
     counts = np.arange(50.0).reshape(50, 1)
     train, test = pbmc._split(counts, 3)
+    # Both sides have the same batches, of which the last is as large as the others.
+    assert scvi_side.BATCH_SIZE == pbmc.BATCH_SIZE and 560 % pbmc.BATCH_SIZE == 0 and scvi_side.DRAWS == pbmc.DRAWS
     assert len(test) == 10 and sorted([*train[:, 0], *test[:, 0]]) == list(range(50))

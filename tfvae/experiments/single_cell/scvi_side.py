@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-BATCH_SIZE, DRAWS = 128, 10
+BATCH_SIZE, DRAWS = 112, 10
 
 
 def main(rows: str, answer: str, family: str, epochs: int, seed: int, samples: int) -> None:
