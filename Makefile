@@ -78,8 +78,9 @@ bench-growth: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.growth
 
 bench-judges: $(VENV)/.installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps prdc==0.2
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps prdc==0.2 disentanglement-lib==1.5 gin-config==0.3.0 six
 	$(BIN)/python -m benchmarks.judges
+	$(BIN)/python -m benchmarks.planted
 
 bench-limit: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.limit
