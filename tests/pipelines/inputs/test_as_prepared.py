@@ -391,6 +391,7 @@ def framed_example(**features):
         (framed_example(key=[b"bad"], x=[1, 2]), "bad", "2 values, floats or not, in 'x'"),
         (framed_example(key=[b"bad"], x=[1.0]), "bad", "x has 1 values of float32, expected float32 [2]"),
     ],
+    ids=["no example", "nothing", "no key", "two keys", "no x", "whole numbers", "one number"],
 )
 def test_a_bad_record_is_one_row_wherever_it_lies(data, bad, key, reason, is_first):
     """In the words of ours, and not of the kernel that parses a block of them; no other row loses its key."""
