@@ -4,6 +4,7 @@ It is in a file of its own, because it names places, and the other files of an o
 and model lie.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -11,8 +12,10 @@ import os
 from collections.abc import Callable
 from typing import Any, cast
 
-from .. import storage
+from .. import contract, storage
+from ..checksums import DamagedError
 from ..errors import PipelineError
+from .commits import Output
 
 _PLACES = ("model", "input", "prepared_with")
 # Said anew each time, or not to be believed of a file: what writes elsewhere, trusts a model or starts programs.
@@ -39,6 +42,17 @@ class Call:
         kept = {name: value for name, value in self.given.items() if name not in _NOT_KEPT}
         placed = {name: _place(value) if value and name in _PLACES else value for name, value in kept.items()}
         return cast(dict[str, Any], json.loads(storage.to_json(placed)))
+
+    def remember(self, output: Output, kind: str, has_made: bool) -> None:
+        """Keeps how an output was made: of a run that had nothing to make, where input and model lie now."""
+        arguments = self.arguments()
+        with contextlib.suppress(DamagedError):
+            if (record := output.read_record(contract.COMMAND)) is not None and record["kind"] == kind:
+                places = {name: arguments[name] for name in _PLACES if name in arguments}
+                arguments = arguments if has_made else {**record["arguments"], **places}
+                if arguments == record["arguments"]:
+                    return
+        output.write_record(contract.COMMAND, {"kind": kind, "arguments": arguments})
 
     def refuse_other(self, is_same: bool, output: str) -> None:
         """Raises PipelineError where an output was made from something else, and is but to be mended."""

@@ -204,14 +204,6 @@ class Output:
                     return record.get("fingerprint") == fingerprint
         return False
 
-    def remember(self, kind: str, arguments: dict[str, Any]) -> None:
-        """Keeps how the output was made."""
-        said = {"kind": kind, "arguments": arguments}
-        with contextlib.suppress(DamagedError):
-            if said.items() <= (self.read_record(contract.COMMAND) or {}).items():
-                return
-        self.write_record(contract.COMMAND, said)
-
     def damaged_records(self, *names: str) -> list[str]:
         """Which of these records are there and are not as they were written."""
         damaged = []

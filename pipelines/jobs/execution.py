@@ -310,7 +310,7 @@ def claimed(
         damaged += [*lost, *output.damaged_records(contract.COMMAND)]
         yield Job(output, kind, fingerprint, units, pending, is_finished, damaged, started, beam_options, progress)
         if call:
-            output.remember(kind, call.arguments())
+            call.remember(output, kind, has_made=bool(pending))
 
 
 def _run(output: Output, pending: Sequence[Unit], steps: beam.PTransform, pipeline_options: Any) -> Any:

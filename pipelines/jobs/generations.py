@@ -242,5 +242,5 @@ def growing(
         damaged += [f"{_folder(number)}/{name}" for name in [*lost, *more]]
         yield Job(output, kind, fingerprint, units, pending, is_finished, damaged, started, beam_options, progress)
         if call:
-            output.remember(kind, call.arguments())
+            call.remember(output, kind, has_made=bool(pending))
         grown.switch(number)

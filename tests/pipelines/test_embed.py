@@ -157,7 +157,7 @@ class TestBadRows:
         )
         found = rejections(tmp_path / "out").values()
         reasons = {row["position"]: row["reason"] for row in found if row["position"] < 4 and row["source"] == shard}
-        assert "not a tf.Example" in reasons[0] and "not a tf.Example" in reasons[3]
+        assert "not a tf.Example" in reasons[0] and "no feature 'key'" in reasons[3]
         assert reasons[1] == "x has 63 bytes, expected 64 for uint8 [8, 8, 1]"
         assert reasons[2] == "the key is not UTF-8"
         assert sum(summary.rows.values()) + summary.rejected == 40
