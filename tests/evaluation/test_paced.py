@@ -8,7 +8,7 @@ import pytest
 from tests import linear_gaussian
 from tfvae import evaluation
 from tfvae.engine import pace
-from tfvae.evaluation import annealing, importance
+from tfvae.evaluation import annealing, hmc, importance
 
 X = np.random.default_rng(0).normal(size=[3, 4]).astype(np.float32)
 FEW = {"num_temperatures": 12, "num_chains": 2, "num_leapfrog_steps": 2}
@@ -22,6 +22,12 @@ FEW = {"num_temperatures": 12, "num_chains": 2, "num_leapfrog_steps": 2}
             annealing,
             lambda vae: evaluation.annealed_log_marginal(vae, X, **FEW),
             12 + 12 + annealing._WARM_UP,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            hmc,
+            lambda vae: evaluation.hmc_log_marginal(vae, X, num_samples=16, num_leapfrog_steps=2, num_burnin_steps=3),
+            16 + 3,
             marks=pytest.mark.slow,
         ),
     ],

@@ -87,12 +87,11 @@ def _check_density(latent_dim: int, num_samples: int, density: str) -> None:
 def _reciprocal_mean(
     vae: VAE, num_samples: int, num_leapfrog_steps: int, num_burnin_steps: int, bandwidths: tuple[float, ...]
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """The fields of MarginalEstimate for a batch of rows, as one XLA program."""
-    half = num_samples // 2
+    """The fields of MarginalEstimate for a batch of rows."""
+    half, chains = num_samples // 2, hmc.chains(vae, num_samples, num_leapfrog_steps, num_burnin_steps)
 
     @functools.partial(xla.compiled_where_it_pays, vae)
-    def reciprocal_mean(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        chain = hmc.new_chain(vae, x, num_samples, num_leapfrog_steps, num_burnin_steps, target_accept=0.9, seed=seed)
+    def reciprocal_mean(chain: hmc.Chain) -> tuple[tf.Tensor, ...]:
         fitted, points = chain.u[:half], chain.u[half:]
         # log w = log q(z) - log p(z) - log p(x|z)
         log_weight = _log_density(points, fitted, _bandwidth(fitted, bandwidths)) - chain.log_joint[half:]
@@ -102,7 +101,7 @@ def _reciprocal_mean(
         effective = (num_samples - half) / tf.reduce_mean(weight**2, axis=0)
         return -log_mean, standard_error, effective, chain.acceptance_rate
 
-    return reciprocal_mean
+    return lambda x, seed: reciprocal_mean(chains(x, seed))
 
 
 def _standard_error(chain: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ Steps of one length can bring a trajectory back to where it began, or to its mir
 them by a random factor (Neal, "MCMC using Hamiltonian dynamics", section 3.2, arXiv 1206.1901).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ import tensorflow_probability as tfp
 from tfvae import posteriors
 from tfvae.arguments import check_at_least
 from tfvae.engine import xla
+from tfvae.engine.map_rows import waited_for
+from tfvae.engine.pace import Pace
 from tfvae.evaluation.estimate import some_rows
 from tfvae.families import facts
 from tfvae.models.vae import VAE, Batch, check_vae
@@ -59,7 +62,7 @@ def sample_posterior(
 
     A chain starts at the likeliest of some draws of q(z|x) and many of p(z).
 
-    One XLA program over all rows: give it a batch, not a dataset.
+    All rows at once, in programs of some transitions: give it a batch, not a dataset.
 
     Args:
         vae: The model.
@@ -87,9 +90,8 @@ def sample_posterior(
     check_vae(vae)
     check_settings(num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
     x = some_rows(vae, x)
-    settings = (num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
-    program = xla.compiled_where_it_pays(vae, lambda x, seed: new_chain(vae, x, *settings, seed))
-    return program(x, tf.constant([seed, 0], tf.int32))
+    made = chains(vae, num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
+    return made(x, tf.constant([seed, 0], tf.int32))
 
 
 def check_settings(
@@ -102,30 +104,70 @@ def check_settings(
         raise ValueError(f"target_accept must lie between 0 and 1, received {target_accept}. The paper's is 0.9.")
 
 
-def new_chain(
-    vae: VAE,
-    x: Any,
-    num_samples: int,
-    num_leapfrog_steps: int,
-    num_burnin_steps: int,
-    target_accept: float,
-    seed: tf.Tensor,
-) -> Chain:
-    """What ``sample_posterior`` compiles, for use inside another program; ``seed`` is an int32 tensor ``[2]``."""
-    first, second, rest = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
-    batch = vae.batch(x)
-    bijector = unbounded(vae, batch)
-    draws = bijector.inverse(posteriors.draw(vae.encode(batch), _START_DRAWS, first)[0])
-    step_size = tf.reduce_mean(tf.math.reduce_std(draws, axis=0), axis=-1, keepdims=True)
-    start = _likeliest(vae, x, bijector, draws, second)
-    kernel = tfp.mcmc.DualAveragingStepSizeAdaptation(
-        _hmc(vae, x, bijector, step_size, num_leapfrog_steps),
-        num_adaptation_steps=int(_ADAPTED * num_burnin_steps),
-        target_accept_prob=target_accept,
-        shrinkage_target=step_size,
-        exploration_shrinkage=_SHRINKAGE,
-    )
-    return _chain(kernel, bijector, start, num_burnin_steps, num_samples, rest)
+def chains(
+    vae: VAE, num_samples: int, num_leapfrog_steps: int, num_burnin_steps: int, target_accept: float = 0.9
+) -> Callable[[Any, tf.Tensor], Chain]:
+    """What makes the chains of ``sample_posterior``: of a batch of rows, by a seed, int32 ``[2]``.
+
+    Example:
+        >>> from tfvae import networks, likelihoods
+        >>> vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.bernoulli([8]))
+        >>> chains(vae, 5, 4, 10)({"x": tf.eye(8)}, tf.constant([0, 1])).u.shape
+        TensorShape([5, 8, 2])
+    """
+    pace = Pace()
+
+    def kernel(x: Any, bijector: Any, step_size: tf.Tensor) -> tfp.mcmc.DualAveragingStepSizeAdaptation:
+        return tfp.mcmc.DualAveragingStepSizeAdaptation(
+            _hmc(vae, x, bijector, step_size, num_leapfrog_steps),
+            num_adaptation_steps=int(_ADAPTED * num_burnin_steps),
+            target_accept_prob=target_accept,
+            shrinkage_target=step_size,
+            exploration_shrinkage=_SHRINKAGE,
+        )
+
+    @functools.partial(xla.compiled_where_it_pays, vae)
+    def begin(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        batch = vae.batch(x)
+        bijector = unbounded(vae, batch)
+        draws = bijector.inverse(posteriors.draw(vae.encode(batch), _START_DRAWS, first)[0])
+        spread = tf.reduce_mean(tf.math.reduce_std(draws, axis=0), axis=-1, keepdims=True)
+        step_size = tf.where(tf.math.is_finite(spread), spread, 1.0)  # a draw on the rim of a simplex has no u
+        u = _likeliest(vae, x, bijector, draws, second)
+        return step_size, u, kernel(x, bijector, step_size).bootstrap_results(u)
+
+    @functools.partial(xla.compiled_where_it_pays, vae)
+    def some(
+        x: Any, seed: tf.Tensor, step_size: tf.Tensor, first: tf.Tensor, stop: tf.Tensor, u: tf.Tensor, *state: Any
+    ) -> Any:
+        adapted = kernel(x, unbounded(vae, vae.batch(x)), step_size)
+
+        def body(i: tf.Tensor, u: tf.Tensor, results: Any, kept: tuple[tf.Tensor, ...]) -> tuple[Any, ...]:
+            u, results = adapted.one_step(u, results, seed=tf.random.experimental.stateless_fold_in(seed, i))
+            place = [[tf.maximum(i - num_burnin_steps, 0)]]  # where the burn-in is written over
+            new = (u, *_told(results.inner_results))
+            kept = tuple(tf.tensor_scatter_nd_update(a, place, b[tf.newaxis]) for a, b in zip(kept, new, strict=True))
+            return i + 1, u, results, kept
+
+        return tf.while_loop(lambda i, *_: i < stop, body, (first, u, *state))[1:]
+
+    @functools.partial(xla.compiled_where_it_pays, vae)
+    def end(x: Any, results: Any, kept: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> Chain:
+        return _chain(unbounded(vae, vae.batch(x)), *kept, results.inner_results)
+
+    def made(x: Any, seed: tf.Tensor) -> Chain:
+        start, walk = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        step_size, u, results = begin(x, start)
+        kept = tuple(tf.zeros([num_samples, *part.shape]) for part in (u, *_told(results.inner_results)))
+        _, results, kept = pace.through(
+            num_burnin_steps + num_samples,
+            (u, results, kept),
+            lambda first, stop, now: waited_for(some(x, walk, step_size, tf.constant(first), tf.constant(stop), *now)),
+        )
+        return end(x, results, kept)
+
+    return made
 
 
 def _likeliest(vae: VAE, x: Any, bijector: tfp.bijectors.Bijector, draws: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -185,7 +227,15 @@ def continue_chain(
     bijector = unbounded(vae, vae.batch(x))
     hmc = _hmc(vae, x, bijector, step_size, num_leapfrog_steps)
     u = tf.identity(bijector.inverse(z))  # a new tensor: for the old one TFP has z in its cache, which u cannot move
-    return _chain(hmc, bijector, u, 0, num_transitions, seed)
+    states, (log_joint, log_ratio), last = tfp.mcmc.sample_chain(
+        num_transitions,
+        u,
+        kernel=hmc,
+        trace_fn=lambda _, results: _told(results),
+        return_final_kernel_results=True,
+        seed=seed,
+    )
+    return _chain(bijector, states, log_joint, log_ratio, last)
 
 
 class _Jittered(tfp.mcmc.TransitionKernel):
@@ -265,16 +315,11 @@ def _hmc(vae: VAE, x: Any, bijector: Any, step_size: tf.Tensor, num_leapfrog_ste
     return _Jittered(hmc)
 
 
-def _chain(kernel: Any, bijector: Any, u: tf.Tensor, num_before: int, num_samples: int, seed: tf.Tensor) -> Chain:
-    """The states after the first ``num_before``."""
+def _told(results: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """log p(x, u) of a state and the log ratio of its acceptance, each ``[B]``."""
+    return results.accepted_results.target_log_prob, results.log_accept_ratio
 
-    def trace(_: Any, results: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        results = getattr(results, "inner_results", results)  # of HMC, where the kernel adapts it
-        return results.accepted_results.target_log_prob, results.log_accept_ratio
 
-    states, (log_joint, log_ratio), last = tfp.mcmc.sample_chain(
-        num_samples, u, None, kernel, num_before, trace_fn=trace, return_final_kernel_results=True, seed=seed
-    )
+def _chain(bijector: Any, u: tf.Tensor, log_joint: tf.Tensor, log_ratio: tf.Tensor, last: Any) -> Chain:
     acceptance_rate = tf.reduce_mean(tf.exp(tf.minimum(log_ratio, 0.0)), axis=0)
-    step_size = getattr(last, "inner_results", last).accepted_results.step_size
-    return Chain(bijector.forward(states), states, log_joint, acceptance_rate, step_size)
+    return Chain(bijector.forward(u), u, log_joint, acceptance_rate, last.accepted_results.step_size)
