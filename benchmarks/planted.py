@@ -1,6 +1,6 @@
 """Scores of planted codes by ``tfvae.evaluation`` and by disentanglement_lib's own code.
 
-    python -m benchmarks.planted [--rows 3000] [--seeds 5]
+    python -m benchmarks.planted [--rows 2000] [--seeds 4]
 
 It needs disentanglement-lib, gin-config and six (``make bench-judges`` installs them). MIG, modularity, IRS and SAP are
 functions of the rows, of which both sides get the same. DCI draws the rows that test it, FactorVAE's and β-VAE's score
@@ -116,8 +116,8 @@ def _metrics() -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=3000, help="rows of a code (default 3000)")
-    parser.add_argument("--seeds", type=int, default=5, help="codes of each kind, 2 or more (default 5)")
+    parser.add_argument("--rows", type=int, default=2000, help="rows of a code (default 2000)")
+    parser.add_argument("--seeds", type=int, default=4, help="codes of each kind, 2 or more (default 4)")
     options = parser.parse_args(arguments)
     table, details = [], {}
     for name in CODES:
