@@ -1,6 +1,7 @@
 """What Keras gives every model, asked with the wrong thing of each kind, and files of weights that are another's."""
 
 import contextlib
+import functools
 import io
 import pathlib
 import traceback
@@ -108,6 +109,13 @@ def test_the_optimiser_of_a_file_need_not_be_this_one(tmp_path):
     trained.save_weights(tmp_path / "m.weights.h5")
     model.load_weights(tmp_path / "m.weights.h5")
     np.testing.assert_array_equal(model.embed(X), trained.embed(X))
+
+
+def test_keras_writes_no_h5_file_of_a_model(tmp_path):
+    for save in (vae().save, functools.partial(keras.saving.save_model, vae())):
+        with pytest.raises(ValueError, match="an h5 file, which Keras could not load this model from"):
+            save(tmp_path / "m.h5")
+    keras.Sequential([keras.Input([2]), keras.layers.Dense(1)]).save(tmp_path / "plain.h5")
 
 
 @pytest.mark.parametrize("method", ["save", "save_weights"])

@@ -123,6 +123,20 @@ def test_adapter_reads_every_stream(kind):
     np.testing.assert_array_equal(np.concatenate(flat), np.concatenate(batches))
 
 
+def test_an_h5_file_is_being_written(tmp_path):
+    seen = []
+
+    class Asked(keras.Sequential):
+        def get_config(self):
+            seen.append(keras_private.is_writing_h5())
+            return super().get_config()
+
+    model = Asked([keras.Input([1]), keras.layers.Dense(1)])
+    model.save(tmp_path / "model.h5")
+    model.save(tmp_path / "model.keras")
+    assert seen[0] and not seen[-1] and not keras_private.is_writing_h5()
+
+
 def test_clear_losses_forgets_penalties_of_activities():
     activity = keras.layers.ActivityRegularization(l2=1.0)
     model = keras.Sequential([keras.Input([3]), activity])

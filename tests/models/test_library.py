@@ -14,7 +14,7 @@ from scipy import special, stats
 
 import tfvae
 from pipelines import embed
-from tfvae import evaluation, likelihoods, networks, plots, posteriors
+from tfvae import evaluation, likelihoods, models, networks, plots, posteriors
 from tfvae.models.vae import VAE
 
 pytestmark = pytest.mark.slow  # a training, an export and a job
@@ -53,6 +53,15 @@ def test_the_bound_is_of_the_rows_own_library(vae):
     assert (bound.mean() <= found.mean + 0.1) and abs(bound.mean() - found.mean) < 5
 
 
+def test_many_samples_are_decoded_some_at_a_time(vae, monkeypatch):
+    calls = {}, {"library": np.arange(1, 6)}, {"library": 3}
+    whole = [vae.sample(5, seed=1, **more) for more in calls]
+    monkeypatch.setattr(models.vae, "_DECODED", 2)
+    for once, more in zip(whole, calls, strict=True):
+        np.testing.assert_allclose(vae.sample(5, seed=1, **more), once, rtol=1e-5)
+    assert vae.sample(0).shape == (0, *vae.event_shape)
+
+
 def test_a_reconstruction_is_as_large_as_its_row_and_a_sample_as_is_asked(vae):
     np.testing.assert_allclose(vae.reconstruct(X).sum(1), LIBRARY, rtol=1e-4)
     np.testing.assert_allclose(vae.predict(X, verbose=0).sum(1), LIBRARY, rtol=1e-4)
@@ -60,6 +69,7 @@ def test_a_reconstruction_is_as_large_as_its_row_and_a_sample_as_is_asked(vae):
     np.testing.assert_allclose(
         vae.sample(4, seed=1, library=[1, 10, 100, 0]).sum(1), [1, 10, 100, 0], rtol=1e-5, atol=1e-5
     )
+    np.testing.assert_allclose(vae.sample(3, seed=1, library=7).sum(1), 7.0, rtol=1e-5)
     error = np.abs(vae.reconstruct(X) / LIBRARY[:, None] - SHARES[np.arange(60) % 2]).mean()
     assert error < 0.5 * np.abs(SHARES[0] - SHARES[1]).mean()
     x = vae.decode(vae.embed(X), library=LIBRARY).sample(200, seed=[1, 2]).numpy()

@@ -47,10 +47,7 @@ class Doors(keras_private.BuiltModel):
         check_truth(overwrite=overwrite, **({} if zipped is None else {"zipped": zipped}))
         name = str(filepath)
         if name.endswith((".h5", ".hdf5")):
-            raise ValueError(
-                f"{filepath} is an h5 file, which Keras could not load this model from: save to a .keras file, or the "
-                "weights alone with save_weights('m.weights.h5')."
-            )
+            raise ValueError(f"{filepath} is {saving.NO_H5}")
         zipped = not name.startswith("hf://") if zipped is None else zipped
         if zipped != name.endswith(".keras"):
             kind = "a file that ends in .keras" if zipped else "a folder, whose name does not end in .keras"

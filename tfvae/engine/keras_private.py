@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common import global_state
 from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
@@ -26,6 +27,7 @@ __all__ = [
     "is_first",
     "is_first_worker",
     "is_of_workers",
+    "is_writing_h5",
     "layers",
     "loss_tracker",
     "note_raised",
@@ -98,6 +100,11 @@ def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
     """The metric that Keras reports as ``loss``, there once the model is compiled."""
     return model._loss_tracker
+
+
+def is_writing_h5() -> bool:
+    """Whether Keras is writing a whole model to an h5 file, or reading one, as Keras 2 did."""
+    return bool(global_state.get_global_attribute("use_legacy_config", False))
 
 
 def strategy(model: keras.Model) -> tf.distribute.Strategy | None:

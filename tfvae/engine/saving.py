@@ -17,8 +17,14 @@ from typing import Any, BinaryIO
 import h5py
 import keras
 
+from tfvae.engine import keras_private
+
 _IN_ZIP = "model.weights.h5"
 _OTHERS = "optimizer/"  # whose numbers Keras leaves out where they do not fit, and says so
+NO_H5 = (
+    "an h5 file, which Keras could not load this model from: save to a .keras file, or the weights alone with "
+    "save_weights('m.weights.h5')."
+)
 Layout = dict[str, tuple[int, ...]]
 
 
@@ -76,6 +82,12 @@ def told(filepath: Any, verb: str) -> Iterator[None]:
     except Exception as error:  # of a store, or of the hub
         why = (str(error).splitlines() or [""])[0]
         raise OSError(f"{filepath} cannot be {verb}: {type(error).__name__}: {why}") from error
+
+
+def refuse_h5() -> None:
+    """Raise ValueError where Keras writes a model's config to an h5 file: such a file holds no part of it."""
+    if keras_private.is_writing_h5():
+        raise ValueError(f"This is {NO_H5}")
 
 
 def check_free(filepath: Any, overwrite: bool) -> None:

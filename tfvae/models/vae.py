@@ -20,7 +20,7 @@ from tensorflow_probability import distributions as tfd
 from tfvae import divergences, families, objectives, observations, posteriors, priors
 from tfvae.arguments import check_at_least, check_kind, check_whole, checked_shape, found_by, refuse_unknown
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.engine import batches, keras_private, streams, xla
+from tfvae.engine import batches, keras_private, saving, streams, xla
 from tfvae.engine import model as engine
 from tfvae.engine.map_rows import map_rows
 from tfvae.engine.model import Loss
@@ -40,6 +40,7 @@ _GONE = "binarize=True is noise=tfvae.observations.Binarized() now."
 _GIVEN = "given"  # x before noise, among the parts of a row
 _PLAIN = ("num_samples", "condition_shape", "seed", "name")
 _FIXED = {*_PARTS, *_PLAIN} - {"name"}
+_DECODED = 8192  # of the rows of ``sample`` at once: a fraction of a second, after which Ctrl-C is heard
 
 
 @final
@@ -229,17 +230,16 @@ class VAE(engine.UnsupervisedModel):
         features = self._network(self.decoder, tf.reshape(z, [-1, self.latent_dim]), condition, training)
         if z.shape.rank != 2:
             features = tf.reshape(features, tf.concat([tf.shape(z)[:-1], tf.shape(features)[1:]], axis=0))
-        return self._of_library(self.likelihood(features), library, z.shape[:-1])
+        p = self.likelihood(features)
+        return p if library is None else families.with_library(p, self._library(library, z.shape[:-1]))
 
-    def _of_library(self, p: tfd.Distribution, library: Any, batch: Sequence[int]) -> tfd.Distribution:
-        if library is None:
-            return p
+    def _library(self, library: Any, batch: Sequence[int]) -> tf.Tensor:
         if not self.likelihood.of_library:
             raise ValueError(
                 f"A library came, but a {self.likelihood.family.__name__} likelihood has none: leave it out, or take "
                 "likelihoods.library_counts."
             )
-        return families.with_library(p, self._rows.library(library, batch))
+        return self._rows.library(library, batch)
 
     @keras_private.in_own_words
     def call(self, x: Any, training: bool = False) -> tf.Tensor:
@@ -380,7 +380,15 @@ class VAE(engine.UnsupervisedModel):
         given = self._rows.condition(condition, n)
         prior = self.prior(given)
         z = prior.sample(n, seed=key) if prior.batch_shape.rank == 0 else prior.sample(seed=key)
-        return draws.mean(self.decode(z, condition, library=library)).numpy()
+        if library is not None:
+            library = tf.broadcast_to(self._library(library, [n]), [n, *self.event_shape[:-1]])
+
+        def decoded(start: int) -> np.ndarray:
+            some = slice(start, start + _DECODED)
+            parts = [None if part is None else part[some] for part in (z, given, library)]
+            return draws.mean(self.decode(parts[0], parts[1], library=parts[2])).numpy()
+
+        return np.concatenate([decoded(start) for start in range(0, max(n, 1), _DECODED)])
 
     def impute(self, x: Any, num_samples: int = 1000, seed: int = 0, num_draws: int = 0) -> imputation.Imputation:
         """What is missing of each row, given what is there: expected values, and draws if wanted; see ``Imputation``.
@@ -601,13 +609,14 @@ class VAE(engine.UnsupervisedModel):
             if (first := next(rows, None)) is None:
                 return np.zeros([0, *self.event_shape], np.float32)
             x = (one for one in itertools.chain([first], rows))
+        self._has_predicted = self._keras_predicts
         try:
             with streams.reading(x) as x:
                 return super().predict(x, **more)
-        except UnboundLocalError as error:
-            if "'batch_outputs'" not in str(error):
+        except UnboundLocalError:  # Keras puts its answer together of batches, without asking whether there were any
+            if self._has_predicted:
                 raise
-            return np.zeros([0, *self.event_shape], np.float32)  # Keras has no batch to put its answer together of
+            return np.zeros([0, *self.event_shape], np.float32)
 
     @property
     def _keras_predicts(self) -> bool:
@@ -621,12 +630,14 @@ class VAE(engine.UnsupervisedModel):
             self.predict_function = self._predict
 
     def _predict(self, inputs: list[Any]) -> tf.Tensor:
+        self._has_predicted = True
         rows = [self.checked_element(batch).inputs for batch in inputs]
         return tf.concat(
             [self._through(self._reconstruct, one, self.event_shape, len(one["x"])) for one in rows], axis=0
         )
 
     def get_config(self) -> dict[str, Any]:
+        saving.refuse_h5()
         return {
             **{part: keras.saving.serialize_keras_object(getattr(self, part)) for part in _PARTS},
             **{name: getattr(self, name) for name in _PLAIN},
