@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfvae import VAE, evaluation, likelihoods, networks, posteriors
+from tfvae.engine import batches
 
 X = np.random.default_rng(0).integers(0, 2, [8, 3]).astype(np.float32)
 SPEC = tf.TensorSpec([None, 3], tf.float32)
@@ -163,3 +164,50 @@ def test_a_generator_is_left_open(vae):
     for _ in range(2):
         vae.fit(x, steps_per_epoch=2, verbose=0)
     assert next(x).shape == (8, 3)
+
+
+# A stream that goes on where a state was taken
+
+
+def counted(source, state=None) -> batches.StreamBatches:
+    made = batches.StreamBatches(source, batches.Data, lambda data: tf.zeros([1]), lambda measured: None, 2)
+    if state is not None:
+        made.set_state(state)
+    return made
+
+
+def values_of(groups) -> list[np.ndarray]:
+    """Of those that are not done already."""
+    return [leaf.numpy() for group in groups for leaf in tf.nest.flatten(group.data)]
+
+
+def rows(values, seed: int | None) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices(values).shuffle(24, seed=seed).batch(2)
+
+
+STREAMS = {
+    "the same": (lambda values: rows(values, 1), 0, False),
+    "other values": (lambda values: rows(values, 1), 1, True),
+    "no seed": (lambda values: rows(values, None), 0, True),
+    "the same generator": (lambda values: (values[i : i + 2] for i in range(0, 24, 2)), 0, False),
+    "another generator": (lambda values: (values[i : i + 2] for i in range(0, 24, 2)), 1, True),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_that_gives_other_batches_than_before_is_told(name, caplog):
+    make, more, differs = STREAMS[name]
+    values = np.arange(24.0)
+    once = counted(make(values))
+    groups = iter(once)
+    within = [once.get_state(done, True) for group in itertools.islice(groups, 2) for done in (1, 2)]
+    rest = values_of(groups)
+    for state in within[1:]:  # one step into a group, and at its end
+        caplog.clear()
+        again = values_of(counted(make(values + more), state))
+        assert ("gives other batches than before" in caplog.text) == differs
+    assert np.array_equal(again, rest) != differs
+    if "generator" not in name:  # which has no second pass
+        caplog.clear()
+        list(counted(make(values + more), once.get_state(None, False)))
+        assert ("gives other batches than before" in caplog.text) == differs

@@ -11,6 +11,7 @@ their rows to the engine where there are replicas.
 
 import dataclasses
 import itertools
+import logging
 import random
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfvae.engine import keras_private, plain, streams
+from tfvae.engine import keras_private, marks, plain, streams
+
+_logger = logging.getLogger(__name__)
 
 _ROWS_PER_EXECUTION = 16_384  # enough to hide the cost of a call, few enough for a lively progress bar
 _STREAMED_ROWS_PER_EXECUTION = 8192  # they are held twice, those that run and those that come next
@@ -305,6 +308,7 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         self._passes = self._before = self._drawn = 0  # passes begun; batches drawn in this one, before the last group
         self._start, self._num_steps = 0, 0  # of the last group, in the epoch
         self._random: Any = None  # what the source may draw from, as the pass began
+        self._marks: list[str] = ["", "", ""]  # of the pass's first batch, the one before the last group, its last one
         self._resumed: dict[str, Any] | None = None
 
     def get_tf_dataset(self) -> "StreamBatches":
@@ -331,13 +335,15 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         if self._resumed is not None:
             return self._resumed
         state = {"passes": max(0, self._passes - 1), "random": self._random, "capacity": list(self._capacity)}
+        first, before, last = self._marks
+        state["first"] = first
         if done is not None and done < self._num_steps:
-            return state | {"drawn": self._before, "steps": self._start, "done": done}
+            return state | {"drawn": self._before, "steps": self._start, "done": done, "mark": before}
         if within or self._steps is not None:
             steps = self._start + self._num_steps if within else 0
-            return state | {"drawn": self._drawn, "steps": steps, "done": 0}
+            return state | {"drawn": self._drawn, "steps": steps, "done": 0, "mark": last}
         now = None if self._shuffles_itself else random.getstate()
-        return state | {"passes": self._passes, "random": now, "drawn": 0, "steps": 0, "done": 0}
+        return state | {"passes": self._passes, "random": now, "drawn": 0, "steps": 0, "done": 0, "mark": first}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See ``ArrayBatches``."""
@@ -350,24 +356,31 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         source = self._stream.dataset()
         self._replay(source, at)
         self._drawn, self._start, self._capacity = at["drawn"], at["steps"], tuple(at["capacity"])
+        self._marks[0] = at.get("first", "")
         batches = source
         if self._steps is not None and not self._once:
             batches = batches.repeat()  # as Keras, which begins a finite stream anew wherever it ends
-        batches = batches.skip(self._drawn) if self._drawn else batches
+        batches = batches.skip(self._drawn - 1) if self._drawn else batches
         # What ``prepare`` says of a batch would be buried in a traceback if autograph converted it.
         batches = batches.map(tf.autograph.experimental.do_not_convert(self._counted))
+        batches = batches.scan(tf.zeros([8], tf.uint8), marks.beside_the_last)
+        batches = batches.skip(1) if self._drawn else batches
         given, groups, done = self._drawn > 0, 0, at["done"]
         stacked = self._in_own_words(_without_autotuner(self._grouped(batches).prefetch(1)))
         # Keras asks no more once an epoch is over, but all that a source draws has been drawn by then.
         ahead = list(itertools.islice(stacked, 1)) if self._drawn else []
         yield from _done(at["steps"], self._group_size)
-        for data, counts, measured in itertools.chain(ahead, stacked):
+        if ahead:
+            self._warn_if_others(at, marks.text(ahead[0][3][0, 0]))
+        for data, counts, measured, pairs in itertools.chain(ahead, stacked):
             self._judge(measured.numpy().max(axis=0))
             given = given or counts.numpy().sum() > 0
             if not given:
                 raise ValueError("x has no rows: the first batches of the stream hold none.")
             self._start = 0 if self._start == self._steps else self._start
             self._before, self._num_steps, groups = self._drawn, len(counts), groups + 1
+            first = self._marks[0] if self._drawn else marks.text(pairs[0, 1])
+            self._marks = [first, marks.text(pairs[0, 0]), marks.text(pairs[-1, 1])]
             self._drawn += self._num_steps
             yield dataclasses.replace(self._group(data, counts.numpy()), done=done)
             self._start, done = self._start + self._num_steps, 0
@@ -391,11 +404,23 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         if at["random"] is not None:
             random.setstate(_nested_tuple(at["random"]))
         elif self._shuffles_itself:
+            first = None
             for _ in range(self._passes, at["passes"]):
-                next(iter(source), None)
+                first = next(iter(source), None)
+            if first is not None and not at["drawn"]:
+                first = first if isinstance(first, tuple) else (first,)
+                self._warn_if_others(at, marks.text(self._counted(*first)[3]))
         if not self._shuffles_itself:
             self._random = random.getstate()
         self._passes = at["passes"] + 1
+
+    def _warn_if_others(self, at: dict[str, Any], mark: str) -> None:
+        """A batch is not the one that was there when the state was taken: a shuffle without a seed, or other rows."""
+        if at.get("mark") not in (None, "", mark):
+            _logger.warning(
+                "The stream gives other batches than before the stop: the training goes on, but not as if it had never "
+                "stopped. For that the stream must give the same rows in the same order, as shuffle(n, seed=1) does."
+            )
 
     def _refuse_what_ended(self) -> None:
         """Keras would go on with the first batch alone, or report an epoch without a batch as a loss of 0."""
@@ -405,14 +430,14 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
                 "a tf.data.Dataset or a PyDataset, a generator without an end and steps_per_epoch, or train one epoch."
             )
 
-    def _counted(self, *element: Any) -> tuple[Data, tf.Tensor, tf.Tensor]:
+    def _counted(self, *element: Any) -> tuple[Data, tf.Tensor, tf.Tensor, tf.Tensor]:
         batch = self._prepare(element if len(element) > 1 else element[0])
         names, leaves = zip(*_named(batch), strict=True)
         first, *others = counts = [tf.shape(leaf)[0] for leaf in leaves]
         came = ", ".join(f"{name}: {{}}" for name in names)
         words = f"The parts of a row must come in equal numbers, received {came} rows."
         with tf.control_dependencies([assertion(tf.equal(first, other), words, *counts) for other in others]):
-            return batch, tf.identity(first), self._measure(batch)
+            return batch, tf.identity(first), self._measure(batch), marks.of(leaves)
 
     def _grouped(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """Groups of K batches that never reach across the end of an epoch."""
