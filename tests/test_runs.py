@@ -86,9 +86,6 @@ def test_what_a_killed_training_left_is_removed_and_two_do_not_mix(old_run):
 
 @pytest.mark.parametrize("moves", range(5))
 def test_killed_between_the_old_run_and_the_new_one_it_is_the_new_one(old_run, moves, monkeypatch):
-    class Killed(BaseException):
-        pass
-
     replace, done = run_folder.os.replace, []
 
     def kills(source, target):
@@ -105,6 +102,55 @@ def test_killed_between_the_old_run_and_the_new_one_it_is_the_new_one(old_run, m
     found = files(old_run)
     found.pop("checksums.json")
     assert found == dict.fromkeys(NEW, b"new") | {"notes.txt": b"old"}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_killed_at_any_step_the_same_command_goes_on(ends, tmp_path, monkeypatch):
+    """What lies there after each change of the disk: the end of a training, or checkpoints that its command takes."""
+    asked, changes = {"seed": 0}, ("unlink", "rmdir", "replace")
+    for moment in range(50):
+        output, left = tmp_path / str(moment), moment
+        with pytest.raises(KeyboardInterrupt), run_folder.replacing(output, asked) as folder:
+            write_new(folder)
+            for epoch in (1, 2):
+                point = folder / f"checkpoints/epoch-{epoch}"
+                point.mkdir(parents=True)
+                (point / "checkpoint.json").write_bytes(b"{}")
+            raise KeyboardInterrupt
+
+        def or_killed(change):
+            def changed(*given, **more):
+                nonlocal left
+                if left == 0:
+                    raise Killed
+                left -= 1
+                return change(*given, **more)
+
+            return changed
+
+        with monkeypatch.context() as patch:
+            for name in changes:
+                patch.setattr(run_folder.os, name, or_killed(getattr(run_folder.os, name)))
+            try:
+                with run_folder.replacing(output, asked) as folder:
+                    (folder / "model.keras").write_bytes(b"new")
+                    if not ends:
+                        raise Killed
+            except Killed:
+                pass
+        run_folder.settle(output)
+        if not (output / "model.keras").exists():
+            with run_folder.replacing(output, asked) as folder:
+                (folder / "model.keras").write_bytes(b"new")
+        assert (output / "model.keras").read_bytes() == b"new"
+        assert not run_folder.goes_on(output), "a training that has ended does not go on"
+        if left:
+            return
+    raise AssertionError("it changes the disk without end")
 
 
 MODEL = """

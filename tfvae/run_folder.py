@@ -101,9 +101,11 @@ def _clear_but_what_goes_on(output: pathlib.Path, asked: dict[str, Any], overwri
             f"{output} holds a training that was interrupted, of another command ({'; '.join(odd)}): repeat that one "
             "to go on, pass --overwrite to begin this one in its place, or choose another output."
         )
-    goes = goes_on(output) and not odd
-    for name in storage.names(str(folder)):
-        if name != _LOCK and not (goes and name in (CHECKPOINTS, "logs")):
+    stays = {_LOCK, CHECKPOINTS, "logs", _ASKED} if goes_on(output) and not odd else {_LOCK}
+    for name in sorted(
+        storage.names(str(folder)), key=CHECKPOINTS.__ne__
+    ):  # without them nothing is asked of asked.json
+        if name not in stays:
             _remove(folder / name)
 
 
@@ -113,6 +115,7 @@ def _move(folder: pathlib.Path, output: pathlib.Path) -> None:
         entry["path"].split("/")[0]
         for entry in checksums.entries(checksums.read_record(str(folder / contract.CHECKSUMS)))
     }
+    _remove(folder / CHECKPOINTS)  # a training that has ended does not go on
     (output / records.EVALUATION).unlink(missing_ok=True)  # of the run that this one replaces
     for name in _FILES:
         if (folder / name).exists():
