@@ -45,7 +45,7 @@ from .embedding.saved_models import choose_score, choose_signature, find_model
 from .errors import PipelineError, number, require_names
 from .formats.files import refuse_own_output
 from .formats.standardization import Standardization
-from .inputs import Fields, open_input, prepared_fields, prepared_standardization
+from .inputs import Fields, open_input, prepared_fields, prepared_source, prepared_standardization
 from .inputs.base import BlockReference, Rows
 from .inputs.parquet import Parquet
 from .jobs import metrics
@@ -150,11 +150,12 @@ def run(
     current = target.current()
     before = lineage.read(target.generation(current)) if not overwrite else lineage.Lineage()
     fields = Fields(no_header=no_header or None, drop=tuple(drop) or None, missing=missing or None)
-    standardize = None
+    standardize, source = None, None
     if prepared_with:
+        source = prepared_source(storage.absolute(prepared_with))
         fields = fields.over(prepared_fields(storage.absolute(prepared_with)))
         standardize = prepared_standardization(storage.absolute(prepared_with))
-    dataset = open_input(input, key, column, taken, fields, before.contents)
+    dataset = open_input(input, key, column, taken, fields, before.contents, source)
     if isinstance(dataset, Parquet):
         refuse_own_output(dataset.path, target.path, f"{contract.PARTS}/a.parquet", _A_PART)
     chosen = choose_signature(version, dataset, signature, stddev, condition)

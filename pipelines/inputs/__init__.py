@@ -23,10 +23,10 @@ from .base import Rows
 from .images import open_images
 from .listed import open_listed
 from .parquet import open_parquet
-from .prepared import open_prepared, prepared_fields, prepared_standardization
+from .prepared import open_prepared, prepared_fields, prepared_source, prepared_standardization
 from .tfrecords import open_tfrecords
 
-__all__ = ["Fields", "open_input", "prepared_fields", "prepared_standardization"]
+__all__ = ["Fields", "open_input", "prepared_fields", "prepared_source", "prepared_standardization"]
 
 RESERVED = (contract.KEY, *contract.OUTPUTS[contract.EMBED], contract.ROW_SCORE)
 # What a file is, by its name; where a user names other files, by their first bytes.
@@ -51,6 +51,7 @@ def open_input(
     keep: Sequence[str] = (),
     fields: Fields | None = None,
     known: Mapping[str, Content] = types.MappingProxyType({}),
+    source: str | None = None,
 ) -> Rows:
     """The rows of a prepared dataset, of files of one kind, of ``digits`` or of ``tfds:NAME``.
 
@@ -62,6 +63,7 @@ def open_input(
         keep: The same that the output takes over; other inputs can keep their label.
         fields: What else is known of the columns; ``key`` and ``column`` are taken from there where they are not given.
         known: What was in files of the input; one of the same size and time is not read again to be hashed.
+        source: The kind of the files, as ``pipelines.preprocess`` spells it, where there are some of several kinds.
 
     Raises:
         PipelineError: There is nothing of the kind, or it lacks a column.
@@ -84,7 +86,7 @@ def open_input(
         return dataclasses.replace(prepared, missing=prepared.missing or bool(fields.missing))
     if not storage.exists(path) and not any(c in path for c in "*?["):
         raise PipelineError(f"{path} is not there: expected a prepared dataset, or {_KINDS}")
-    kind = _kind(path)
+    kind = _kind(path, source)
     if kind in _LISTED:
         return open_listed(_LISTED[kind], path, key, column, tuple(keep), fields)
     if fields.columns:
@@ -113,12 +115,21 @@ def _is_unfinished(path: str) -> bool:
     return storage.exists(os.path.join(path, "_work"))
 
 
-def _kind(path: str) -> str:
-    """What the files are that ``path`` names."""
+def _kind(path: str, source: str | None) -> str:
+    """What the files are that ``path`` names; of several kinds those of the source."""
     found = files_with_suffix(path, tuple(itertools.chain.from_iterable(_SUFFIXES.values())), links=True)
     kinds = [kind for kind, suffixes in _SUFFIXES.items() if any(has_suffix(file, suffixes) for file in found.files)]
     if len(kinds) > 1:
-        raise PipelineError(f"{path} holds files of more than one kind ({', '.join(kinds)}): name one by a pattern")
+        wanted = [kind for kind in kinds if kind.lower() == source]
+        if not wanted:
+            suffix = next(
+                suffix for suffix in _SUFFIXES[kinds[0]] if any(has_suffix(f, (suffix,)) for f in found.files)
+            )
+            raise PipelineError(
+                f"{path} holds files of more than one kind ({', '.join(kinds)}): name one by a pattern, such as "
+                f"{os.path.join(path, '**', '*' + suffix)}, or by --prepared-with a dataset of that kind"
+            )
+        return wanted[0]
     if kinds:
         return kinds[0]
     found = files_with_suffix(path, ("",))

@@ -88,16 +88,42 @@ def prepared_fields(path: str) -> Fields:
         >>> prepared_fields("prepared/rows").columns
         (('height', None), ('colour', ('blue', 'red')))
     """
-    manifest = os.path.join(path, contract.MANIFEST)
-    if not storage.exists(manifest) or (found := checksums.read_record(manifest)).get("kind") != "prepared":
-        raise PipelineError(f"{path} is no complete prepared dataset (no {contract.MANIFEST} of one): prepare it first")
+    manifest, options, found = _prepared(path)
     try:
-        given: dict[str, Any] = {field.name: found["options"].get(field.name) for field in dataclasses.fields(Fields)}
+        given: dict[str, Any] = {field.name: options.get(field.name) for field in dataclasses.fields(Fields)}
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         columns = [(str(name), words and tuple(map(str, words))) for name, words in found.get("columns") or ()]
         return Fields(**{**given, "columns": tuple(columns) or None})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(f"{manifest} does not say how the dataset was prepared: prepare it again") from error
+
+
+def prepared_source(path: str) -> str:
+    """The kind of a prepared dataset's raw data, as ``pipelines.preprocess`` spells it.
+
+    Raises:
+        PipelineError: It is no complete prepared dataset.
+
+    Example:
+        >>> from tfvae.pipelines import preprocess
+        >>> _ = preprocess.run("digits", None, "prepared/digits")
+        >>> prepared_source("prepared/digits")
+        'digits'
+    """
+    manifest, options, _ = _prepared(path)
+    if not isinstance(source := options.get("source"), str):
+        raise PipelineError(f"{manifest} does not say how the dataset was prepared: prepare it again")
+    return source
+
+
+def _prepared(path: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The manifest of a prepared dataset: its name, the options in it, and the whole."""
+    manifest = os.path.join(path, contract.MANIFEST)
+    if not storage.exists(manifest) or (found := checksums.read_record(manifest)).get("kind") != "prepared":
+        raise PipelineError(f"{path} is no complete prepared dataset (no {contract.MANIFEST} of one): prepare it first")
+    if not isinstance(options := found.get("options"), dict):
+        raise PipelineError(f"{manifest} does not say how the dataset was prepared: prepare it again")
+    return manifest, options, found
 
 
 def prepared_standardization(path: str) -> Standardization | None:

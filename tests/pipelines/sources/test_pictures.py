@@ -1,6 +1,7 @@
 """Photographs of different sizes: made one size, by `prepare` and by `embed --prepared-with` alike."""
 
 import io
+import shutil
 import tarfile
 
 import numpy as np
@@ -70,6 +71,17 @@ def test_through_a_model(photos, tmp_path):
     embed.run(model.path, str(tmp_path / "data"), str(tmp_path / "own"), split="all")
     raw, own = (embed.read_embeddings(str(tmp_path / name)).sort_by("key") for name in ("out", "own"))
     assert raw.num_rows == 5 and raw.equals(own)
+    # Among files of other kinds the pictures are meant, for the dataset was made of pictures.
+    mixed = shutil.copytree(photos, tmp_path / "mixed")
+    (mixed / "labels.csv").write_text("key,label\n0.jpg,1\n")
+    (mixed / "more.zip").write_bytes(b"PK\5\6" + bytes(18))
+    with pytest.raises(
+        PipelineError, match=r"kind \(images, archives, CSV\): name one by a pattern, such as .*/\*\*/\*\.jp"
+    ):
+        embed.run(model.path, str(mixed), str(tmp_path / "mix"))
+    summary = embed.run(model.path, str(mixed), str(tmp_path / "mix"), prepared_with=str(tmp_path / "data"))
+    assert embed.read_embeddings(str(tmp_path / "mix")).sort_by("key").equals(own)
+    assert {"labels.csv", "more.zip"} <= {*summary.unread}
 
 
 def test_the_middle_is_cut_and_scaled_without_aliases(tmp_path):
