@@ -363,12 +363,34 @@ def parse_example(data: bytes, names: Collection[str] | None = None) -> dict[str
         {'key': [b'train-00000'], 'label': [7], 'x': [b'\\x00\\xff']}
     """
     try:
-        entries = PackedExample.FromString(data).features.feature
-        if any(len(UnknownFieldSet(entry)) for entry in entries):  # readers of protobuf do not agree about these
-            raise ValueError("an entry of the map has other fields than a name and a value")
-        return {entry.key: _values(entry, data) for entry in entries if names is None or entry.key in names}
+        Example.FromString(data)  # floats that are not whole are none, whoever asks for them
+        features = PackedExample.FromString(data).features
+        if len(UnknownFieldSet(features)):  # which TensorFlow's parser refuses, as it does an entry without a value
+            raise ValueError("there are other fields among its features")
+        for entry in features.feature:
+            if len(UnknownFieldSet(entry)) or not entry.HasField(
+                "value"
+            ):  # readers of protobuf do not agree about these
+                raise ValueError("an entry of the map has other fields than a name and a value")
+        return {entry.key: _values(entry, data) for entry in features.feature if names is None or entry.key in names}
     except (DecodeError, ValueError) as error:
         raise RowError(f"not a tf.Example: {error}") from error
+
+
+def malformed(records: Sequence[bytes]) -> list[int]:
+    """The numbers of those that are no ``tf.Example``, in a feature that nobody asks for perhaps.
+
+    Example:
+        >>> malformed([example("a", b"\\0"), b"junk"])
+        [1]
+    """
+    read, found = Example.FromString, []
+    for number, record in enumerate(records):
+        try:
+            read(record)
+        except DecodeError:
+            found.append(number)
+    return found
 
 
 def feature_names(data: bytes | None) -> list[str]:

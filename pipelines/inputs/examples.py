@@ -12,7 +12,7 @@ from ..errors import PipelineError, Rejection, first_line
 from ..formats.arrays import finite_rows
 from ..formats.images import MAGIC
 from ..formats.text import key_text
-from ..formats.tfrecords import feature_names
+from ..formats.tfrecords import feature_names, malformed
 from ..sources.base import Fields
 from ..sources.tfrecord import TfRecord
 from .base import Block, bisect
@@ -115,11 +115,13 @@ def parse(
     shape: tuple[int, ...],
     dtype: str,
     missing: bool = False,
+    every_feature: bool = False,
 ) -> Block:
     """A block from records of which the first is number ``first`` of ``file``.
 
     What cannot be parsed, or is not of that shape and dtype (``string`` is an encoded image), is rejected; so is NaN
-    where no value may be ``missing``.
+    where no value may be ``missing``, and with ``every_feature`` a record with a malformed one that no row is made of:
+    TensorFlow does not look at those, ``pipelines.preprocess`` does.
 
     Example:
         >>> from tfvae.pipelines.formats.tfrecords import example
@@ -144,12 +146,15 @@ def parse(
 
     with tf.device("CPU"):
         rows, columns = _columns(serialized, features.specification(shape), reasons, why)
+        odd = {row: why(row) for row in (malformed(serialized) if every_feature else ()) if row not in reasons}
+        reasons |= odd
         values = columns[features.key].numpy() if features.key else [f"{file}:{first + row}" for row in rows.tolist()]
         keys = _keys(rows, np.asarray(values), reasons)
         good, x = _observations(rows, columns[features.x], shape, dtype, reasons, missing)
     intact = np.array([int(row) not in reasons for row in good], bool)
     good, x = (good, x) if intact.all() else (good[intact], x[intact])
-    names = own | dict(zip(rows.tolist(), keys, strict=True)) if reasons else {}
+    read = (pair for pair in zip(rows.tolist(), keys, strict=True) if pair[0] not in odd)
+    names = own | dict(read) if reasons else {}
     rejected = [Rejection(names.get(i) or f"{file}:{first + i}", file, first + i, reasons[i]) for i in sorted(reasons)]
     kept = {name: columns[name].numpy()[np.searchsorted(rows, good)] for name in features.keep}
     table = pa.table({name: pa.array(values) for name, values in kept.items()}) if kept else None

@@ -63,7 +63,9 @@ class TFRecords(ColumnRows):
                 serialized = tfrecords.read_records(file, path, 0, block.rows, size, offset)
                 for first in range(block.first, block.first + block.rows, step):
                     part = list(itertools.islice(serialized, min(step, block.first + block.rows - first)))
-                    yield parse(block.file, first, part, self.features, self.shape or (), self.dtype, self.missing)
+                    yield parse(
+                        block.file, first, part, self.features, self.shape or (), self.dtype, self.missing, True
+                    )
         except OSError as error:
             raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -379,6 +379,9 @@ def framed_example(**features):
     return tfrecords.frame(tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString())
 
 
+UNREAD = framed_example(key=[b"bad"], x=[1.0, 2.0], other=[3])[12:-4]  # no row is made of the last of its features
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize(
     ("bad", "key", "reason"),
@@ -390,8 +393,28 @@ def framed_example(**features):
         (framed_example(key=[b"bad"]), "bad", "no feature 'x', expected one string of bytes or a list of floats"),
         (framed_example(key=[b"bad"], x=[1, 2]), "bad", "2 values, floats or not, in 'x'"),
         (framed_example(key=[b"bad"], x=[1.0]), "bad", "x has 1 values of float32, expected float32 [2]"),
+        (
+            tfrecords.frame(UNREAD.replace(b"\x1a\3\n\1\3", b"\x12\3\n\1\3")),
+            None,
+            "not a tf.Example",
+        ),  # a byte of floats
+        (
+            tfrecords.frame(UNREAD.replace(b"other\x12", b"other\x13")),
+            None,
+            "not a tf.Example",
+        ),  # a group that never ends
     ],
-    ids=["no example", "nothing", "no key", "two keys", "no x", "whole numbers", "one number"],
+    ids=[
+        "no example",
+        "nothing",
+        "no key",
+        "two keys",
+        "no x",
+        "whole numbers",
+        "one number",
+        "unread floats",
+        "unread group",
+    ],
 )
 def test_a_bad_record_is_one_row_wherever_it_lies(data, bad, key, reason, is_first):
     """In the words of ours, and not of the kernel that parses a block of them; no other row loses its key."""
