@@ -10,6 +10,11 @@ from tfvae import families
 N = 100_000
 
 
+def step_of(dtype: tf.DType) -> float:
+    """From one uniform number to the next."""
+    return {tf.float64: 2.0**-52, tf.float32: 2.0**-23, tf.bfloat16: 2.0**-7}[dtype]
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_seed_fixes_the_normals(jit_compile):
     draw = tf.function(lambda seed: families.standard_normal([N], seed), jit_compile=jit_compile)
@@ -22,9 +27,25 @@ def test_a_seed_fixes_the_normals(jit_compile):
 @pytest.mark.parametrize("shape", [[7], [2, 300, 20]])
 def test_the_normals_are_the_same_in_eager_mode_in_xla_and_in_any_shape(shape):
     eager = families.standard_normal(shape, (7, 8))
-    compiled = tf.function(lambda: families.standard_normal(shape, (7, 8)), jit_compile=True)()
+    draw = tf.function(lambda seed: families.standard_normal(shape, seed), jit_compile=True)
+    compiled = draw(tf.constant([7, 8]))  # an argument: a seed that the program knows is folded, by eager kernels
     np.testing.assert_allclose(compiled, eager, rtol=1e-5)
     np.testing.assert_array_equal(families.standard_normal([tf.size(eager)], (7, 8)), np.ravel(eager))
+
+
+@pytest.mark.parametrize("dtype", [tf.float64, tf.float32, tf.bfloat16], ids=lambda dtype: dtype.name)
+def test_uniform_numbers_are_the_same_everywhere_and_below_1(dtype):
+    def draw(seed):
+        return families.standard_uniform([N], seed, dtype)
+
+    seed = tf.constant([7, 8])
+    eager = draw(seed)
+    for jit_compile in (False, True):
+        np.testing.assert_array_equal(tf.function(draw, jit_compile=jit_compile)(seed), eager)
+    np.testing.assert_array_equal(families.standard_uniform([10, N // 10], seed, dtype), tf.reshape(eager, [10, -1]))
+    spread = tf.cast(eager, tf.float64).numpy()
+    assert eager.dtype == dtype and spread.min() >= 0 and spread.max() < 1
+    assert stats.kstest(spread, stats.uniform.cdf).statistic < step_of(dtype) + 2 / np.sqrt(N)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

@@ -1,4 +1,7 @@
-"""Noise that is fixed by its seed: the same numbers in eager mode, in a graph and in an XLA program."""
+"""Noise that is fixed by its seed: the same numbers in eager mode, in a graph and in an XLA program.
+
+Uniform numbers are equal there to the last bit, normal ones up to the rounding of Φ⁻¹.
+"""
 
 from typing import Any
 
@@ -6,6 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import random as tfp_random
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX as the raw operations number it
+_DIGITS = {tf.float64: 52, tf.float32: 23, tf.float16: 10, tf.bfloat16: 7}  # binary ones of a uniform number
 
 
 def standard_normal(shape: Any, seed: Any, dtype: Any = tf.float32) -> tf.Tensor:
@@ -22,21 +26,29 @@ def standard_normal(shape: Any, seed: Any, dtype: Any = tf.float32) -> tf.Tensor
     """
     precision = tf.float64 if dtype == tf.float64 else tf.float32
     spare = 0 if precision == tf.float64 else 8  # bits that u would round away
-    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(**_keyed(shape, seed), dtype=tf.int32)
+    bits = _bits(shape, seed, tf.int32)
     u = (tf.cast(tf.bitwise.right_shift(bits, spare), precision) + 0.5) * 2.0 ** (spare - 31)  # never 0, 1 or -1
     return tf.cast(-tf.sign(u) * tf.math.ndtri(0.5 - 0.5 * tf.abs(u)), dtype)  # either tail to its last bit
 
 
 def standard_uniform(shape: Any, seed: Any, dtype: Any = tf.float32) -> tf.Tensor:
-    """Uniform numbers in [0, 1); see ``standard_normal``.
+    """Uniform numbers in [0, 1), fixed as those of ``standard_normal``: the first binary digits of a random integer.
+
+    TensorFlow's uniforms are the last digits of the same integers, and the first in an XLA program.
 
     Example:
         >>> standard_uniform([2], seed=(1, 2)).shape
         TensorShape([2])
     """
-    return tf.raw_ops.StatelessRandomUniformV2(**_keyed(shape, seed), dtype=dtype)
+    dtype = tf.as_dtype(dtype)
+    width, unsigned, signed = (64, tf.uint64, tf.int64) if dtype == tf.float64 else (32, tf.uint32, tf.int32)
+    digits = _DIGITS[dtype]
+    first = tf.bitwise.right_shift(_bits(shape, seed, unsigned), tf.constant(width - digits, unsigned))
+    exact = tf.float64 if width == 64 else tf.float32
+    return tf.cast(tf.cast(tf.bitcast(first, signed), exact) * 2.0**-digits, dtype)
 
 
-def _keyed(shape: Any, seed: Any) -> dict[str, Any]:
+def _bits(shape: Any, seed: Any, dtype: Any) -> tf.Tensor:
     key = tf.bitcast(tf.cast(tfp_random.sanitize_seed(seed), tf.int32), tf.uint64)[tf.newaxis]
-    return {"shape": tf.cast(shape, tf.int32), "key": key, "counter": tf.zeros([2], tf.uint64), "alg": _PHILOX}
+    keyed = {"shape": tf.cast(shape, tf.int32), "key": key, "counter": tf.zeros([2], tf.uint64), "alg": _PHILOX}
+    return tf.raw_ops.StatelessRandomUniformFullIntV2(**keyed, dtype=dtype)
