@@ -28,9 +28,12 @@ def test_both_estimates_are_of_the_same_images_and_agree(quick, tmp_path, monkey
     vae = checkpoints.load(tmp_path / "checkpoints" / "annealing")
     assert annealed["log_marginal"] == pytest.approx(on_a_grid(vae, x[200:208]), abs=0.25)
     assert sampled["log_marginal"] < annealed["log_marginal"] + 0.1  # q(z|x) is too narrow here
-    assert abs(annealed["gap"]) < 0.5 and sampled["gap"] is None
+    assert annealed["ahead"] == pytest.approx(annealed["log_marginal"] - sampled["log_marginal"], abs=1e-4)
+    assert 0 < annealed["ahead_error"] < annealed["standard_error"] / 2  # the images differ more than the two estimates
+    assert abs(annealed["gap"]) < 0.5 and 0 < annealed["gap_error"] < 0.5 and sampled["gap"] is None
     assert annealed["standard_error"] == pytest.approx(sampled["standard_error"], rel=0.1)
-    monkeypatch.setattr(quality, "_annealed", None)
+    for measured in ("_sampled", "_annealed", "_sandwich"):
+        monkeypatch.setattr(quality, measured, None)
     assert quality.quality(str(tmp_path), epochs=60, test_rows=8, temperatures=150)[0] == annealed  # is read
     assert len(checkpoints.read_points(tmp_path / "checkpoints" / "annealing")) == 1
     with pytest.raises(ValueError, match="test_rows must lie between 2 and 60, received 1"):

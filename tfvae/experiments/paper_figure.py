@@ -149,7 +149,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return tables.markdown([head, *([_cell(name, row[name]) for name in names] for row in rows)])
 
 
-_TO_A_HUNDREDTH = ("published", "log_marginal", "standard_error", "gap", "elbo", "elbo_error", "log_marginal_error")
+_TO_A_HUNDREDTH = {
+    *("published", "log_marginal", "log_marginal_error", "standard_error", "elbo", "elbo_error"),
+    *("ahead", "ahead_error", "gap", "gap_error"),
+}
 
 
 def _cell(name: str, value: Any) -> str:

@@ -8,13 +8,17 @@ itself, walks from both ends hold log p(x) between them, which says how far off 
 does not say how long its models were trained, so that the gap of the two estimates is what can be held against ours.
 """
 
+import contextlib
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from tfvae import evaluation, observations
 from tfvae.arguments import check_at_least
+from tfvae.evaluation.estimate import MarginalEstimate, Mean
 from tfvae.experiments import checkpoints, datasets
 from tfvae.experiments.paper_figure import write_csv
 from tfvae.experiments.stages import Model, Plan, Run, bernoulli, logits_of_mean
@@ -23,6 +27,7 @@ from tfvae.models.vae import VAE
 PUBLISHED = {"annealed importance sampling": -85.68, "importance sampling": -86.90}
 _HIDDEN, _LATENT_DIM = (1024, 1024, 1024), 50
 _RATE, _BATCH_SIZE, _CHAINS = 1e-3, 100, 16
+_ROWS = 100  # walk at once
 
 
 def quality(
@@ -48,8 +53,9 @@ def quality(
         seed: Fixes weights, shuffles, noise and walks.
 
     Returns:
-        A row for each way to measure: the published log p(x) in nats, ours with its standard error over images; for
-        annealed importance sampling also the gap between the two bounds on images that the model made.
+        A row for each way to measure: the published log p(x) in nats, ours with its standard error over images. For
+        annealed importance sampling also how far it is ahead of the other, by pairs of the same image, and the gap
+        between the two bounds on images that the model made, each with its standard error.
 
     Raises:
         ValueError: For numbers out of range.
@@ -62,41 +68,61 @@ def quality(
     plan = Plan((epochs,), (_RATE,), _BATCH_SIZE)
     run = Run("annealing", model, plan, train, test[:test_rows], logits_of_mean(train), seed=seed)
     vae, point = run.finish(output, 1)
-    place = checkpoints.place(output, run.name, seed) / f"gap-{point.samples}-{temperatures}-{test_rows}.json"
-    annealed = checkpoints.remembered(place, lambda: _annealed(vae, run, temperatures))
-    sampled = run.measure(output, 1, num_samples)
+    folder, of = checkpoints.place(output, run.name, seed), f"{point.samples}-{test_rows}"
+    walks = f"{of}-{temperatures}.json"
+    sampled = checkpoints.remembered(
+        folder / f"sampled-{of}-{num_samples}.json", lambda: _sampled(vae, run, num_samples)
+    )
+    annealed = checkpoints.remembered(folder / f"annealed-{walks}", lambda: _annealed(vae, run, temperatures))
+    sandwich = checkpoints.remembered(folder / f"sandwich-{walks}", lambda: _sandwich(vae, run, temperatures))
+    ahead = Mean.of(np.subtract(annealed["each"], sampled["each"]))
+    more = {"ahead": ahead.mean, "ahead_error": ahead.standard_error, **sandwich}
     rows = [
-        _row("annealed importance sampling", annealed, epochs, seed),
-        _row("importance sampling", sampled, epochs, seed),
+        _row("annealed importance sampling", annealed, more, epochs, seed),
+        _row("importance sampling", sampled, {}, epochs, seed),
     ]
     write_csv(pathlib.Path(output) / "annealing.csv", list(rows[0]), [list(row.values()) for row in rows])
     return rows
 
 
+def _sampled(vae: VAE, run: Run, num_samples: int) -> dict[str, Any]:
+    with _progress(run, "importance sampling") as progress:
+        found = evaluation.log_marginal(vae, run.test, num_samples, seed=run.seed, progress=progress)
+    return _numbers(found)
+
+
 def _annealed(vae: VAE, run: Run, temperatures: int) -> dict[str, Any]:
     """The seed is that of the other estimate: both score the same draws of the test images."""
-    count, size = len(run.test), 100
-    with tqdm(total=count, desc="annealing", unit="row") as bar:
+    with _progress(run, "annealing") as progress:
         found = evaluation.annealed_log_marginal(
-            vae,
-            run.test,
-            temperatures,
-            _CHAINS,
-            batch_size=size,
-            seed=run.seed,
-            progress=lambda done: bar.update(done - bar.n),
+            vae, run.test, temperatures, _CHAINS, batch_size=_ROWS, seed=run.seed, progress=progress
         )
-    both = evaluation.bidirectional(vae, count, temperatures, _CHAINS, batch_size=size, seed=run.seed)
-    return {"log_marginal": found.mean, "standard_error": found.mean_standard_error, "gap": both.gap}
+    return _numbers(found) | {"acceptance_rate": float(np.mean(np.asarray(found.acceptance_rate)))}
 
 
-def _row(name: str, measured: dict[str, Any], epochs: int, seed: int) -> dict[str, Any]:
+def _sandwich(vae: VAE, run: Run, temperatures: int) -> dict[str, Any]:
+    both = evaluation.bidirectional(vae, len(run.test), temperatures, _CHAINS, batch_size=_ROWS, seed=run.seed)
+    gap = Mean.of(both.upper.log_marginal - both.lower.log_marginal)
+    return {"gap": gap.mean, "gap_error": gap.standard_error}
+
+
+@contextlib.contextmanager
+def _progress(run: Run, desc: str) -> Iterator[Callable[[int], None]]:
+    with tqdm(total=len(run.test), desc=desc, unit="row") as bar:
+        yield lambda done: bar.update(done - bar.n)
+
+
+def _numbers(found: MarginalEstimate) -> dict[str, Any]:
+    return {"each": found.log_marginal.tolist(), "mean": found.mean, "standard_error": found.mean_standard_error}
+
+
+def _row(name: str, measured: dict[str, Any], more: dict[str, float], epochs: int, seed: int) -> dict[str, Any]:
     return {
         "estimate": name,
         "epochs": epochs,
         "published": PUBLISHED[name],
-        "log_marginal": measured["log_marginal"],
+        "log_marginal": measured["mean"],
         "standard_error": measured["standard_error"],
-        "gap": measured.get("gap"),
+        **{column: more.get(column) for column in ("ahead", "ahead_error", "gap", "gap_error")},
         "seed": seed,
     }
