@@ -1,9 +1,10 @@
 """The one door to the file system.
 
 Whatever pipelines read or write goes through these few functions, and nothing goes round them; a test holds it. A path
-is a local one or the address of an object store, for which the namesakes in ``pipelines.stores`` do the same. A file
-appears under its final name whole or not at all: it is written beside, flushed to the disk and renamed. Two libraries
-have doors of their own and are given a local folder: TensorFlow, which loads a SavedModel, and TensorFlow Datasets.
+is a local one or an address of an object store or of HDFS, for which the namesakes in ``pipelines.stores`` do the same.
+A file appears under its final name whole or not at all: it is written beside, flushed to the disk and renamed. Two
+libraries have doors of their own and are given a local folder: TensorFlow, which loads a SavedModel, and TensorFlow
+Datasets.
 """
 
 import concurrent.futures

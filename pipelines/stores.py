@@ -1,10 +1,11 @@
-"""The door's half for object stores: ``s3://`` (any endpoint) and ``gs://``, through PyArrow's file systems.
+"""The door's half for object stores: ``s3://`` (any endpoint) and ``gs://``, through PyArrow's file systems; and HDFS.
 
 Each function does what its namesake of ``pipelines.storage`` does for a local path. A store has no rename, no links
 and no locks that die with their holder. So what is written lies in an unnamed local file until it is whole and is
-then sent as one object, which is there whole or not at all; a link is a small object that says where it leads; and a
-lock is an object that its holder writes anew every few seconds. Credentials and endpoints come from the environment,
-by the names that the stores' own programs use: an address carries none, so none is in a manifest or a message.
+then sent as one object, which is there whole or not at all (in HDFS, which has a rename, under another name); a link is
+a small object that says where it leads; and a lock is an object that its holder writes anew every few seconds.
+Credentials and endpoints come from the environment, by the names that the stores' own programs use: an address carries
+none, so none is in a manifest or a message.
 """
 
 import contextlib
@@ -29,12 +30,15 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from . import extras
 from .errors import PipelineError, StoreError
+from .hdfs import Hdfs
 
 _BLOCK = 16 << 20  # bytes of a request, where little is asked for at a time
 _COPIES = 4  # of whole files, which a process keeps
 _BEAT, _DEAD = 5.0, 20.0  # seconds: how often the holder of a lock shows that it lives, and how long a dead one has not
 _ATTEMPTS, _CONNECT, _ANSWER = 6, 10, 60  # tries of a request; seconds until it is connected, and answered
-_REFUSED = re.compile(r"ACCESS_DENIED|EXPIRED|INVALID_|SIGNATURE|UNAUTH|PERMISSION|HTTP status 40[13]", re.I)
+_REFUSED = re.compile(
+    r"ACCESS_DENIED|EXPIRED|INVALID_|SIGNATURE|UNAUTH|PERMISSION|KERBEROS|GSS|SASL|HTTP status 40[13]", re.I
+)
 _MAGIC = re.compile("[*?[]")
 _HELD: set[str] = set()  # locks of this process that it has not given back
 
@@ -70,9 +74,11 @@ def absolute(path: str) -> str:
         )
     if scheme not in _OPENERS or not bucket or _MAGIC.search(bucket):
         raise PipelineError(
-            f"{path} is neither a local path nor s3://BUCKET/NAME or gs://BUCKET/NAME: mount it, or copy it to a file "
-            "system that every worker sees"
+            f"{path} is neither a local path nor s3://BUCKET/NAME, gs://BUCKET/NAME or hdfs://NAMENODE:PORT/NAME: "
+            "write it so, mount it, or copy it to a file system that every worker sees"
         )
+    if scheme == "hdfs" and ":" in key:
+        raise PipelineError(f"{path} holds a colon, which no file of HDFS may have: give it another name")
     return "/".join([f"{scheme}://{bucket}", *filter(None, key.split("/"))])
 
 
@@ -107,7 +113,7 @@ def _gs() -> Any:
     return _library().GcsFileSystem(**settings)
 
 
-_OPENERS = {"s3": _s3, "gs": _gs}
+_OPENERS = {"s3": _s3, "gs": _gs, "hdfs": Hdfs}
 
 
 @functools.lru_cache(maxsize=8)
@@ -196,7 +202,7 @@ def entries(folder: str) -> list[Entry]:
 
 def _held(folder: str) -> dict[str, bool]:
     """The names in a folder, and whether they are files; PyArrow's list of ``gs://`` lacks folders that nobody made."""
-    start, held = len(folder.partition("://")[2].rstrip("/")) + 1, {}
+    start, held = len(_key(folder).rstrip("/")) + 1, {}
     for found in _below(folder, recursive=folder.startswith("gs://")):
         name, _, rest = found.path[start:].partition("/")
         held[name] = found.is_file and not rest
@@ -205,7 +211,7 @@ def _held(folder: str) -> dict[str, bool]:
 
 def files_below(folder: str, but: tuple[str, ...] = ()) -> list[str]:
     """See ``storage.files_below``."""
-    start = len(folder.partition("://")[2].rstrip("/")) + 1
+    start = len(_key(folder).rstrip("/")) + 1
     found = [info.path[start:] for info in _below(folder, recursive=True) if info.is_file]
     return [name for name in found if not any(part.startswith(but) for part in name.split("/"))] if but else found
 
@@ -263,14 +269,17 @@ def remove_folder_if_empty(path: str) -> None:
 
 
 def link(path: str, name: str) -> None:
-    """See ``storage.link``: a copy that the store makes."""
+    """See ``storage.link``: a copy that the store makes; of HDFS this process."""
     with _asking(path) as (files, source):
-        files.copy_file(source, name.partition("://")[2])
+        if _is_hdfs(name):
+            files.copy(source, _key(name), _key(_draft(name)))
+        else:
+            files.copy_file(source, _key(name))
 
 
 def point(path: str, target: str, temporary: str) -> None:
     """See ``storage.point``: a small file that says so."""
-    _put(path, f"{target}\n".encode())
+    _put(path, f"{target}\n".encode(), _draft(path, temporary))
 
 
 def pointed_at(path: str) -> str | None:
@@ -294,17 +303,32 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if self._at >= self._file.size():
-            return 0
-        with _asking(self._path):
+        with self._asking():
+            if self._at >= self._file.size():
+                return 0
             self._file.seek(self._at)
             count = self._file.readinto(buffer)
         self._at += count
         return count
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size()}[whence]
+        with self._asking():
+            self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size()}[whence]
         return self._at
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """See ``_asking``; PyArrow closes a file of which a request failed, and says no more to whoever asks again."""
+        try:
+            with _asking(self._path):
+                yield
+        except ValueError as error:
+            if self.closed:
+                raise
+            raise StoreError(
+                f"{self._path}: the store did not do what it was asked, try again later: a request failed, and the "
+                f"file was closed before it was read to its end: {error}"
+            ) from error
 
     def tell(self) -> int:
         return self._at
@@ -383,20 +407,38 @@ def filling(folder: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def replacing(path: str, temporary: str, lasting: bool = True) -> Iterator[BinaryIO]:
-    """See ``storage.replacing``: whole in an unnamed local file, then sent as one object."""
+    """See ``storage.replacing``: whole in an unnamed local file, then sent."""
     with tempfile.TemporaryFile() as draft:
         yield cast(BinaryIO, draft)
         draft.flush()
         has_content = os.fstat(draft.fileno()).st_size > 0  # else it cannot be mapped
-        _put(path, mmap.mmap(draft.fileno(), 0, access=mmap.ACCESS_READ) if has_content else b"")
+        content = mmap.mmap(draft.fileno(), 0, access=mmap.ACCESS_READ) if has_content else b""
+        _put(path, content, _draft(path, temporary))
 
 
-def _put(path: str, content: Any) -> None:
-    """Sends a file in one call: one that was not sent to its end does not come to be."""
+def _put(path: str, content: Any, draft: str) -> None:
+    """Sends a file in one call: one that was not sent to its end does not come to be, in HDFS but as a draft."""
     with _asking(path) as (files, name):
+        if _is_hdfs(path):
+            files.put(name, content, _key(draft))
+            return
         stream = files.open_output_stream(name)
         stream.write(content)
         stream.close()
+
+
+def _draft(path: str, temporary: str = "") -> str:
+    """Another name for a file that is being written; see ``storage.replacing``."""
+    return f"{temporary or os.path.dirname(path)}/{os.path.basename(path)}-{uuid.uuid4().hex}"
+
+
+def _is_hdfs(path: str) -> bool:
+    return path.startswith("hdfs://")
+
+
+def _key(path: str) -> str:
+    """What a file system calls an address."""
+    return path.partition("://")[2]
 
 
 @contextlib.contextmanager
@@ -410,7 +452,10 @@ def locked(path: str, wait: bool = False) -> Iterator[bool]:
     mine, ended = f"{path}/{uuid.uuid4().hex}", threading.Event()
     beating = threading.Thread(target=_beat, args=(mine, ended), daemon=True)
     _HELD.add(mine)
-    _show_life(mine, 0)
+    try:
+        _show_life(mine, 0)
+    except FileNotFoundError:
+        _show_life(mine, 0)
     beating.start()
     try:
         is_mine = _is_free_but_for(path, mine)
@@ -427,24 +472,32 @@ def locked(path: str, wait: bool = False) -> Iterator[bool]:
 
 
 def _show_life(lock: str, beat: int) -> None:
-    _put(lock, json.dumps({"host": socket.gethostname(), "process": os.getpid(), "beat": beat}).encode())
+    """Writes a lock; ``FileNotFoundError`` where another, who thought that it was a dead one's, removed the draft."""
+    content = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "beat": beat}).encode()
+    _put(lock, content, _draft_of_lock(lock))
+
+
+def _draft_of_lock(lock: str) -> str:
+    return f"{os.path.dirname(lock)}/.{os.path.basename(lock)}"
 
 
 def _beat(lock: str, ended: threading.Event) -> None:
     beat = 0
     while not ended.wait(_BEAT):
         beat += 1
-        with contextlib.suppress(StoreError):  # the next one may come through
+        with contextlib.suppress(StoreError, FileNotFoundError):  # the next one may come through
             _show_life(lock, beat)
 
 
 def _is_free_but_for(path: str, mine: str) -> bool:
     """Whether nobody else holds the lock; what the dead have left is removed."""
-    others = [f"{path}/{name}" for name in names(path) if f"{path}/{name}" != mine]
-    for other in others:
+    others = {f"{path}/{name.lstrip('.')}" for name in names(path)} - {mine}
+    for other in sorted(others):
         if _lives(other):
             return False
         remove(other)
+        if _is_hdfs(path):
+            remove(_draft_of_lock(other))
     return True
 
 

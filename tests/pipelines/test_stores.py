@@ -2,6 +2,8 @@
 
 import contextlib
 import inspect
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ RNG = np.random.default_rng(0)
 
 
 def write(path: str, content: bytes) -> None:
-    with storage.replacing(path, "temporary") as file:
+    with storage.replacing(path, os.path.dirname(path)) as file:
         file.write(content)
 
 
@@ -30,10 +32,12 @@ def test_the_halves_of_the_door_have_one_face():
     ("address", "message"),
     [
         ("s3://key:secret@bucket/x", "an address s3://... holds a name and a password: leave them out"),
-        ("s3:///x", "is neither a local path nor s3://BUCKET/NAME or gs://BUCKET/NAME"),
+        ("s3:///x", "is neither a local path nor s3://BUCKET/NAME, gs://BUCKET/NAME or hdfs://NAMENODE:PORT/NAME"),
         ("s3://b*/x", "is neither a local path nor"),
         ("https://host/x", "is neither a local path nor"),
-        ("hdfs://host/x", "mount it, or copy it to a file system that every worker sees"),
+        ("hdfs:///x", "write it so, mount it, or copy it to a file system that every worker sees"),
+        ("hdfs://user:secret@host/x", "holds a name and a password"),
+        ("hdfs://host:8020/a/b:c", "holds a colon, which no file of HDFS may have: give it another name"),
     ],
 )
 def test_other_addresses_are_refused_and_no_password_is_said(address, message):
@@ -86,9 +90,8 @@ def changed_at(root: str) -> list[object]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("store", ["bucket", pytest.param("google_bucket", marks=pytest.mark.slow)])
-def test_the_door_says_of_a_store_what_it_says_of_a_folder(store, tmp_path, request):
-    bucket, root = request.getfixturevalue(store), tmp_path / "files"
+def assert_the_door_says_the_same(bucket, root) -> None:
+    """Of files in a store and of the same ones in a folder, before and after changes."""
     files = {
         "a/b/1.txt": b"one", "a/b/.hidden.txt": b"", "a/.h/3.txt": b"3", "a/[x].bin": RNG.bytes(900_000), "empty": b"",
         "_note/1.txt": b"", "a/\xe9 %41+.txt": b"an odd name",
@@ -105,6 +108,11 @@ def test_the_door_says_of_a_store_what_it_says_of_a_folder(store, tmp_path, requ
     for asked, found in seen_at(str(root)).items():
         assert seen[asked] == found, asked
     assert changed_at(there) == changed_at(str(root))
+
+
+@pytest.mark.parametrize("store", ["bucket", pytest.param("google_bucket", marks=pytest.mark.slow)])
+def test_the_door_says_of_a_store_what_it_says_of_a_folder(store, tmp_path, request):
+    assert_the_door_says_the_same(request.getfixturevalue(store), tmp_path / "files")
 
 
 def test_a_lock_is_one_holders(bucket, monkeypatch):
@@ -136,3 +144,29 @@ def test_expired_credentials_are_one_request_and_one_sentence(bucket, monkeypatc
                 door(path)
             assert len(str(caught.value).splitlines()) == 1 and len(asked) == count
     assert bucket.keys() == []
+
+
+def test_hdfs_without_its_extra_or_a_port_says_what_to_do(monkeypatch, tmp_path):
+    stores.forget_clients()
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    with pytest.raises(PipelineError, match=r"add the port, such as hdfs://cluster:8020, or let HADOOP_CONF_DIR"):
+        storage.read("hdfs://cluster/a")
+    stores.forget_clients()
+    monkeypatch.setitem(sys.modules, "hdfs_native", None)
+    with pytest.raises(ModuleNotFoundError, match=r"hdfs_native is not installed: pip install '.*\[hdfs\]'"):
+        storage.read("hdfs://cluster/a")
+
+
+def test_a_file_that_the_library_closed_is_a_sentence(bucket):
+    """As PyArrow does where a request for the file failed; a file that its reader closed is the reader's mistake."""
+    bucket.put("a", b"content")
+    file = storage.open_to_read(f"{bucket.address}/a", 0)
+    file._file.close()
+    for asked in (lambda: file.read(3), lambda: file.seek(0, 2)):
+        with pytest.raises(
+            StoreError, match=r"s3://.*/a: .*try again later: a request failed, and the file was closed"
+        ):
+            asked()
+    file.close()
+    with pytest.raises(ValueError):
+        file.read(3)
