@@ -22,11 +22,12 @@ from tfvae import families
 from tfvae.arguments import check_kind, checked_shape, found_by
 from tfvae.engine import keras_private
 from tfvae.families.facts import FACTS, REAL, Facts
+from tfvae.families.sigmoid import Sigmoid
 
 # By name, for a likelihood or posterior that is to be parameterised as a paper has it: "log_variance" is log σ² -> σ.
 CONSTRAINTS: dict[str, Callable[[], Any]] = {
     "identity": tfb.Identity,
-    "sigmoid": tfb.Sigmoid,
+    "sigmoid": Sigmoid,
     "softplus": tfb.Softplus,
     "exp": tfb.Exp,
     "log_variance": lambda: tfb.Chain([tfb.Exp(), tfb.Scale(0.5)]),
@@ -102,7 +103,7 @@ class _Parameter:
             bijector = CONSTRAINTS[constraint]()
         else:
             low, high = (self.constant(end) for end in constraint)
-            bijector = tfb.Sigmoid(low, high)
+            bijector = Sigmoid(low, high)
         self._dependent, self._lowest, self._bijector = None, 0.0, bijector
 
     def shared_shape(self, shape: Sequence[int] | None) -> tuple[int, ...]:

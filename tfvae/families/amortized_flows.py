@@ -15,6 +15,7 @@ from tensorflow_probability import util as tfp_util
 
 from tfvae.families.flow import Flow, Step
 from tfvae.families.normal import Normal
+from tfvae.families.sigmoid import Sigmoid
 
 _Properties = tfp_util.ParameterProperties
 _LOWEST_SLOPE = 1e-3  # of a step in its steepest place: below, float32 has no digits for the way back
@@ -121,7 +122,7 @@ class SylvesterFlow(Flow):
             "diagonals": _Properties(
                 event_ndims=3,
                 shape_fn=lambda shape: [num_classes, 2, *shape],
-                default_constraining_bijector_fn=lambda: tfb.Sigmoid(-most, most),
+                default_constraining_bijector_fn=lambda: Sigmoid(-most, most),
             ),
             "b": _Properties(event_ndims=2, shape_fn=lambda shape: [num_classes, *shape]),
             "reflections": _Properties(

@@ -3,10 +3,11 @@
 from typing import Any
 
 import tensorflow as tf
-from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 from tensorflow_probability import math as tfp_math
 from tensorflow_probability import util as tfp_util
+
+from tfvae.families.sigmoid import Sigmoid
 
 
 class Geometric(tfd.Geometric):
@@ -23,7 +24,7 @@ class Geometric(tfd.Geometric):
 
     @classmethod
     def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
-        probs = tfp_util.ParameterProperties(default_constraining_bijector_fn=tfb.Sigmoid, is_preferred=False)
+        probs = tfp_util.ParameterProperties(default_constraining_bijector_fn=Sigmoid, is_preferred=False)
         return {"logits": tfp_util.ParameterProperties(), "probs": probs}
 
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
