@@ -36,6 +36,7 @@ _BLOCK = 16 << 20  # bytes of a request, where little is asked for at a time
 _COPIES = 4  # of whole files, which a process keeps
 _BEAT, _DEAD = 5.0, 20.0  # seconds: how often the holder of a lock shows that it lives, and how long a dead one has not
 _ATTEMPTS, _CONNECT, _ANSWER = 6, 10, 60  # tries of a request; seconds until it is connected, and answered
+_UPLOADS = 3  # tries of a whole file
 _REFUSED = re.compile(
     r"ACCESS_DENIED|EXPIRED|INVALID_|SIGNATURE|UNAUTH|PERMISSION|KERBEROS|GSS|SASL|HTTP status 40[13]", re.I
 )
@@ -140,7 +141,7 @@ def _asking(path: str) -> Iterator[tuple[Any, str]]:
         yield _file_system(scheme, os.getpid()), name.rstrip("/")
     except FileNotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: what Google calls invalid; a file that PyArrow closed
         said = " ".join(str(error).split())
         remedy = "renew the credentials, or ask for the right to it" if _REFUSED.search(said) else "try again later"
         raise StoreError(f"{path}: the store did not do what it was asked, {remedy}: {said}") from error
@@ -303,7 +304,8 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with self._asking():
+        self._checkClosed()
+        with _asking(self._path):
             if self._at >= self._file.size():
                 return 0
             self._file.seek(self._at)
@@ -312,23 +314,10 @@ class _Raw(io.RawIOBase):
         return count
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        with self._asking():
+        self._checkClosed()
+        with _asking(self._path):
             self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size()}[whence]
         return self._at
-
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """See ``_asking``; PyArrow closes a file of which a request failed, and says no more to whoever asks again."""
-        try:
-            with _asking(self._path):
-                yield
-        except ValueError as error:
-            if self.closed:
-                raise
-            raise StoreError(
-                f"{self._path}: the store did not do what it was asked, try again later: a request failed, and the "
-                f"file was closed before it was read to its end: {error}"
-            ) from error
 
     def tell(self) -> int:
         return self._at
@@ -421,10 +410,22 @@ def _put(path: str, content: Any, draft: str) -> None:
     with _asking(path) as (files, name):
         if _is_hdfs(path):
             files.put(name, content, _key(draft))
+        else:
+            _send(files, name, content)
+
+
+def _send(files: Any, name: str, content: Any) -> None:
+    """Sends an object. What the client cannot go on with is begun anew: an upload that the store has forgotten, as it
+    may when its last answer was lost, or of which the two count the bytes differently."""
+    for left in reversed(range(_UPLOADS)):
+        try:
+            stream = files.open_output_stream(name)
+            stream.write(content)
+            stream.close()
             return
-        stream = files.open_output_stream(name)
-        stream.write(content)
-        stream.close()
+        except (FileNotFoundError, ValueError) as error:
+            if not left:
+                raise OSError(f"there is no such bucket, or the upload was lost {_UPLOADS} times: {error}") from error
 
 
 def _draft(path: str, temporary: str = "") -> str:

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import http.client
-import http.server
 import json
 import os
 import pathlib
@@ -11,11 +9,10 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar
 
 SECRET = "ThisSecretIsInNoFile"  # which no output, log or message may show
@@ -158,81 +155,3 @@ def google_server() -> Iterator[str]:
     port = free_port()
     with serving("-c", _EMULATOR, str(port), port=port) as endpoint:
         yield endpoint
-
-
-REFUSALS = {"throttled": (503, "SlowDown"), "expired": (403, "ExpiredToken")}
-
-
-@contextlib.contextmanager
-def unreliable(endpoint: str, choose: Callable[[], str]) -> Iterator[str]:
-    """An endpoint that passes on what it is asked, or else does as ``choose`` says for each request.
-
-    ``"well"``: all as asked. ``"unheard"``: the connection is dropped before the server hears of it.
-    ``"unanswered"``: the server does it, and the connection is dropped instead of the answer. ``"cut"``: half of the
-    answer. ``"slow"``: a second later. Or the name of a refusal.
-    """
-    place = urllib.parse.urlsplit(endpoint).netloc
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            content = self.heard()
-            how = choose()
-            if how == "unheard":
-                return self.drop()
-            if how in REFUSALS:
-                status, code = REFUSALS[how]
-                return self.say(status, [], f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode())
-            if how == "slow":
-                time.sleep(1)
-            server = http.client.HTTPConnection(place, timeout=60)
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
-            server.request(self.command, self.path, content, headers | {"Content-Length": str(len(content))})
-            came = server.getresponse()
-            body = came.read()
-            if how == "unanswered":
-                return self.drop()
-            kept = [(name, value) for name, value in came.getheaders() if name.lower() not in _OF_A_CONNECTION]
-            return self.say(came.status, kept, body, came.getheader("Content-Length"), half=how == "cut")
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
-
-        def heard(self) -> bytes:
-            if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            while self.rfile.readline().strip():
-                pass
-            return b"".join(parts)
-
-        def say(self, status, headers, body, length=None, half=False) -> None:
-            self.send_response_only(status)
-            for name, value in headers:
-                self.send_header(name, value)
-            self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body[: len(body) // 2] if half else body)
-            if half:
-                self.drop()
-
-        def drop(self) -> None:
-            self.wfile.flush()
-            self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
-
-        def log_message(self, *_) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.handle_error = lambda *_: None  # a client that is gone
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-
-
-_OF_A_CONNECTION = {"content-length", "connection", "transfer-encoding", "keep-alive", "server", "date"}

@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import itertools
 import os
 import pathlib
 import tarfile
@@ -18,7 +17,8 @@ from pipelines import embed, preprocess, stores
 from pipelines.errors import PipelineError
 from pipelines.jobs.commits import Output
 from pipelines.verify import verify
-from tests.stores import S3_CREDENTIALS, SECRET, unreliable
+from tests.faults import unreliable
+from tests.stores import S3_CREDENTIALS, SECRET
 
 from .conftest import FORMS, artifacts, command, fixed_binary, write_idx, write_png
 
@@ -170,8 +170,7 @@ class Prepared(NamedTuple):
         preprocess.run("parquet", self.source, output, rows_per_shard=10)
 
 
-@pytest.fixture
-def prepared(bucket, tmp_path) -> Prepared:
+def prepare_in(bucket, tmp_path) -> Prepared:
     pq.write_table(pa.table({"key": [f"{i}" for i in range(60)], "x": FORMS["list"](X)}), tmp_path / "in.parquet")
     preprocess.run("parquet", str(tmp_path / "in.parquet"), str(tmp_path / "here"), rows_per_shard=10)
     return Prepared(bucket.upload(tmp_path / "in.parquet", "in.parquet"), placeless(artifacts(tmp_path / "here")))
@@ -186,36 +185,53 @@ def test_killed_at_random_moments(store, tmp_path, request):
 
 
 @contextlib.contextmanager
-def answering(bucket, monkeypatch, choose):
-    """The same bucket behind an endpoint that does to the n-th request, from 1, what ``choose`` says."""
-    asked = itertools.count(1)
-    with monkeypatch.context() as patch, unreliable(bucket.endpoint, lambda: choose(next(asked))) as endpoint:
-        patch.setenv(bucket.endpoint_variable, endpoint)
+def answering(bucket, monkeypatch, choice: str):
+    """The same bucket behind an endpoint that does to the n-th request what ``choice`` says."""
+    with monkeypatch.context() as patch, unreliable(bucket.endpoint, choice) as proxy:
+        patch.setenv(bucket.endpoint_variable, proxy.endpoint)
         stores.forget_clients()
-        yield asked
+        yield proxy
     stores.forget_clients()
 
 
+STORES = ("bucket", "google_bucket")
+
+
 @pytest.mark.slow
-def test_requests_that_fail_are_repeated_and_nothing_is_lost(bucket, prepared, tmp_path, monkeypatch):
+@pytest.mark.parametrize("store", STORES)
+def test_requests_that_fail_are_repeated_and_nothing_is_lost(store, tmp_path, monkeypatch, request):
     """One in nine, each way in turn."""
-    ways = ("unheard", "unanswered", "cut", "throttled", "slow")
-    with answering(bucket, monkeypatch, lambda n: "well" if n % 9 else ways[n // 9 % 5]) as asked:
+    bucket = request.getfixturevalue(store)
+    prepared, ways = prepare_in(bucket, tmp_path), ("unheard", "unanswered", "cut", "throttled", "limited", "slow")
+    if store == "bucket":
+        ways = tuple(way for way in ways if way != "limited")  # which S3 does not say
+    with answering(bucket, monkeypatch, f"'well' if n % 9 else {ways}[n // 9 % {len(ways)}]") as proxy:
         prepared.run(f"{bucket.address}/out")
-        assert next(asked) > 100
+        assert proxy.asked() > 100
     assert in_store(bucket, "out", tmp_path / "copy") == prepared.files
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "message"), [("expired", "renew the credentials"), ("throttled", "try again later")])
+@pytest.mark.parametrize(
+    ("store", "how", "message"),
+    [
+        ("bucket", "expired", "renew the credentials"),
+        ("bucket", "throttled", "try again later"),
+        ("google_bucket", "unauthorized", "renew the credentials"),
+        ("google_bucket", "limited", "try again later"),
+    ],
+)
 def test_a_store_that_fails_in_mid_job_ends_it_in_a_sentence_and_it_goes_on_later(
-    how, message, bucket, prepared, tmp_path, monkeypatch
+    store, how, message, tmp_path, monkeypatch, request
 ):
+    bucket = request.getfixturevalue(store)
+    prepared = prepare_in(bucket, tmp_path)
     monkeypatch.setattr(stores, "_ATTEMPTS", 2)
+    monkeypatch.setattr(stores, "_ANSWER", 2 if store == "google_bucket" else stores._ANSWER)
     told = pytest.raises(PipelineError, match=message)
     for last in (60, 120):  # requests that are answered
         output = f"{bucket.address}/{last}"
-        with answering(bucket, monkeypatch, lambda n, last=last: "well" if n <= last else how), told as caught:
+        with answering(bucket, monkeypatch, f"'well' if n <= {last} else {how!r}"), told as caught:
             prepared.run(output)
         assert len(str(caught.value).splitlines()) == 1
         assert f"{last}/manifest.json" not in bucket.keys(f"{last}/")
@@ -224,7 +240,8 @@ def test_a_store_that_fails_in_mid_job_ends_it_in_a_sentence_and_it_goes_on_late
 
 
 @pytest.mark.slow
-def test_no_credentials_are_in_what_a_job_writes_or_says(bucket, prepared, tmp_path):
+def test_no_credentials_are_in_what_a_job_writes_or_says(bucket, tmp_path):
+    prepared = prepare_in(bucket, tmp_path)
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     line = ["pipelines.preprocess", "--source", "parquet", "--output", f"{bucket.address}/out", "--input"]
     runs = [command(*line, source, env=environment) for source in (prepared.source, f"{bucket.address}/none")]

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines import storage, stores
 from pipelines.errors import PipelineError, StoreError
-from tests.stores import unreliable
+from tests.faults import unreliable
 
 RNG = np.random.default_rng(0)
 
@@ -127,23 +127,28 @@ def test_a_lock_is_one_holders(bucket, monkeypatch):
     assert bucket.keys("lock") == []
 
 
-def test_expired_credentials_are_one_request_and_one_sentence(bucket, monkeypatch):
-    asked = []
-
-    def choose() -> str:
-        asked.append("expired")
-        return asked[-1]
-
+def assert_refused_at_once(bucket, monkeypatch, how: str) -> None:
     path = f"{bucket.address}/a"
     doors = [storage.read, storage.exists, storage.names, storage.identify, lambda path: write(path, b"1")]
-    with unreliable(bucket.endpoint, choose) as endpoint:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    refused = pytest.raises(StoreError, match=r"(s3|gs)://.*/a: .*renew the credentials, or ask for the right")
+    with unreliable(bucket.endpoint, repr(how)) as proxy:
+        monkeypatch.setenv(bucket.endpoint_variable, proxy.endpoint)
         stores.forget_clients()
         for count, door in enumerate(doors, 1):
-            with pytest.raises(StoreError, match=r"s3://.*/a: .*renew the credentials, or ask for the right") as caught:
+            with refused as caught:
                 door(path)
-            assert len(str(caught.value).splitlines()) == 1 and len(asked) == count
+            assert len(str(caught.value).splitlines()) == 1 and proxy.asked() == count
     assert bucket.keys() == []
+
+
+def test_expired_credentials_are_one_request_and_one_sentence(bucket, monkeypatch):
+    assert_refused_at_once(bucket, monkeypatch, "expired")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["expired", "unauthorized"])
+def test_google_refuses_in_one_request_and_one_sentence_too(how, google_bucket, monkeypatch):
+    assert_refused_at_once(google_bucket, monkeypatch, how)
 
 
 def test_hdfs_without_its_extra_or_a_port_says_what_to_do(monkeypatch, tmp_path):
@@ -163,9 +168,7 @@ def test_a_file_that_the_library_closed_is_a_sentence(bucket):
     file = storage.open_to_read(f"{bucket.address}/a", 0)
     file._file.close()
     for asked in (lambda: file.read(3), lambda: file.seek(0, 2)):
-        with pytest.raises(
-            StoreError, match=r"s3://.*/a: .*try again later: a request failed, and the file was closed"
-        ):
+        with pytest.raises(StoreError, match=r"s3://.*/a: .*try again later: .*closed file"):
             asked()
     file.close()
     with pytest.raises(ValueError):
