@@ -10,6 +10,7 @@ the name of a draft and renamed: as on a disk, it is there whole or not at all.
 
 import contextlib
 import re
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from .errors import PipelineError
 
 _BLOCK = 16 << 20
 _ATTEMPTS = {"dfs.client.failover.max.attempts": "6"}  # of a NameNode; by itself it tries for three minutes
+_REPORTED = 10.0  # seconds within which DataNodes tell of the blocks of a closed file
 _NOBODY = re.compile("No NameNode hosts found")
 
 
@@ -76,10 +78,21 @@ class Hdfs:
             client.delete(path, True)
 
     def open_input_file(self, name: str) -> "_File":
-        """A file to read."""
+        """A file to read, all of it.
+
+        The client leaves out a file's last block until a DataNode has reported it. Where the NameNode lets files be
+        closed before that (``dfs.namenode.file.close.num-committed-allowed``), one would be empty for a moment.
+        """
         client, path = self._at(name)
+        until = time.monotonic() + _REPORTED
         with _said_in_a_line(name):
-            return _File(name, client.read(path))
+            while True:
+                whole, file = client.get_file_info(path).length, client.read(path)
+                if len(file) >= whole:
+                    return _File(name, file)
+                if time.monotonic() > until:
+                    raise OSError(f"{len(file)} of its {whole} bytes can be read: it is still being written")
+                time.sleep(0.02)
 
     def put(self, name: str, content: Any, draft: str) -> None:
         """Makes a file of bytes, whole or not at all; ``draft`` is another name there, which it has until then."""
@@ -140,7 +153,9 @@ class _File:
             return b""
         with _said_in_a_line(self._name):
             content = self._reader.read_range(self._at, size)
-        self._at += len(content)
+            if len(content) < size:
+                raise OSError(f"{len(content)} bytes came from {self._at} on, expected {size}")
+        self._at += size
         return content
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ public class Hdfs {
 
     public static void main(String[] arguments) throws Exception {
         Configuration settings = new Configuration();
-        // Else a writer who hears before the NameNode does that a block is whole waits for half a second.
+        // Else a writer who hears before the NameNode does that a block is whole waits for half a second. A reader has to.
         settings.setInt("dfs.namenode.file.close.num-committed-allowed", 1);
         MiniDFSCluster cluster =
                 new MiniDFSCluster.Builder(settings, new File(arguments[0])).numDataNodes(2).build();

@@ -2,12 +2,13 @@
 
 import uuid
 
+import hdfs_native
 import numpy as np
 import pytest
 
 import tfvae
 from benchmarks import torture_stores
-from pipelines import embed, preprocess, storage, stores
+from pipelines import embed, hdfs, preprocess, storage, stores
 from pipelines.errors import StoreError
 from pipelines.verify import verify
 from tests.cluster.hdfs import HdfsFolder, hdfs_server
@@ -59,6 +60,19 @@ def test_a_file_that_is_not_whole_is_not_there(folder):
         file.write(b"new")
         raise RuntimeError
     assert folder.keys() == ["out/a"] and folder.get("out/a") == b"old"
+
+
+def test_a_file_that_is_still_written_is_not_read_as_a_shorter_one(folder, monkeypatch):
+    monkeypatch.setattr(hdfs, "_REPORTED", 0.1)
+    root, _, name = folder.address.rpartition("/")
+    writer = hdfs_native.Client(root).create(f"/{name}/a")
+    writer.write(b"half")
+    writer.hsync()
+    with pytest.raises(StoreError, match=r"/a: .*try again later: 0 of its 4 bytes can be read: it is still being"):
+        storage.read(f"{folder.address}/a")
+    writer.write(b" and half")
+    writer.close()
+    assert storage.read(f"{folder.address}/a") == b"half and half"
 
 
 def test_who_may_not_write_is_told_so(folder, monkeypatch):

@@ -11,7 +11,9 @@ from tfvae.pipelines.verify import verify
 
 
 @pytest.mark.slow
-def test_an_export_to_a_store(bucket, tmp_path, monkeypatch):
+@pytest.mark.parametrize("store", ["bucket", "google_bucket"])
+def test_an_export_to_a_store(store, tmp_path, monkeypatch, request):
+    bucket = request.getfixturevalue(store)
     vae, base = image_model("mlp"), f"{bucket.address}/models/mnist"
     path = tfvae.export(vae, tmp_path / "mnist", warmup_batch_sizes=[1])
     assert tfvae.export(vae, base, warmup_batch_sizes=[1]) == f"{base}/1"
@@ -26,7 +28,7 @@ def test_an_export_to_a_store(bucket, tmp_path, monkeypatch):
     assert tfvae.export(vae, base, warmup_batch_sizes=[1]) == f"{base}/2"
     assert not verify(base).damaged and find_model(base).version == 2
     assert not any("of-the-dead" in key or "_lock" in key for key in bucket.keys("models/"))
-    with pytest.raises(ValueError, match=r"Version 2 of s3://.* exists already"):
+    with pytest.raises(ValueError, match=r"Version 2 of (s3|gs)://.* exists already"):
         tfvae.export(vae, base, version=2)
     with pytest.raises(ValueError, match="holds versions in the format saved_model"):
         tfvae.export(vae, base, format="litert")
@@ -36,7 +38,7 @@ def dying(replacing, at: str):
     """The same, but that the process is stopped before a file of that name."""
 
     def either(path: str, *arguments, **named):
-        if path.startswith("s3://") and path.endswith(at):
+        if storage.is_address(path) and path.endswith(at):
             raise KeyboardInterrupt
         return replacing(path, *arguments, **named)
 
