@@ -415,8 +415,11 @@ def _put(path: str, content: Any, draft: str) -> None:
 
 
 def _send(files: Any, name: str, content: Any) -> None:
-    """Sends an object. What the client cannot go on with is begun anew: an upload that the store has forgotten, as it
-    may when its last answer was lost, or of which the two count the bytes differently."""
+    """Sends an object, anew where the client cannot go on.
+
+    As after an upload that the store has forgotten, which may be when its last answer was lost, or of which the two
+    count the bytes differently.
+    """
     for left in reversed(range(_UPLOADS)):
         try:
             stream = files.open_output_stream(name)
