@@ -69,7 +69,8 @@ def read_record(path: str) -> dict[str, Any]:
         raise
     except PipelineError as error:
         raise DamagedError(f"{path} is damaged: {error}") from error
-    if (is_sealed(found) or found.get("format_version", 1) != 1) and not _is_sound(content):
+    is_first = found.get("format_version", 1) == 1 and not found.keys().isdisjoint(("format_version", "kind"))
+    if (is_sealed(found) or not is_first) and not _is_sound(content):
         raise DamagedError(f"{path} is damaged: it is not as it was written")
     return found
 

@@ -18,6 +18,9 @@ _SAYING_NOTHING = ("Graph execution error", "Detected at node", "<stack traces",
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ": make room and give the same command again, what is done stays"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), ": let the user of this command read or write it"),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EEXIST), ": a file lies where a folder was expected, name another place or move it away"
+    ),
     errno.EROFS: ": name a folder that can be written",
     errno.EMFILE: ": allow more open files, ulimit -n",
     errno.EIO: ": the disk or the network failed, see the system's log",

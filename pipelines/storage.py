@@ -199,6 +199,27 @@ def make_folder(path: str) -> None:
     os.makedirs(path, exist_ok=True)
 
 
+def refuse_file_in_the_way(path: str) -> None:
+    """Raises PipelineError where an output cannot be made, since a plain file lies there or above it.
+
+    Example:
+        >>> with replacing("out/notes", "temporary") as file:
+        ...     _ = file.write(b"")
+        >>> refuse_file_in_the_way("out/notes/more")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        tfvae.pipelines.errors.PipelineError: the output out/notes/more cannot be made: .../notes is a file...
+    """
+    place = absolute(path)
+    while not is_address(place) and not os.path.lexists(place) and place != os.path.dirname(place):
+        place = os.path.dirname(place)
+    if exists(place) and not is_folder(place):
+        raise PipelineError(
+            f"the output {path} cannot be made: {place} is a file, expected a folder: choose another place, or move "
+            "that file away"
+        )
+
+
 @_also_in_stores
 def remove(path: str) -> None:
     """Removes one file; it may be gone already."""

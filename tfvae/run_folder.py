@@ -22,7 +22,11 @@ _FILES = ("logs", "history.csv", COPY, CONFIGURATION, MODEL, records.RUN, contra
 
 
 def check(output: pathlib.Path, overwrite: bool) -> None:
-    """Raise ValueError if a run must not be written there: one is there, or files that are of no run."""
+    """Raise ValueError if a run must not be written there: one is there, or files that are of no run.
+
+    PipelineError if a file lies where a folder must be made.
+    """
+    storage.refuse_file_in_the_way(str(output))
     if (output / MODEL).exists() and not overwrite:
         raise ValueError(f"{output} holds a run already: choose another output or pass --overwrite.")
     record = records.read(output / records.RUN)

@@ -123,8 +123,7 @@ class Output:
             yield
 
     def _refuse_foreign(self) -> None:
-        if storage.exists(self.path) and not storage.is_folder(self.path):
-            raise PipelineError(f"the output {self.path} is a file, expected a folder that may be made")
+        storage.refuse_file_in_the_way(self.path)
         if storage.is_link(self.path) and not storage.exists(self.path):
             raise PipelineError(f"the output {self.path} is a link to nothing: make that folder, or choose another")
         found = storage.names(self.path)
@@ -437,8 +436,10 @@ class Output:
         """Which files that belong to no unit are damaged; None where this job was never complete."""
         try:
             manifest = self.manifest()
-            if manifest is None or manifest.get("fingerprint") != fingerprint:
+            if manifest is None:
                 return None
+            if manifest.get("fingerprint") != fingerprint:  # one that is there is of the job whose output this is
+                return [MANIFEST]
             files = checksums.entries(manifest)
             of_units = [entry for unit in units for entry in checksums.entries(self.record(unit.name) or {})]
             disagree = files[: len(of_units)] != of_units

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, SetupOptions, StandardOptions
 
 from ..errors import PipelineError
 
@@ -101,9 +101,42 @@ def _choose_runner(standard: StandardOptions) -> None:
     name = _short_name(standard.runner)
     if name == "dask":
         raise PipelineError("DaskRunner silently drops rows of pipelines like these: use the default or FlinkRunner")
-    if name == "dataflow" and find_spec("apitools") is None:
+    if name == "dataflow":
+        _require_of_dataflow(standard)
+    if name == "dataflow" and not _has_google():
         raise PipelineError(
             "DataflowRunner needs Google's libraries, which are not installed: pip install 'tfvae[dataflow]'"
         )
     if name in ("direct", "switchingdirect"):
         standard.runner = _IN_PROCESS
+
+
+def _has_google() -> bool:
+    return find_spec("apitools") is not None
+
+
+def _region() -> str | None:
+    """Where Google's own settings say that jobs run."""
+    if not _has_google():
+        return None
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner  # which takes seconds
+
+    return DataflowRunner().get_default_gcp_region()
+
+
+def _require_of_dataflow(options: PipelineOptions) -> None:
+    """Raises PipelineError for what Dataflow does not begin without; Beam would say so in its own words, one by one."""
+    cloud = options.view_as(GoogleCloudOptions)
+    missing = [] if cloud.project else ["--project"]
+    missing += [] if cloud.region or _region() else ["--region"]
+    missing += [] if cloud.temp_location or cloud.staging_location else ["--temp_location"]
+    if missing:
+        raise PipelineError(
+            f"DataflowRunner needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not given: for "
+            "example --project my-project --region europe-west1 --temp_location gs://my-bucket/tmp"
+        )
+    if not str(cloud.temp_location or cloud.staging_location).startswith("gs://"):
+        place = cloud.temp_location or cloud.staging_location
+        raise PipelineError(
+            f"--temp_location is {place}, expected a place in Google's store, such as gs://my-bucket/tmp"
+        )

@@ -12,6 +12,7 @@ import pytest
 
 from pipelines import embed, preprocess
 from pipelines.errors import PipelineError
+from pipelines.verify import verify
 
 from .conftest import artifacts
 
@@ -101,6 +102,20 @@ def test_an_output_of_an_earlier_release_is_done(command, again, finished, tmp_p
     summary = again[command](str(output))
     assert list(summary.damaged) == [listed] and "not verified" not in summary.table()
     assert artifacts(output)[listed] == artifacts(finished / command)[listed]
+
+
+@pytest.mark.parametrize("record", [b"{}\n", b'{"format_version": 1}\n'])
+@pytest.mark.parametrize("command", ["prepare", "embed"])
+def test_a_record_that_was_emptied_is_named(command, record, again, finished, tmp_path):
+    output, whole = tmp_path / "out", artifacts(finished / command)
+    of = "generations/000001/" if command == "embed" else ""
+    shutil.copytree(finished / command, output, symlinks=True)
+    for name in [f"{of}manifest.json", *["_work/job.json"] * (record == b"{}\n")]:
+        (output / name).write_bytes(record)
+        assert name in verify(str(output)).damaged
+        summary = again[command](str(output))
+        assert list(summary.damaged) == [name] and f"made again       {name}: damaged" in summary.table()
+        assert artifacts(output) == whole and not verify(str(output)).damaged
 
 
 def test_records_that_contradict_one_another(again, finished, tmp_path):

@@ -413,7 +413,7 @@ class TestStops:
             {"max_pixels": 0},
             {"beam_args": ["--no_such_flag"]},
             {"beam_args": ["--runner", "DaskRunner"]},
-            {"beam_args": ["--runner", "DataflowRunner"]},  # whose libraries are not there
+            {"beam_args": ["--runner", "DataflowRunner"]},
             {"beam_args": ["--flink_conf_dir", "conf"]},  # which only a Flink job server knows
             {"beam_args": ["--runner", "FlinkRunner", "--flink_conf_dri", "conf"]},
         ],
@@ -422,6 +422,24 @@ class TestStops:
         with pytest.raises(PipelineError):
             preprocess.run("digits", None, str(tmp_path / "out"), **options)
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ("", "needs --project, --region, --temp_location, which are not given: for example --project my-project"),
+            ("--project p --region r", "needs --temp_location, which is not given"),
+            ("--region r --staging_location gs://b/s", "needs --project, which is not given"),
+            ("--project p --region r --temp_location /tmp", "--temp_location is /tmp, expected a place in Google's"),
+        ],
+        ids=["nothing", "no place", "no project", "a place here"],
+    )
+    def test_what_dataflow_does_not_begin_without(self, tmp_path, monkeypatch, given, said):
+        monkeypatch.setattr("pipelines.jobs.options._region", lambda: None)
+        with pytest.raises(PipelineError) as raised:
+            preprocess.run(
+                "digits", None, str(tmp_path / "out"), beam_args=["--runner", "DataflowRunner", *given.split()]
+            )
+        assert said in str(raised.value) and not (tmp_path / "out").exists()
 
 
 class TestCommand:
