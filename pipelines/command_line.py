@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from . import contract
-from .errors import HandedOver, in_a_line
+from . import contract, stops, storage
+from .errors import HandedOver, PipelineError, in_a_line
 
 _EXIT_COMPLETE, _EXIT_ERROR, _EXIT_USAGE = 0, 1, 2
 _BEAM = (
@@ -68,7 +68,34 @@ class Mistake(click.ClickException):
 
 
 class Strict(click.Command):
-    """A command that takes no empty text: as a path it would be the folder that the command is started in."""
+    """A command that takes no empty text: as a path it would be the folder that the command is started in.
+
+    Args:
+        stopped: What is there when it was stopped, and how to go on, without a full stop: of what it was given, or a
+            text with the names of that in braces.
+        makes: Which of its parameters is a folder that it makes; no file may lie there, or above.
+    """
+
+    def __init__(
+        self, *args: Any, stopped: str | Callable[[dict[str, Any]], str] = "", makes: str = "output", **more: Any
+    ):
+        super().__init__(*args, **more)
+        self._stopped, self._makes = stopped, makes
+
+    def invoke(self, context: click.Context) -> Any:
+        """See ``click.Command``, and ``pipelines.stops``."""
+        told = self._stopped
+        sentence = (lambda: told.format(**context.params)) if isinstance(told, str) else lambda: told(context.params)
+        with stops.answered(), stops.says(sentence if told else None):
+            if output := context.params.get(self._makes):
+                self._refuse_file_in_the_way(output)
+            return super().invoke(context)
+
+    def _refuse_file_in_the_way(self, output: str) -> None:
+        try:
+            storage.refuse_file_in_the_way(output)
+        except PipelineError as error:
+            raise Mistake(in_a_line(error)) from error
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """See ``click.Command``."""
@@ -249,6 +276,7 @@ def pipeline(name: str, first: Callable[[], None] | None = None) -> Command:
         told.example,
         call,
         _PipelineCommand,
+        stopped=lambda given: what_is_done(given["output"]),
         epilog=_BEAM,
         context_settings={
             "ignore_unknown_options": True,
@@ -272,10 +300,31 @@ def _run(module: str, title: str, given: dict[str, Any], beam_args: Sequence[str
         return _EXIT_COMPLETE
     except Exception as error:
         logging.getLogger(__name__).debug("the job failed", exc_info=True)
-        click.echo(f"error: {in_a_line(error)}", err=True)
-        return _EXIT_ERROR
+        raise Mistake(in_a_line(error)) from error
     click.echo(summary.table())
     return summary.exit_code
+
+
+def what_is_done(output: str) -> str:
+    """What a job that was stopped has left, and how to go on.
+
+    Example:
+        >>> what_is_done("prepared/none")
+        'nothing of prepared/none was made yet; give the same command again'
+    """
+    folder = storage.absolute(output)
+    numbers = [name for name in storage.names(f"{folder}/{contract.GENERATIONS}") if contract.version_number(name)]
+    newest = f"{folder}/{contract.GENERATIONS}/{numbers[-1]}" if numbers else folder
+    if storage.exists(f"{newest}/{contract.MANIFEST}"):
+        return f"{output} is whole, as it was before; give the same command again"
+    done = len(storage.names(f"{newest}/{contract.WORK}/commits"))
+    if not done:
+        return f"nothing of {output} was made yet; give the same command again"
+    as_before = ", which readers see as it was before," if len(numbers) > 1 else ""
+    counted = f"{done:,} units of {output}{as_before} are done and stay"
+    if done == 1:
+        counted = f"1 unit of {output}{as_before} is done and stays"
+    return f"{counted}; the same command does the others"
 
 
 def replace_unencodable() -> None:

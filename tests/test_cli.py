@@ -250,7 +250,7 @@ def test_an_empty_text_is_refused_and_not_taken_for_the_current_folder(path, com
         (["evaluate"], 2, "Missing argument 'RUN'"),
         (["runs", "{tmp}/none"], 1, "There is no folder {tmp}/none"),
         (["verify", "{tmp}/none"], 1, "{tmp}/none"),
-        (["init", "{tmp}/file"], 1, "{tmp}/file: "),
+        (["init", "{tmp}/file"], 1, "{tmp}/file is a file, expected a folder"),
         (["evaluate", "{tmp}/file/x", "--data", "{tmp}"], 1, "{tmp}/file/x"),
         (["prepare", "--source", "digits", "--output", "{tmp}/file"], 1, "{tmp}/file"),
         (["prepare", "--source", "csv", "--input", "{tmp}/none.csv", "--output", "{tmp}/out"], 1, "{tmp}/none.csv"),
@@ -291,7 +291,7 @@ def test_ctrl_c_in_training_says_what_is_there_and_ends_as_shells_expect(monkeyp
     monkeypatch.setattr(runs, "train", stopped)
     result = invoke("train", "--data", str(tmp_path), "--output", "runs/mine")
     assert result.exit_code == 130
-    assert "Stopped: runs/mine is as it was before this training began." in result.output
+    assert "Stopped: runs/mine is as it was before this training began; give it again." in result.output
     kept = tmp_path / "mine/incomplete/checkpoints/epoch-000001-step-000000000"
     kept.mkdir(parents=True)
     (kept / "checkpoint.json").touch()
@@ -301,4 +301,6 @@ def test_ctrl_c_in_training_says_what_is_there_and_ends_as_shells_expect(monkeyp
     monkeypatch.setattr(runs, "train", stopped)
     monkeypatch.setattr(cli.listing, "found", lambda folder: stopped())
     result = invoke("runs", str(tmp_path))
-    assert result.exit_code == 130 and result.output.endswith("\nStopped.\n")
+    assert result.exit_code == 130 and result.output.endswith(
+        "Stopped: nothing was changed; give the same command again.\n"
+    )

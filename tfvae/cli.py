@@ -17,11 +17,12 @@ import click
 
 from tfvae import configuration, listing, log_lines, project, registration, run_folder, tables
 from tfvae.experiments import reproduce
-from tfvae.pipelines import command_line
+from tfvae.pipelines import command_line, stops
 from tfvae.pipelines.errors import PipelineError, in_a_line
 
 _OWN_PARTS = click.option("--model", metavar="FILE.py", help="Run this file: it defines classes of the model's own.")
 _FORESEEN = (ValueError, FloatingPointError)
+_READ = "nothing was changed; give the same command again"
 _SHOWN: dict[str, Any] = {"context_settings": {"show_default": True, "max_content_width": 100}}
 
 
@@ -40,13 +41,9 @@ class _InOrder(click.Group):
             return super().make_context(*args, **more)
 
     def invoke(self, context: click.Context) -> Any:
-        """See ``click.Group``: Ctrl-C ends with the exit code that shells expect, wherever it comes."""
-        try:
-            with _usage_in_a_line():
-                return super().invoke(context)
-        except KeyboardInterrupt:
-            click.echo("\nStopped.", err=True)
-            sys.exit(130)
+        """See ``click.Group``, and ``pipelines.stops``."""
+        with stops.answered(), _usage_in_a_line():
+            return super().invoke(context)
 
 
 @contextlib.contextmanager
@@ -155,21 +152,19 @@ def _told() -> Iterator[None]:
         raise command_line.Mistake(in_a_line(error, _FORESEEN)) from error
 
 
-@contextlib.contextmanager
-def _stopped_from_outside(output: str) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end a training with a sentence on what is there now, and the exit code that shells expect."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as stopped:
-        goes_on = "; the same command goes on with it" if run_folder.goes_on(output) else ""
-        click.echo(f"\nStopped: {output} is as it was before this training began{goes_on}.", err=True)
-        sys.exit(getattr(stopped, "code", 130))
+def _left_of_a_training(given: dict[str, Any]) -> str:
+    goes_on = "the same command goes on with it" if run_folder.goes_on(given["output"]) else "give it again"
+    return f"{given['output']} is as it was before this training began; {goes_on}"
+
+
+def _left_of_verifying(given: dict[str, Any]) -> str:
+    return "what was made again stays; the same command makes the rest" if given["mend"] else _READ
 
 
 main.add_command(command_line.pipeline("prepare"))
 
 
-@main.command(**_SHOWN)
+@main.command(**_SHOWN, makes="folder")
 @click.argument("folder")
 @click.option("--data", metavar="DIR", show_default="FOLDER/prepared", help="A prepared dataset to train on.")
 def init(folder: str, data: str | None) -> None:
@@ -186,7 +181,7 @@ def init(folder: str, data: str | None) -> None:
     click.echo(f"Next: tfvae train --config {os.path.join(folder, 'run.toml')}")
 
 
-@main.command(**_SHOWN)
+@main.command(**_SHOWN, stopped=_left_of_a_training)
 @click.option("--data", "data_directory", required=True, metavar="DIR", help="A prepared dataset.")
 @click.option("--output", required=True, metavar="DIR", help="The run to write, such as runs/NAME.")
 @click.option("--model", "--experiment", default="mlp", help="mlp, gaussian-mlp, conv, or yours: FILE.py:FUNCTION.")
@@ -225,14 +220,14 @@ def train(**options: Any) -> None:
       tfvae train --data prepared/mnist --output runs/mine --model model.py:build
       tfvae train --config runs/mine/config.toml --output runs/again --epochs 40
     """
-    with _clear_errors(run=options["strategy"] != "workers"), _stopped_from_outside(options["output"]):
+    with _clear_errors(run=options["strategy"] != "workers"):
         from tfvae import runs
 
         record = runs.train(**options)
     click.echo(f"{record['rows_per_second']:,} rows/s; the run lies in {options['output']}")
 
 
-@main.command(**_SHOWN)
+@main.command(**_SHOWN, stopped="{run} is as it was before; the same command measures it anew")
 @click.argument("run")
 @click.option("--data", "data_directory", required=True, metavar="DIR", help="A prepared dataset.")
 @click.option("--num-samples", type=click.IntRange(2), default=5000, help="Samples of z for each row in log p(x).")
@@ -266,7 +261,9 @@ def evaluate(
     click.echo(tables.plain(evaluation_rows(result)))
 
 
-@main.command(**_SHOWN)
+@main.command(
+    **_SHOWN, stopped="{directory} holds whole versions alone; the same command writes a new one", makes="directory"
+)
 @click.argument("run")
 @click.argument("directory")
 @click.option("--version", type=click.IntRange(1), show_default="the next", help="The version to write.")
@@ -303,7 +300,7 @@ def export(
         click.echo(path)
 
 
-@main.command("check-export", **_SHOWN)
+@main.command("check-export", **_SHOWN, stopped=_READ)
 @click.argument("directory")
 @click.option("--trust-model", is_flag=True, help="Run it though it may read or write files, or run code.")
 def check_export(directory: str, trust_model: bool) -> None:
@@ -333,7 +330,7 @@ def check_export(directory: str, trust_model: bool) -> None:
 main.add_command(command_line.pipeline("embed", first=_load_tensorflow_alone))
 
 
-@main.command(**_SHOWN)
+@main.command(**_SHOWN, stopped="{repo} has all of it or nothing; the same command sends it")
 @click.argument("source", metavar="RUN_OR_EXPORT")
 @click.argument("repo", metavar="OWNER/NAME")
 @click.option("--public", is_flag=True, help="Let everybody see a repository that is new.")
@@ -356,7 +353,7 @@ def push(source: str, repo: str, public: bool, license_: str | None, model: str 
         click.echo(hub.push(source, repo, public, license_, model))
 
 
-@main.command(**_SHOWN)
+@main.command(**_SHOWN, stopped="{folder} has all of it or nothing; the same command brings it", makes="folder")
 @click.argument("repo", metavar="OWNER/NAME")
 @click.argument("folder")
 @click.option("--revision", default="main", help="A branch, a tag or a commit.")
@@ -380,7 +377,7 @@ def pull(repo: str, folder: str, revision: str) -> None:
         )
 
 
-@main.command(**_SHOWN)
+@main.command(**_SHOWN, stopped=_left_of_verifying)
 @click.argument("directory")
 @click.option("--mend", is_flag=True, help="Make them again, of a prepared dataset or embeddings.")
 def verify(directory: str, mend: bool) -> None:
@@ -416,7 +413,7 @@ def _mended(directory: str) -> Any:
         return mend.mend(directory, report)
 
 
-@main.command(**_SHOWN)
+@main.command(**_SHOWN, stopped=_READ)
 @click.argument("reference")
 @click.argument("new")
 @click.option("--report", metavar="FILE.html", help="A page with the same, and the deciles of each column.")
@@ -446,7 +443,7 @@ def drift(reference: str, new: str, report: str | None, most: float) -> None:
         sys.exit(found.exit_code)
 
 
-@main.command(**_SHOWN)
+@main.command(**_SHOWN, stopped="the pictures in {output} are whole ones; the same command draws all of them")
 @click.argument("run")
 @click.option("--output", required=True, metavar="DIR", help="Where the PNG files go.")
 @click.option("--data", "data_directory", metavar="DIR", show_default="the run's", help="A prepared dataset.")
@@ -470,7 +467,7 @@ def plot(run: str, output: str, data_directory: str | None, split: str, projecto
             click.echo(path)
 
 
-@main.command("runs", **_SHOWN)
+@main.command("runs", **_SHOWN, stopped=_READ)
 @click.argument("folder", default="runs")
 @click.option("--sort", type=click.Choice(listing.SORTS), default="when", help="The best or newest come first.")
 def list_runs(folder: str, sort: str) -> None:
@@ -492,7 +489,7 @@ def list_runs(folder: str, sort: str) -> None:
 main.add_command(reproduce.group(_clear_errors))
 
 
-@main.command(**_SHOWN)
+@main.command(**_SHOWN, stopped="{output} holds what was done; the same command begins anew")
 @click.option("--output", default="runs/quickstart", metavar="DIR", help="Where everything goes.")
 def quickstart(output: str) -> None:
     """Try the whole workflow on scikit-learn's digits.

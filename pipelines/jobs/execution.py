@@ -15,7 +15,6 @@ runner.
 import contextlib
 import dataclasses
 import importlib.metadata
-import logging
 import os
 import re
 import threading
@@ -25,12 +24,10 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
-from apache_beam.runners import common
-from apache_beam.runners.worker import sdk_worker
 
 from .. import checksums, contract
 from ..errors import HandedOver, PipelineError, Rejection, in_a_line
-from . import metrics, options
+from . import beam_habits, metrics, options
 from .calls import Call
 from .commits import MANIFEST, REJECTED, Output, Unit
 from .progress import Progress, State
@@ -317,10 +314,10 @@ def _run(output: Output, pending: Sequence[Unit], steps: beam.PTransform, pipeli
     """Does the pending units and returns Beam's result."""
     output.sweep("failures")
     pipeline = beam.Pipeline(options=pipeline_options)
-    with _steps_named_as_they_are():
+    with beam_habits.steps_named_as_they_are():
         _ = pipeline | "Plan" >> beam.Create(list(pending)) | "Spread" >> beam.Reshuffle() | steps
     try:
-        with _failures_told_once():
+        with beam_habits.failures_told_once(), beam_habits.workers_that_end():
             result = pipeline.run()
             state = result.wait_until_finish()
     except Exception as error:
@@ -334,39 +331,6 @@ def _run(output: Output, pending: Sequence[Unit], steps: beam.PTransform, pipeli
             "without --template_location, which checks what was written against the plan and completes the output"
         )
     return result
-
-
-@contextlib.contextmanager
-def _steps_named_as_they_are() -> Iterator[None]:
-    """In a notebook Beam names steps by its cells, and imports its interactive runner for it, which needs pandas 2."""
-    alter = beam.pipeline.alter_label_if_ipython
-    beam.pipeline.alter_label_if_ipython = lambda transform, pvalueish: None
-    try:
-        yield
-    finally:
-        beam.pipeline.alter_label_if_ipython = alter
-
-
-@contextlib.contextmanager
-def _failures_told_once() -> Iterator[None]:
-    """Beam logs, and prints, the traceback of a unit that fails, which says why by itself: see ``reporting``."""
-    if logging.getLogger().isEnabledFor(logging.DEBUG):
-        yield
-        return
-    loggers = [logging.getLogger(module.__name__) for module in (common, sdk_worker)]
-    for logger in loggers:
-        logger.addFilter(_is_no_error)
-    vars(sdk_worker)["print"] = lambda *_, **__: None  # which it does with several workers
-    try:
-        yield
-    finally:
-        vars(sdk_worker).pop("print", None)
-        for logger in loggers:
-            logger.removeFilter(_is_no_error)
-
-
-def _is_no_error(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR
 
 
 def _reason(output: Output, error: Exception) -> str:

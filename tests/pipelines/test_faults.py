@@ -206,6 +206,15 @@ def test_a_worker_s_error_is_one_sentence(number, remedy, mode, tmp_path, monkey
     assert all(line.startswith("prepare: ") for line in progress) and not caplog.records
 
 
+@pytest.mark.slow
+def test_workers_in_processes_of_their_own_write_no_log(tmp_path, monkeypatch, capfd, caplog):
+    monkeypatch.chdir(tmp_path)
+    beam_args = ["--direct_running_mode", "multi_processing", "--direct_num_workers", "2"]
+    assert preprocess.main(["--source", "digits", "--output", "out", *beam_args]) == 0
+    assert all(line.startswith("prepare: ") for line in capfd.readouterr().err.splitlines()) and not caplog.records
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.integers(1, 90),

@@ -13,7 +13,18 @@ from .conftest import ROOT
 
 # Functions of ``os`` and ``os.path`` that only look at the text of a path, the environment or the terminal.
 _NO_FILES = {"basename", "dirname", "environ", "execve", "fsencode", "fspath", "get_terminal_size", "isabs", "join"} | {
-    *("SEEK_CUR", "SEEK_SET", "abspath", "path", "relpath", "sep", "split", "splitext")
+    *("SEEK_CUR", "SEEK_SET", "abspath", "path", "relpath", "sep", "split", "splitext"),
+    *(
+        "_exit",
+        "close",
+        "dup",
+        "dup2",
+        "killpg",
+        "pipe",
+        "read",
+        "set_blocking",
+        "write",
+    ),  # of processes and what they have open
 }
 _NUMPY = {"load", "save", "savez", "memmap", "fromfile", "loadtxt", "genfromtxt", "DataSource"}
 _MODULES = {"fcntl", "glob", "mmap", "pathlib", "shutil", "tempfile"}

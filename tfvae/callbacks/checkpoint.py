@@ -18,12 +18,11 @@ from tfvae.arguments import check_at_least, check_kind, check_number, check_path
 from tfvae.callbacks import kept
 from tfvae.engine import course, keras_private
 from tfvae.engine.course import Keeper, State
-from tfvae.pipelines import storage
+from tfvae.pipelines import stops, storage
 from tfvae.pipelines.checksums import DamagedError
 
 _logger = logging.getLogger(__name__)
 _SECONDS = 60.0  # from one to the next, where nothing else is asked for
-_EXIT = {signal.SIGINT: 130, signal.SIGTERM: 143}  # as shells have it
 
 
 class Checkpoint(Keeper):
@@ -156,14 +155,13 @@ class Checkpoint(Keeper):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._began, self._last = time.perf_counter(), (self._step(), time.monotonic())
         if threading.current_thread() is threading.main_thread():
-            for number in _EXIT:
-                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # else it is another's
-                    self._held.callback(signal.signal, number, signal.signal(number, self._notice))
+            for number in filter(stops.is_free, stops.EXIT_CODES):
+                self._held.callback(signal.signal, number, signal.signal(number, self._notice))
 
     def _notice(self, number: int, frame: Any) -> None:
         """A signal: the first one waits for the end of the program, during which nothing can be kept."""
         if self._signal:
-            raise _stopped(number)
+            raise stops.stopped(number)
         self._signal = number
         sys.stderr.write("\nStopping when this program has ended, with a checkpoint; once more stops at once.\n")
 
@@ -236,7 +234,7 @@ class Checkpoint(Keeper):
         self._wait()
         if self._writes and (last := kept.points(self.folder)):
             _logger.warning("Stopped; the same training goes on from %s.", os.path.join(self.folder, last[-1]))
-        raise _stopped(self._signal)
+        raise stops.stopped(self._signal)
 
     def leaves(self) -> None:
         """See ``Keeper``."""
@@ -278,7 +276,3 @@ class Checkpoint(Keeper):
 
 def _words(facts: dict[str, Any]) -> str:
     return f"step {facts['steps']} of epoch {facts['epoch'] + 1}" if facts["within"] else f"epoch {facts['epoch']}"
-
-
-def _stopped(number: int) -> BaseException:
-    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(_EXIT[signal.Signals(number)])

@@ -86,6 +86,8 @@ FIGURES = {
     ),
 }
 
+_STOPPED = "what {output} holds stays; the same command goes on with it"
+
 
 class _Figures(click.Group):
     """A group whose help holds that of every figure."""
@@ -112,4 +114,6 @@ def _command(name: str, around: Callable[[], AbstractContextManager[Any]]) -> cl
 
             click.echo(table(getattr(importlib.import_module(module), own)(**given)))
 
-    return command_line.command(name, f"{module}.{own}", f"{about[0].upper()}{about[1:]}.", example, draw)
+    return command_line.command(
+        name, f"{module}.{own}", f"{about[0].upper()}{about[1:]}.", example, draw, stopped=_STOPPED
+    )
