@@ -145,6 +145,17 @@ def test_a_mistake_is_answered_with_a_sentence(whole_way, tmp_path, arguments, s
     assert sentence in result.output and "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("flag", "values"), [("--learning-rate", ["-1", "0", "inf", "nan"]), ("--seed", ["-5", str(2**70)])]
+)
+def test_a_number_of_train_is_one_that_can_be(flag, values, whole_way, tmp_path):
+    for value in values:
+        run = invoke("train", "--data", f"{whole_way[0]}/prepared", "--output", f"{tmp_path}/run", flag, value)
+        assert run.exit_code in (1, 2) and "Traceback" not in run.output
+        assert re.search(rf"{flag.strip('-').replace('-', '[-_]')}", run.output) and value[:3] in run.output
+        assert not (tmp_path / "run").exists()
+
+
 HEAVY = ("tensorflow", "keras", "tensorflow_probability", "apache_beam", "numpy", "pyarrow", "matplotlib", "sklearn")
 HELPS = [
     ("tfvae", *path)

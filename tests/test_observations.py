@@ -64,6 +64,7 @@ def test_a_family_without_facts_takes_no_bytes():
 
 
 OUTSIDE = [
+    ("Gamma", [1e-40, 1.0], "ranges from .* to 1, but a Gamma likelihood scores values above 0. Add a small"),
     ("Bernoulli", [0.0, 128.0], "ranges from 0 to 128, but a Bernoulli likelihood scores values in"),
     ("Bernoulli", [0.0, np.nan], "NaN or infinite"),
     ("Normal", [0.0, np.inf], "NaN or infinite"),

@@ -171,6 +171,8 @@ def refuse_masked(name: str, given: Any) -> None:
         Traceback (most recent call last):
         ValueError: x is a masked array with 1 cell masked: fill it, x.filled(value), or leave out the rows.
     """
+    if isinstance(given, (list, tuple)):
+        given = next((row for row in given if isinstance(row, np.ma.MaskedArray) and np.ma.is_masked(row)), None)
     if np.ma.is_masked(given):
         cells = f"{(count := int(np.ma.count_masked(given))):,} cell{'s' * (count > 1)}"
         raise ValueError(

@@ -21,6 +21,7 @@ from tfvae.pipelines import command_line, stops
 from tfvae.pipelines.errors import PipelineError, in_a_line
 
 _OWN_PARTS = click.option("--model", metavar="FILE.py", help="Run this file: it defines classes of the model's own.")
+_RATE = click.FloatRange(0, 1e9, min_open=True)  # which is no infinity
 _FORESEEN = (ValueError, FloatingPointError)
 _READ = "nothing was changed; give the same command again"
 _SHOWN: dict[str, Any] = {"context_settings": {"show_default": True, "max_content_width": 100}}
@@ -188,11 +189,11 @@ def init(folder: str, data: str | None) -> None:
 @click.option("--epochs", type=click.IntRange(1), show_default="the model's", help="Passes over the data.")
 @click.option("--batch-size", type=click.IntRange(1), show_default="the model's", help="Rows in a batch.")
 @click.option("--latent-dim", type=click.IntRange(1), show_default="the model's", help="Length of z.")
-@click.option("--learning-rate", type=float, show_default="the model's", help="Of Adam.")
+@click.option("--learning-rate", type=_RATE, show_default="the model's", help="Of Adam.")
 @click.option(
     "--patience", type=click.IntRange(1), show_default="train all", help="Epochs without a better ELBO, then stop."
 )
-@click.option("--seed", type=int, default=0, help="Fixes weights, shuffles and noise.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Fixes weights, shuffles and noise.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there.")
 @click.option(
     "--strategy",

@@ -16,6 +16,7 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import re
@@ -38,7 +39,7 @@ from tfvae import (
     run_folder,
     strategies,
 )
-from tfvae.arguments import check_path
+from tfvae.arguments import check_at_least, check_number, check_path
 from tfvae.callbacks import BitsPerDimension, Checkpoint, ProgressBar, StopAtNaN
 from tfvae.engine import keras_private
 from tfvae.exporting.provenance import Dataset, Measured, Provenance
@@ -95,6 +96,7 @@ def train(
     """
     check_path(output=output)
     check_path(in_stores=True, data=data_directory)
+    _check_numbers(learning_rate, seed)
     output = pathlib.Path(output)
     devices = strategies.strategy(strategy)
     writes = keras_private.is_first(devices)
@@ -170,6 +172,15 @@ def train(
             (folder / configuration.NAME).write_bytes(flags)
             _write_json(folder / records.RUN, record)
     return record
+
+
+def _check_numbers(learning_rate: float | None, seed: int) -> None:
+    check_number(0, is_open=True, learning_rate=1.0 if learning_rate is None else learning_rate)
+    if learning_rate is not None and math.isinf(learning_rate):
+        raise ValueError("learning_rate is inf, expected a finite number above 0.")
+    check_at_least(0, seed=seed)
+    if seed >= 2**32:  # Keras's, of which NumPy's and Python's are made
+        raise ValueError(f"seed is {seed}, expected a whole number below 2^32.")
 
 
 def _of_first(output: pathlib.Path) -> contextlib.nullcontext[pathlib.Path]:

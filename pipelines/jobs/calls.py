@@ -52,6 +52,7 @@ class Call:
                 arguments = arguments if has_made else {**record["arguments"], **places}
                 if arguments == record["arguments"]:
                     return
+        output.sweep("temporary")  # a draft of one that was killed here, once all else was done
         output.write_record(contract.COMMAND, {"kind": kind, "arguments": arguments})
 
     def refuse_other(self, is_same: bool, output: str) -> None:

@@ -213,6 +213,22 @@ def test_callbacks_of_predict_hear_what_they_hear_in_keras(kind, eagerly):
     assert heard[0] == heard[1] and len(heard[0]) == 6
 
 
+def test_predict_takes_as_many_steps_as_it_is_told():
+    model, x = vae(), np.resize(X, [20, *X.shape[1:]])
+    expected = model.reconstruct(x)
+    model.fit(x, batch_size=5, verbose=0)  # which runs several as one program
+    repeated = tf.data.Dataset.from_tensor_slices(x).batch(5).repeat()
+    for steps, given in ((1, x), (3, x), (2, repeated), (6, repeated), (1, (x[i : i + 5] for i in (0, 5)))):
+        heard = []
+        hears = keras.callbacks.LambdaCallback()
+        hears.on_predict_batch_end = lambda step, logs=None, heard=heard: heard.append(step)
+        batch_size = 5 if given is x else None
+        found = model.predict(given, batch_size=batch_size, steps=steps, verbose=0, callbacks=[hears])
+        assert len(found) == 5 * steps and heard == list(range(steps))
+    assert expected.shape == x.shape
+    assert model.steps_per_execution > 1, "what fit has chosen stays"
+
+
 @pytest.mark.parametrize("eagerly", [True, False])
 def test_predict_of_a_stream_without_rows_has_none(eagerly):
     model = vae()

@@ -16,7 +16,7 @@ from tfvae.engine.batches import Data
 from tfvae.engine.replicas import Rows
 
 ROWS, SIZE = 11, 5
-ANY = (lambda inputs: tf.zeros([1]), lambda measured: None)  # a stream whose values nobody judges
+ANY = (lambda inputs: tf.zeros([1]), lambda measured: True)  # a stream whose values nobody judges
 
 
 def make_vae(seed: int = 3, encoder: keras.layers.Layer | None = None, **more) -> VAE:
@@ -618,12 +618,58 @@ def test_a_number_of_fit_is_a_whole_number(x):
                 vae.fit(x, validation_data=x, verbose=0, **{name: value})
 
 
+def test_a_stream_may_give_tables(x):
+    """What has ``to_numpy``, as pandas' and Polars' tables do."""
+
+    class Table:
+        shape = x.shape
+
+        def to_numpy(self):
+            return x
+
+    vae = make_vae()
+    np.testing.assert_allclose(vae.embed((Table(),) for _ in range(1)), vae.embed(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("z", "sentence"),
+    [
+        ([[np.nan, 0.0]], "z holds NaN or infinite values"),
+        (np.zeros([1, 2], complex), "z has dtype complex128, expected numbers"),
+        ("a", "z has dtype string, expected numbers"),
+        ([[1.0], [1.0, 2.0]], "expected numbers"),
+    ],
+)
+def test_a_code_is_finite_numbers(z, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_vae().decode(z)
+
+
 def test_masked_cells_are_no_numbers_and_classes_no_callbacks(x):
     vae = make_vae()
     vae.compile(run_eagerly=True)
     for see in (vae.fit, vae.predict, vae.embed, vae.elbo, vae.train_on_batch):
         with pytest.raises(ValueError, match="masked array with 1 cell masked"):
             see(np.ma.masked_equal(x, x[0, 0]))
+    masked = np.ma.masked_equal(x, x[0, 0])
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return (masked,)
+
+    for see in (
+        lambda: vae.embed((masked,) for _ in range(1)),
+        lambda: vae.fit(((masked,) for _ in range(1)), verbose=0),
+        lambda: vae.fit(Batches(), verbose=0),
+        lambda: vae.elbo([*masked]),
+        lambda: vae(masked),
+        lambda: vae.decode(np.ma.masked_equal(np.eye(vae.latent_dim), 1)),
+    ):
+        with pytest.raises(ValueError, match=r"masked array with \d+ cells? masked"):
+            see()
     for wrong in ("EarlyStopping", [None], [keras.callbacks.EarlyStopping]):
         with pytest.raises(ValueError, match="callbacks holds"):
             vae.fit(x, callbacks=wrong)

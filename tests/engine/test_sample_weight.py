@@ -206,6 +206,11 @@ def test_weights_that_cannot_be_right_are_refused_wherever_they_come_in(weights,
 
 
 def test_weights_that_are_all_zero_or_masked_are_refused():
+    for through in (small().fit, small().evaluate):
+        with pytest.raises(ValueError, match="0 for every row"):
+            through(((X, None, np.zeros(11)) for _ in range(2)), verbose=0)
+    _, history = of_stream(X, np.where(np.arange(11) < 6, 0.0, 1.0))  # one batch of which no row counts
+    assert history["loss"][0] != 0.0
     with pytest.raises(ValueError, match="0 for every row"):
         small().evaluate(X, sample_weight=np.zeros(11))
     with pytest.raises(ValueError, match="masked array with 1 cell"):

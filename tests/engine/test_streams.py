@@ -170,7 +170,7 @@ def test_a_generator_is_left_open(vae):
 
 
 def counted(source, state=None) -> batches.StreamBatches:
-    made = batches.StreamBatches(source, batches.Data, lambda data: tf.zeros([1]), lambda measured: None, 2)
+    made = batches.StreamBatches(source, batches.Data, lambda data: tf.zeros([1]), lambda measured: True, 2)
     if state is not None:
         made.set_state(state)
     return made

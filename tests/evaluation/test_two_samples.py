@@ -67,7 +67,24 @@ def test_subsets_have_the_mmd_of_the_distributions(rng):
     found = evaluation.kernel_distance(a, b, num_subsets=40, subset_size=200)
     exact = 3 * 0.8**2 + 3 * 0.64**2 + (0.8**3 + 3 * 0.8) ** 2
     assert abs(found.mean - exact) < 4 * found.standard_deviation * np.sqrt(200 / 2000 + 1 / 40)
-    assert evaluation.kernel_distance(a[:20], b, num_subsets=2).subset_size == 20
+    assert evaluation.kernel_distance(a[:20], b, num_subsets=2).subset_size == 10
+
+
+@pytest.mark.parametrize(("moved", "most"), [(0.0, 1.4), (1.0, 1.25)])
+def test_the_deviation_of_subsets_is_that_of_fresh_samples(moved, most, rng):
+    """Also of subsets of half of the rows, which the default makes of few: of all rows there would be but one."""
+    fresh = [
+        evaluation.kernel_distance(normal(rng, 60), normal(rng, 60, moved), num_subsets=50, seed=i) for i in range(60)
+    ]
+    size = fresh[0].subset_size
+    values = [
+        evaluation.maximum_mean_discrepancy(normal(rng, size), normal(rng, size, moved), "cubic", 1).mmd_squared
+        for _ in range(300)
+    ]
+    ratio = np.sqrt(np.mean([one.standard_deviation**2 for one in fresh])) / np.std(values)
+    assert size == 30 and 0.8 < ratio < most
+    with pytest.raises(ValueError, match="expected 4 or more"):
+        evaluation.kernel_distance(normal(rng, 3), normal(rng, 9))
 
 
 def test_frechet_is_scipys_and_extrapolates_to_the_closed_form(rng):

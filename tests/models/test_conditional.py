@@ -69,6 +69,9 @@ def test_what_a_model_says_of_rows_is_of_their_own_conditions(xc, monkeypatch):
     for found in (vae.reconstruct(row, batch_size=4), vae(row), vae.predict_on_batch(row)):
         np.testing.assert_allclose(found, reconstruction, rtol=1e-4, atol=1e-5)
     # A sample's mean lies in c A + b + the row space of W: what W cannot make is the condition's alone.
+    for call in (lambda bad: vae.sample(6, condition=bad), lambda bad: vae.decode(z, bad)):
+        with pytest.raises(ValueError, match="condition holds NaN or infinite values"):
+            call(np.where(np.arange(c.size).reshape(c.shape) == 1, np.nan, c))
     monkeypatch.setattr(models.vae, "_DECODED", 4)  # fewer than the rows
     samples = vae.sample(6, seed=0, condition=c)
     blind = np.array([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.5, 0.5]]).T

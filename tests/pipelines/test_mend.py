@@ -86,6 +86,16 @@ def test_one_that_died_while_it_was_mended_is_mended_on(output):
     assert mend(str(folder)).exit_code == 0 and artifacts(folder) == whole
 
 
+def test_a_draft_of_a_job_that_was_killed_at_its_very_end_is_swept(made, output):
+    """All was done but to keep the command: the next run has nothing to make."""
+    folder = output("prepare")
+    whole = artifacts(folder)
+    (folder / COMMAND).unlink()
+    (folder / "_work/temporary/command.json-0123").write_bytes(b"half")
+    preprocess.run("parquet", str(made / "rows"), str(folder), shape=[8, 8, 1], rows_per_shard=20)
+    assert artifacts(folder) == whole
+
+
 def unreadable(base: pathlib.Path) -> None:
     flip(base / "out" / COMMAND, 0.5)
 

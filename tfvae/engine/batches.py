@@ -24,6 +24,7 @@ from tfvae.engine import keras_private, marks, plain, streams
 
 _logger = logging.getLogger(__name__)
 
+NONE_COUNTS = "sample_weight is 0 for every row, so that none would count."
 _ROWS_PER_EXECUTION = 16_384  # enough to hide the cost of a call, few enough for a lively progress bar
 _STREAMED_ROWS_PER_EXECUTION = 8192  # they are held twice, those that run and those that come next
 _MOST_STEPS_PER_EXECUTION = 128
@@ -279,8 +280,8 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         source: A ``tf.data.Dataset`` or another input of ``fit``, giving batches of rows.
         prepare: Checks and converts one batch, in graph mode.
         measure: From a batch to numbers ``[M]`` that say what values they hold, in graph mode.
-        judge: Raises ValueError if the largest of those numbers, over the batches of a group, ``[M]``, are not right:
-            called before the group is given away.
+        judge: Raises ValueError if the largest of those numbers, over the batches of a group, ``[M]``, are not right,
+            and says whether one of its rows counts: called before the group is given away.
         steps_per_execution: Batches in a group.
         steps_per_epoch: Batches in an epoch, drawn from the stream on and on; None for the whole stream.
         shuffle: Whether a source that can shuffle its batches does; a ``tf.data.Dataset`` shuffles itself.
@@ -291,7 +292,7 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         source: Any,
         prepare: Callable[[Any], Data],
         measure: Callable[[Data], tf.Tensor],
-        judge: Callable[[np.ndarray], None],
+        judge: Callable[[np.ndarray], bool],
         steps_per_execution: int,
         steps_per_epoch: int | None = None,
         shuffle: bool = False,
@@ -366,6 +367,7 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         batches = batches.scan(tf.zeros([8], tf.uint8), marks.beside_the_last)
         batches = batches.skip(1) if self._drawn else batches
         given, groups, done = self._drawn > 0, 0, at["done"]
+        counts_for_something = given
         stacked = self._in_own_words(_without_autotuner(self._grouped(batches).prefetch(1)))
         # Keras asks no more once an epoch is over, but all that a source draws has been drawn by then.
         ahead = list(itertools.islice(stacked, 1)) if self._drawn else []
@@ -373,7 +375,7 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
         if ahead:
             self._warn_if_others(at, marks.text(ahead[0][3][0, 0]))
         for data, counts, measured, pairs in itertools.chain(ahead, stacked):
-            self._judge(measured.numpy().max(axis=0))
+            counts_for_something |= bool(self._judge(measured.numpy().max(axis=0)))
             given = given or counts.numpy().sum() > 0
             if not given:
                 raise ValueError("x has no rows: the first batches of the stream hold none.")
@@ -386,6 +388,8 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
             self._start, done = self._start + self._num_steps, 0
         if not given:
             raise ValueError("x has no rows: the stream gives no batch.")
+        if not counts_for_something:
+            raise ValueError(NONE_COUNTS)
         if self._once:
             self._ended_after = self._drawn
             if self._steps is not None and groups % -(-self._steps // self._group_size) == 0:  # for another epoch

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import check_at_least, check_kind, check_number, check_truth, refuse_unknown
+from tfvae.arguments import check_at_least, check_kind, check_number, check_truth, refuse_masked, refuse_unknown
 from tfvae.engine import keras_private, saving
 
 _WEIGHTS = (".weights.h5", ".weights.json", ".keras")
@@ -27,8 +27,10 @@ class Doors(keras_private.BuiltModel):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Keras's; rows that are no tensors yet, such as lists, become some or are refused."""
-        if args and not all(map(_is_array, keras.tree.flatten(args[0]))):
-            args = (self.prepare(args[0]), *args[1:])
+        if args:
+            for leaf in (leaves := keras.tree.flatten(args[0])):
+                refuse_masked("x", leaf)
+            args = args if all(map(_is_array, leaves)) else (self.prepare(args[0]), *args[1:])
         return super().__call__(*args, **kwargs)
 
     def save(self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **unknown: Any) -> None:

@@ -101,6 +101,7 @@ class UnsupervisedModel(Doors, abc.ABC):
     test_function: Any
     predict_function: Any
     built: bool
+    steps_per_execution: int
 
     def __init__(self, seed: int | None, name: str):
         super().__init__(name=name, dtype="float32")  # always: only networks inside it compute in half
@@ -392,7 +393,13 @@ class UnsupervisedModel(Doors, abc.ABC):
         _check_verbose(verbose)
         hooks.acting_on_batches(callbacks)  # which says what is none
         x = x if self.is_stream(x) else self.prepare(x)
-        return super().predict(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks)
+        before = self.steps_per_execution
+        if self._auto_steps:
+            self.steps_per_execution = 1  # what suits ``fit`` would make of a step several
+        try:
+            return super().predict(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks)
+        finally:
+            self.steps_per_execution = before
 
     def train_on_batch(
         self,
@@ -459,7 +466,7 @@ class UnsupervisedModel(Doors, abc.ABC):
         data = self._data(x, sample_weight)
         self._check(data)
         if data.sample_weight and not tf.reduce_any(data.sample_weight[0] > 0) and batches.num_rows(data):
-            raise ValueError("sample_weight is 0 for every row, so that none would count.")
+            raise ValueError(batches.NONE_COUNTS)
         seed = self._shuffle_seed if shuffle else None
         return batches.ArrayBatches(data, batch_size, self.steps_per_execution, steps, seed)
 
@@ -506,11 +513,15 @@ class UnsupervisedModel(Doors, abc.ABC):
         self.check(data.inputs)
 
     def _measure(self, data: Data) -> tf.Tensor:
-        return tf.concat([[_broken_weights(data)], self.measure(data.inputs)], axis=0)
+        greatest = tf.reduce_max(data.sample_weight[0], keepdims=True) if data.sample_weight else tf.ones([1])
+        return tf.concat([[_broken_weights(data)], greatest, self.measure(data.inputs)], axis=0)
 
-    def _judge(self, measured: np.ndarray) -> None:
-        _judge_weights(measured[0])
-        self.judge(measured[1:])
+    def _judge(self, measured: np.ndarray) -> bool:
+        """Whether one of the rows counts, once they have been judged."""
+        broken, greatest = measured[:2]
+        _judge_weights(broken)
+        self.judge(measured[2:])
+        return greatest > 0
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:

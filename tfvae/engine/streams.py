@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfvae.arguments import refuse_masked
 from tfvae.engine import keras_private
 
 _OF_PYTHON = re.compile(r"([A-Za-z_][\w.]*): ((?:(?!Traceback \(most recent).)*?)\n+Traceback \(most recent", re.DOTALL)
@@ -85,6 +86,7 @@ class Stream:
         def iterate() -> Iterator[Any]:
             try:
                 for batch in make():
+                    batch = tf.nest.map_structure(_as_array, batch)
                     self._check_alike(batch)
                     yield batch
             except Exception as error:
@@ -137,6 +139,12 @@ class _Part(NamedTuple):
         """Whether it can be stacked with the first batch's, by no other cast than the model's own to float32."""
         is_cast = first.dtype in ("float32", "float64") and self.dtype.startswith(("float", "int", "uint", "bool"))
         return (self.name, self.shape) == (first.name, first.shape) and (self.dtype == first.dtype or is_cast)
+
+
+def _as_array(part: Any) -> Any:
+    """Of a table its numbers, of a masked array a sentence: Keras would stumble over the one and unmask the other."""
+    refuse_masked("x", part)
+    return part.to_numpy() if hasattr(part, "to_numpy") else part
 
 
 def _parts(batch: Any, name: str = "") -> list[_Part]:

@@ -44,7 +44,9 @@ class KernelDistance:
 
     Attributes:
         mean: The mean over the subsets, an unbiased estimate of MMD².
-        standard_deviation: That of one subset: what another two samples of ``subset_size`` rows would move it by.
+        standard_deviation: What another two samples of ``subset_size`` rows would move the value of one subset by.
+            That of the subsets, which share rows, divided by √(1 - subset_size / N), N the rows of the smaller sample:
+            right where they are few of many, up to 1.2 times too large where they are half of samples that are alike.
         num_subsets, subset_size: How many, of how many rows of each side.
     """
 
@@ -108,7 +110,7 @@ def kernel_distance(
         a, b: Features ``[M, D]`` and ``[N, D]``.
         kernel: See ``maximum_mean_discrepancy``.
         num_subsets: Subsets, each without replacement.
-        subset_size: Rows of each side in a subset; of fewer rows, all.
+        subset_size: Rows of each side in a subset, at most half of the smaller sample: all rows make but one subset.
         seed: Fixes the subsets.
 
     Raises:
@@ -124,14 +126,20 @@ def kernel_distance(
     check_at_least(2, num_subsets=num_subsets, subset_size=subset_size)
     check_whole(seed=seed)
     rng = np.random.default_rng(abs(seed))
-    size = min(subset_size, len(a), len(b))
+    fewest = min(len(a), len(b))
+    if fewest < 4:
+        raise ValueError(
+            f"a and b have {len(a)} and {len(b)} rows, expected 4 or more: subsets of half of them differ."
+        )
+    size = min(subset_size, fewest // 2)
     function = _kernel(kernel, np.concatenate([a, b]), rng)
     of_a = np.repeat([[1.0], [0.0]], size, axis=0)
     values = []
     for _ in range(num_subsets):
         pooled = np.concatenate([part[rng.choice(len(part), size, replace=False)] for part in (a, b)])
         values.append(_mmd_squared(of_a, *_kernel_sums(function, pooled, of_a))[0])
-    return KernelDistance(float(np.mean(values)), float(np.std(values, ddof=1)), num_subsets, size)
+    deviation = np.std(values, ddof=1) / np.sqrt(1 - size / fewest)
+    return KernelDistance(float(np.mean(values)), float(deviation), num_subsets, size)
 
 
 def _kernel(name: str, pooled: np.ndarray, rng: np.random.Generator) -> Kernel:

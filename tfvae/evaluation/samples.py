@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.arguments import found_by
+from tfvae.arguments import found_by, refuse_masked
 
 
 def two_samples(first: str, a: Any, second: str, b: Any, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -33,6 +33,7 @@ def sample(name: str, given: Any, least: int = 2) -> np.ndarray:
         >>> sample("a", np.zeros([3, 2, 2])).shape
         (3, 4)
     """
+    refuse_masked(name, given)
     rows = found_by(
         lambda x: np.asarray(x, np.float64), name, given, f"numbers, one row or more of them, {least} rows or more"
     )
@@ -53,6 +54,7 @@ def labels(name: str, given: Any, count: int) -> np.ndarray:
         >>> labels("label", [0.0, 1.0], 2).tolist()
         [0, 1]
     """
+    refuse_masked(name, given)
     found = found_by(np.asarray, name, given, f"{count} whole numbers")
     fits = found.shape == (count,) and found.dtype.kind in "iufb"
     if not fits or not np.array_equal(found, np.round(found.astype(np.float64))):

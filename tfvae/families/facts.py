@@ -69,8 +69,8 @@ class Support:
 
     def holds(self, low: Any, high: Any) -> Any:
         """Whether numbers between ``low`` and ``high`` lie inside; of tensors, a tensor."""
-        if self.is_open:
-            return (self.low < low) & (high < self.high)
+        if self.is_open:  # a number that float32 holds with fewer digits is 0 to programs
+            return (self.low + _TINY <= low) & (high < self.high)
         return (self.low <= low) & (high <= self.high)
 
     def inside(self, z: tf.Tensor) -> tf.Tensor:

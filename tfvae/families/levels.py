@@ -168,6 +168,10 @@ class DiscretizedNormal(DiscretizedLogistic):
     def __init__(self, loc: Any, scale: Any, num_levels: int = 256, name: str = "DiscretizedNormal"):
         super().__init__(loc, scale, num_levels, name)
 
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
+        return super()._parameter_properties(dtype, num_classes)  # TFP warns of a class that does not say so itself
+
     _log_probs = staticmethod(_normal_log_probs)
     _noise = staticmethod(standard_normal)
     _cdf_of = staticmethod(_ndtr)

@@ -161,3 +161,7 @@ class StratifiedNormalMixture(NormalMixture):
 
     def __init__(self, logits: Any, loc: Any, scale: Any, name: str = "StratifiedNormalMixture"):
         super().__init__(logits, loc, scale, name)
+
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
+        return super()._parameter_properties(dtype, num_classes)  # TFP warns of a class that does not say so itself

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfvae.arguments import refuse_masked
+from tfvae.arguments import found_by, refuse_masked
 from tfvae.engine import batches
 
 _PARTS = ("x", "condition", "label")
@@ -119,6 +119,23 @@ def _check_lengths(rows: Mapping[str, tf.Tensor]) -> None:
     if len(set(known.values())) > 1:
         counts = ", ".join(f"{name}: {count}" for name, count in known.items())
         raise ValueError(f"The parts of a row must come in equal numbers, received {counts} rows.")
+
+
+def codes(given: Any) -> tf.Tensor:
+    """z as float32 ``[..., B, D]``; what a user gives is finite, a program's own is as it is.
+
+    Raises:
+        ValueError: They are no real numbers, or not finite.
+    """
+    expected = "numbers [..., B, latent_dim]"
+    refuse_masked("z", given)
+    z = found_by(tf.convert_to_tensor, "z", given, expected)
+    if not (z.dtype.is_floating or z.dtype.is_integer):
+        raise ValueError(f"z has dtype {z.dtype.name}, expected {expected}.")
+    z = tf.cast(z, tf.float32)
+    if not tf.is_tensor(given) and not bool(tf.reduce_all(tf.math.is_finite(z))):
+        raise ValueError("z holds NaN or infinite values: it is no code of a row.")
+    return z
 
 
 def _labels(given: Any) -> tf.Tensor:

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import divergences, families, objectives, observations, posteriors, priors
-from tfvae.arguments import check_at_least, check_kind, check_whole, checked_shape, found_by, refuse_unknown
+from tfvae.arguments import check_at_least, check_kind, check_whole, checked_shape, refuse_unknown
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import batches, keras_private, saving, streams, xla
 from tfvae.engine import model as engine
@@ -28,7 +28,7 @@ from tfvae.families import draws
 from tfvae.mixed_layer import MixedLayer
 from tfvae.models import imputation
 from tfvae.models.path_weight import PathWeight
-from tfvae.models.rows import Batch, RowShape, with_condition
+from tfvae.models.rows import Batch, RowShape, codes, with_condition
 from tfvae.objectives import Estimate, Latent, Terms
 from tfvae.priors.base import check_prior
 from tfvae.priors.family import check_support
@@ -219,10 +219,10 @@ class VAE(engine.UnsupervisedModel):
         ``library`` ``[B]`` is the total count of each row, for ``likelihoods.library_counts``: without it a row is
         scored by its own total, and means and draws are of a total of 1, which is to say shares.
         """
-        z = found_by(lambda given: tf.convert_to_tensor(given, tf.float32), "z", z, "numbers [..., B, latent_dim]")
+        z = codes(z)
         if z.shape.rank < 2 or z.shape[-1] != self.latent_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}, expected [..., B, {self.latent_dim}].")
-        condition = self._rows.condition(condition, z.shape[-2])
+        condition = self._condition(condition, z.shape[-2])
         if condition is not None:
             size = list(condition.shape[1:])
             shape = tf.concat([tf.shape(z)[:-1], size], axis=0)
@@ -232,6 +232,13 @@ class VAE(engine.UnsupervisedModel):
             features = tf.reshape(features, tf.concat([tf.shape(z)[:-1], tf.shape(features)[1:]], axis=0))
         p = self.likelihood(features)
         return p if library is None else families.with_library(p, self._library(library, z.shape[:-1]))
+
+    def _condition(self, given: Any, count: int) -> tf.Tensor | None:
+        """The condition of z's rows; what a user gives is judged as ``fit`` does, what a program has was judged."""
+        condition = self._rows.condition(given, count)
+        if condition is not None and not tf.is_tensor(given):
+            _judge_parts(*_broken_parts({"condition": condition}).numpy())
+        return condition
 
     def _library(self, library: Any, batch: Sequence[int]) -> tf.Tensor:
         if not self.likelihood.of_library:
@@ -377,7 +384,7 @@ class VAE(engine.UnsupervisedModel):
         """
         check_at_least(0, n=n)
         key = self.seed_or_next(seed)
-        given = self._rows.condition(condition, n)
+        given = self._condition(condition, n)
         prior = self.prior(given)
         z = prior.sample(n, seed=key) if prior.batch_shape.rank == 0 else prior.sample(seed=key)
         if library is not None:
