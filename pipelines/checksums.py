@@ -25,6 +25,10 @@ class DamagedError(PipelineError):
     """A record is not as it was written."""
 
 
+class AbsentError(DamagedError):
+    """There is no such record."""
+
+
 def record_bytes(value: dict[str, Any]) -> bytes:
     """A record of a JSON object, as it lies on the disk.
 
@@ -53,7 +57,8 @@ def read_record(path: str) -> dict[str, Any]:
     """A record from a file, checked where it has a checksum.
 
     Raises:
-        DamagedError: It is not as it was written, or not there.
+        DamagedError: It is not as it was written.
+        AbsentError: It is not there.
 
     Example:
         >>> with storage.replacing("out/record.json", "temporary") as file:
@@ -68,7 +73,8 @@ def read_record(path: str) -> dict[str, Any]:
     except StoreError:
         raise
     except PipelineError as error:
-        raise DamagedError(f"{path} is damaged: {error}") from error
+        kind = AbsentError if isinstance(error.__cause__, FileNotFoundError) else DamagedError
+        raise kind(f"{path} is damaged: {error}") from error
     is_first = found.get("format_version", 1) == 1 and not found.keys().isdisjoint(("format_version", "kind"))
     if (is_sealed(found) or not is_first) and not _is_sound(content):
         raise DamagedError(f"{path} is damaged: it is not as it was written")

@@ -31,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .. import checksums, contract, storage
-from ..checksums import DamagedError
+from ..checksums import AbsentError, DamagedError
 from ..errors import PipelineError, Rejection, StoreError, in_a_line
 
 MANIFEST = contract.MANIFEST
@@ -104,9 +104,10 @@ class Output:
             file.write(checksums.record_bytes(value))
 
     def read_record(self, name: str) -> dict[str, Any] | None:
-        """A record, or None where there is none."""
-        path = self.file(*name.split("/"))
-        return checksums.read_record(path) if storage.exists(path) else None
+        """A record, or None where there is none, for which a store is not asked before."""
+        with contextlib.suppress(AbsentError):
+            return checksums.read_record(self.file(*name.split("/")))
+        return None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
