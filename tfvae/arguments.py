@@ -5,10 +5,12 @@ import inspect
 import numbers
 import os
 import reprlib
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sized
+from typing import Any, TypeVar
 
 import numpy as np
+
+Rows = TypeVar("Rows", bound=Sized)
 
 
 def check_at_least(least: int, **given: Any) -> None:
@@ -178,6 +180,19 @@ def refuse_masked(name: str, given: Any) -> None:
         raise ValueError(
             f"{name} is a masked array with {cells} masked: fill it, {name}.filled(value), or leave out the rows."
         )
+
+
+def some(rows: Rows, purpose: str) -> Rows:
+    """The rows, or a ValueError where there are none.
+
+    Example:
+        >>> some(np.zeros([0, 3]), "draw")
+        Traceback (most recent call last):
+        ValueError: x has no rows: there is nothing to draw.
+    """
+    if len(rows) == 0:
+        raise ValueError(f"x has no rows: there is nothing to {purpose}.")
+    return rows
 
 
 def found_by(get: Callable[[Any], Any], name: str, given: Any, expected: str) -> Any:

@@ -635,8 +635,8 @@ def test_a_stream_may_give_tables(x):
     ("z", "sentence"),
     [
         ([[np.nan, 0.0]], "z holds NaN or infinite values"),
-        (np.zeros([1, 2], complex), "z has dtype complex128, expected numbers"),
-        ("a", "z has dtype string, expected numbers"),
+        (np.zeros([1, 2], complex), r"z is array\(\[\[0.*expected numbers"),
+        ("a", "z is 'a', expected numbers"),
         ([[1.0], [1.0, 2.0]], "expected numbers"),
     ],
 )

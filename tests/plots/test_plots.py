@@ -255,6 +255,31 @@ def test_a_history_without_an_epoch_is_refused(tmp_path):
         plots.learning_curve({}, tmp_path / "x.png")
 
 
+@pytest.mark.parametrize(
+    "draw", ["latent_space", "reconstructions", "traversals", "interpolations", "kl_by_unit", "projector"]
+)
+def test_of_no_rows_nothing_is_drawn(draw, tmp_path):
+    vae = model(3, (4, 4, 1))
+    with pytest.raises(ValueError, match=r"x has (no|0) rows"):
+        getattr(plots, draw)(vae, np.zeros([0, 4, 4, 1], np.float32), tmp_path / "a.png")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_name_that_no_picture_can_have_is_told(tmp_path):
+    vae, x = model(3, (4, 4, 1)), np.zeros([2, 4, 4, 1], np.float32)
+    (tmp_path / "file").write_text("mine")
+    for path, kind, sentence in (
+        (tmp_path, ValueError, "a folder: name the file"),
+        (tmp_path / "a.xyz", ValueError, r"expected a file that ends in .*\.pdf, .*\.png"),
+        (tmp_path / "file/a.png", OSError, "cannot be written: "),
+    ):
+        with pytest.raises(kind, match=sentence):
+            plots.latent_space(vae, x, path)
+    with pytest.raises(ValueError, match="labels hold None among others"):
+        plots.latent_space(vae, x, tmp_path / "a.png", labels=[None, "a"])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_vectors_are_no_pictures():
     with pytest.raises(ValueError, match="no pictures"):
         plots.samples(model(2, (7,)), "unused.png")

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import families
-from tfvae.arguments import check_at_least, check_kind, check_whole
+from tfvae.arguments import check_at_least, check_kind, check_whole, some
 from tfvae.engine import batches
 from tfvae.engine.map_rows import map_rows
 from tfvae.models.rows import RowShape
@@ -154,8 +154,7 @@ class MarginalEstimate:
 def some_rows(vae: VAE, x: Any) -> dict[str, tf.Tensor]:
     """Rows as ``fit`` takes them, once they are rows of the model and one at least."""
     rows = vae.checked(x)
-    if batches.num_rows(rows) == 0:
-        raise ValueError("x has no rows: there is nothing to estimate.")
+    some(range(batches.num_rows(rows)), "estimate")
     return rows
 
 

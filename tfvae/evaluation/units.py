@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import check_number
+from tfvae.arguments import check_number, some
 from tfvae.divergences import kl_by_unit as kl_of_units
 from tfvae.evaluation.estimate import over_rows
 from tfvae.models.vae import VAE, check_vae
@@ -15,6 +15,9 @@ from tfvae.posteriors import draw
 def active_units(vae: VAE, x: Any, threshold: float = 0.01) -> int:
     """Latent units with Var_x E_q[z] above the threshold: those the model uses (arXiv 1509.00519, section 5).
 
+    Raises:
+        ValueError: If x has no rows.
+
     Example:
         >>> from tfvae import networks, likelihoods, posteriors
         >>> vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.bernoulli([8]))
@@ -23,7 +26,7 @@ def active_units(vae: VAE, x: Any, threshold: float = 0.01) -> int:
     """
     check_vae(vae)
     check_number(0, threshold=threshold)
-    return int(np.sum(np.var(vae.embed(x), axis=0) > threshold))
+    return int(np.sum(np.var(some(vae.embed(x), "estimate"), axis=0) > threshold))
 
 
 def kl_by_unit(vae: VAE, x: Any, seed: int = 0, batch_size: int = 1024) -> np.ndarray:

@@ -127,15 +127,18 @@ def codes(given: Any) -> tf.Tensor:
     Raises:
         ValueError: They are no real numbers, or not finite.
     """
-    expected = "numbers [..., B, latent_dim]"
     refuse_masked("z", given)
-    z = found_by(tf.convert_to_tensor, "z", given, expected)
-    if not (z.dtype.is_floating or z.dtype.is_integer):
-        raise ValueError(f"z has dtype {z.dtype.name}, expected {expected}.")
-    z = tf.cast(z, tf.float32)
+    z = tf.cast(found_by(_real, "z", given, "numbers [..., B, latent_dim]"), tf.float32)
     if not tf.is_tensor(given) and not bool(tf.reduce_all(tf.math.is_finite(z))):
         raise ValueError("z holds NaN or infinite values: it is no code of a row.")
     return z
+
+
+def _real(given: Any) -> tf.Tensor:
+    tensor = tf.convert_to_tensor(given)
+    if not (tensor.dtype.is_floating or tensor.dtype.is_integer):
+        raise TypeError(f"{tensor.dtype.name} is no dtype of real numbers")
+    return tensor
 
 
 def _labels(given: Any) -> tf.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfvae import evaluation
-from tfvae.arguments import check_kind, check_words
+from tfvae.arguments import check_kind, check_words, some
 from tfvae.models.vae import VAE, check_vae
 from tfvae.plots import pictures, style
 from tfvae.plots.style import PathLike
@@ -88,7 +88,7 @@ def residuals(vae: VAE, x: Any, path: PathLike, names: Sequence[str] = ()) -> st
     if len(vae.event_shape) != 1:
         raise ValueError(f"An observation has shape {vae.event_shape}, expected (D,): residuals are of a table.")
     rows = pictures.first_rows(x, None)
-    means = vae.reconstruct(rows)
+    means = some(vae.reconstruct(rows), "draw")
     values = np.asarray(rows["x"] if isinstance(rows, Mapping) else rows, np.float64)
     left = (values - means) / np.maximum(values.std(axis=0), 1e-12)
     worst = np.argsort(-np.sqrt(np.mean(left**2, axis=0)))[:_MOST_COLUMNS]

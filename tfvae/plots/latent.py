@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import evaluation
-from tfvae.arguments import check_at_least, check_number, check_words
+from tfvae.arguments import check_at_least, check_number, check_words, some
 from tfvae.families import draws
 from tfvae.models.vae import VAE, check_vae
 from tfvae.pipelines import extras
@@ -40,7 +40,7 @@ def latent_space(vae: VAE, x: Any, path: PathLike, labels: Any = None, names: Se
     check_words(names=names)
     if vae.latent_dim == 2 and len(vae.event_shape) >= 2 and vae.condition_shape is None:
         return manifold(vae, path)
-    means = vae.embed(x)
+    means = some(vae.embed(x), "draw")
     return _scatter(means, style.checked_labels(labels, len(means)), names, path)
 
 

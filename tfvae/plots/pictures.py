@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.arguments import check_at_least, check_path, check_whole, check_words, checked_shape
+from tfvae.arguments import check_at_least, check_path, check_whole, check_words, checked_shape, some
 from tfvae.engine.batches import in_memory
 from tfvae.models.vae import VAE, check_vae
 from tfvae.plots import style
@@ -131,7 +131,7 @@ def reconstruction_grid(
     check_vae(vae)
     check_at_least(1, columns=columns, pairs=pairs)
     rows = first_rows(x, columns * pairs)
-    outputs = as_images(vae, vae.reconstruct(rows), image_shape)
+    outputs = as_images(vae, some(vae.reconstruct(rows), "draw"), image_shape)
     inputs = as_images(vae, rows["x"] if isinstance(rows, Mapping) else rows, image_shape)
     columns = min(columns, len(inputs))
     lines = [images[i : i + columns] for i in range(0, len(inputs), columns) for images in (inputs, outputs)]

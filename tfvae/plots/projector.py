@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.arguments import check_path, check_words
+from tfvae.arguments import check_path, check_words, some
 from tfvae.models.vae import VAE, check_vae
 from tfvae.pipelines import extras
 from tfvae.plots import pictures, style
@@ -48,7 +48,7 @@ def projector(
     with extras.needed("tensorboard"):
         from tensorboard.plugins import projector as plugin
 
-    means = vae.embed(x)
+    means = some(vae.embed(x), "draw")
     labels = style.checked_labels(labels, len(means))
     config = plugin.ProjectorConfig()
     embedding = config.embeddings.add(tensor_name="posterior means", tensor_path="tensors.tsv")

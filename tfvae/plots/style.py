@@ -53,7 +53,9 @@ def axes(path: PathLike, height: float, width: float = WIDTH) -> Iterator[Any]:
 
 
 def _save(figure: Figure, path: PathLike) -> None:
-    kind = os.path.splitext(path)[1].removeprefix(".") or "png"
+    kind = os.path.splitext(path)[1].removeprefix(".").lower() or "png"
+    if kind not in (known := figure.canvas.get_supported_filetypes()):
+        raise ValueError(f"path is {os.fspath(path)}, expected a file that ends in .{', .'.join(sorted(known))}.")
     with replacing(path) as file:
         figure.savefig(file, dpi=_DPI, format=kind, bbox_inches="tight", pad_inches=0.05)
 
@@ -62,6 +64,12 @@ def replacing(path: PathLike) -> contextlib.AbstractContextManager[Any]:
     """A file to write that takes its name when it is whole; its folder is made."""
     check_path(path=path)
     full = os.path.abspath(path)
+    if os.path.isdir(full):
+        raise ValueError(f"path is {os.fspath(path)}, a folder: name the file to write.")
+    try:
+        storage.make_folder(os.path.dirname(full))
+    except OSError as error:
+        raise type(error)(f"{os.fspath(path)} cannot be written: {os.strerror(error.errno or 0)}.") from error
     return storage.replacing(full, os.path.dirname(full))
 
 
@@ -77,6 +85,9 @@ def checked_labels(labels: Any, count: int) -> np.ndarray | None:
     found = np.asarray(labels)
     if found.shape != (count,) or found.dtype.kind not in "biufUSO":
         raise ValueError(f"labels have shape {found.shape}, expected one for each of {count} rows: ({count},).")
+    if found.dtype.kind == "O" and not all(isinstance(label, str) for label in found.tolist()):
+        odd = next(label for label in found.tolist() if not isinstance(label, str))
+        raise ValueError(f"labels hold {odd!r} among others, expected all numbers or all strings.")
     return found
 
 
