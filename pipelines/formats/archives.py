@@ -124,7 +124,11 @@ def _list_tar(path: str, _size: int, _modified: int) -> list[Member]:
         # Python's reader takes a damaged header for the end.
         if file.seek(end) != end or file.read(512) != bytes(512):
             raise PipelineError(f"{path} is truncated or damaged at byte {end}: there is no member and no end mark")
-        file.read(_MAX_PADDING)  # to the end of what is packed, where its checksum stands
+        if file.read(_MAX_PADDING).strip(b"\0"):  # to the end of what is packed, where its checksum stands
+            raise PipelineError(
+                f"{path} goes on behind its end mark at byte {end}, as two archives that were joined do: readers stop "
+                "there, so unpack them and pack all as one"
+            )
     return found
 
 

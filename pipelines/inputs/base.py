@@ -242,7 +242,7 @@ class ColumnRows(WholeRows):
         """See ``Rows.fitted``: flat values take the signature's shape, bytes its dtype."""
         known = tuple(size for size in shape if size is not None)
         width = np.dtype(dtype).itemsize if self.dtype == "bytes" and dtype != "string" else 1
-        fits = self.shape is None or np.prod(self.shape) == np.prod(known) * width
+        fits = self.shape is None or is_row_of(self.shape, (*known, width))
         taken = (dtype, "bytes", *(["integers"] if dtype != "string" else []))
         if not fits or len(known) < len(shape) or self.dtype not in taken:
             raise PipelineError(
@@ -250,6 +250,19 @@ class ColumnRows(WholeRows):
                 f"{'of any length' if self.shape is None else list(self.shape)}: name another --column or --signature"
             )
         return dataclasses.replace(self, shape=known, dtype=dtype)
+
+
+def is_row_of(own: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a row of one shape may be taken as one of the other: flat on either side, or equal but for sizes of 1.
+
+    Of the same number of values, axes in another order would be read as others.
+
+    Example:
+        >>> is_row_of([192], [8, 8, 3]), is_row_of([8, 8], [8, 8, 1]), is_row_of([3, 8, 8], [8, 8, 3])
+        (True, True, False)
+    """
+    one, other = ([size for size in shape if size != 1] for shape in (own, wanted))
+    return one == other or (min(len(one), len(other)) <= 1 and np.prod(own) == np.prod(wanted))
 
 
 def block_rows(shape: Sequence[int], dtype: str) -> int:

@@ -19,7 +19,7 @@ from ..errors import PipelineError, Rejection
 from ..formats.files import Content
 from ..sources import Fields, Plan, Schema, Source, make_source
 from ..sources.work_lists import read_work_list, write_work_list
-from .base import Block, BlockReference, Rows, Writing, block_rows
+from .base import Block, BlockReference, Rows, Writing, block_rows, is_row_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Listed(Rows):
     def fitted(self, shape: Sequence[int | None], dtype: str) -> "Listed":
         """See ``Rows.fitted``: a row of as many values takes the signature's shape."""
         known = tuple(size for size in shape if size is not None)
-        if len(known) < len(shape) or dtype != self.dtype or np.prod(known) != np.prod(self.schema.shape):
+        if len(known) < len(shape) or dtype != self.dtype or not is_row_of(self.schema.shape, known):
             raise PipelineError(
                 f"the signature takes {dtype} {list(shape)}, the rows of {self.path} are {self.dtype} "
                 f"{list(self.schema.shape)}: name another --signature, or embed with a model for such rows"

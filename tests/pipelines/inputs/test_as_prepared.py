@@ -1,6 +1,7 @@
 """Inputs as others write them: what `prepare` reads, `embed` reads alike, with the same keys, values and rejections."""
 
 import bz2
+import contextlib
 import errno
 import gzip
 import io
@@ -209,6 +210,40 @@ def test_packed_tfrecords(x, data, tmp_path, compression, monkeypatch):
     (data / "a.tfrecord").write_bytes(content[:-9])
     for read in (lambda: make_source("tfrecord", str(data)).plan(), lambda: open_input(str(data))):
         with pytest.raises(PipelineError, match=r"a\.tfrecord is broken: it ends early"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted", "fits"),
+    [
+        ((3, 8, 8), (8, 8, 3), False),  # channels first
+        ((4, 16), (8, 8, 1), False),
+        ((2, 3), (3, 2), False),
+        ((8, 8), (8, 8, 1), True),
+        ((8, 8, 3), (192,), True),
+        ((192,), (8, 8, 3), True),
+        ((8, 8, 3), (8, 8, 3), True),
+    ],
+)
+def test_axes_in_another_order_are_no_rows_of_the_model(data, own, wanted, fits):
+    np.save(data / "rows.npy", np.zeros((5, *own), np.uint8))
+    found = open_input(str(data / "rows.npy"))
+    with contextlib.nullcontext() if fits else pytest.raises(PipelineError, match="the signature takes uint8"):
+        assert found.fitted(wanted, "uint8").shape == wanted
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_two_archives_that_were_joined_are_refused_by_name(data, tmp_path, name):
+    for number in range(2):
+        with tarfile.open(tmp_path / str(number), "w:gz" if name.endswith("gz") else "w") as archive:
+            picture = io.BytesIO()
+            PIL.Image.new("L", (2, 2), number).save(picture, "png")
+            entry = tarfile.TarInfo(f"{number}.png")
+            entry.size = picture.tell()
+            archive.addfile(entry, io.BytesIO(picture.getvalue()))
+    (data / name).write_bytes((tmp_path / "0").read_bytes() + (tmp_path / "1").read_bytes())
+    for read in (lambda: make_source("images", str(data / name)).plan(), lambda: open_input(str(data / name))):
+        with pytest.raises(PipelineError, match=r"a\.tar(\.gz)? goes on behind its end mark at byte \d+"):
             read()
 
 

@@ -1,5 +1,6 @@
 """Embedding from Parquet: every form of column, every good row once, every bad row named."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -128,6 +129,12 @@ def test_a_tensor_whose_axes_are_permuted_is_refused(x, linear_digits, tmp_path)
     column = pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 64))
     with pytest.raises(PipelineError, match="expected lists of numbers"):
         run(linear_digits, write(tmp_path / "rows.parquet", x, column), tmp_path)
+    for shape, fits in (([4, 16], False), ([1, 8, 8], True), ([64], True)):
+        kind = pa.fixed_shape_tensor(pa.uint8(), shape)
+        column = pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 64))
+        opened = open_input(str(write(tmp_path / "rows.parquet", x, column)))
+        with contextlib.nullcontext() if fits else pytest.raises(PipelineError, match=r"holds uint8 \[4, 16\]"):
+            opened.fitted([8, 8, 1], "uint8")
 
 
 def test_a_folder_behind_a_link_is_not_entered(x, linear_digits, tmp_path):
