@@ -21,7 +21,7 @@ from .. import contract
 from ..errors import PipelineError, first_line
 from .arrays import exact_rows, finite_rows
 from .files import Found, with_folders
-from .text import key_text
+from .text import EMPTY_KEY, key_text
 
 INTEGERS = "integers"  # a dtype that fits uint8 and float32, row by row
 _KEY_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_binary)
@@ -271,6 +271,9 @@ def text_keys(column: pa.ChunkedArray, reasons: dict[int, str]) -> list[Any]:
         reasons |= {row: "the key is not UTF-8" for row, (_, intact) in enumerate(texts) if not intact}
     for row in np.flatnonzero(column.is_null().to_numpy()) if column.null_count else ():
         reasons[int(row)] = "the key is null"
+    if "" in keys:
+        reasons |= {row: EMPTY_KEY for row, key in enumerate(keys) if key == ""}
+        keys = [key or None for key in keys]
     return keys
 
 

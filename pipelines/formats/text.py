@@ -1,5 +1,7 @@
 """Names and keys that other programs wrote: text where they are UTF-8, and how they are shown where they are not."""
 
+EMPTY_KEY = "the key is empty"
+
 
 def key_text(raw: bytes) -> tuple[str, bool]:
     r"""A key as text, and whether its bytes are UTF-8; where they are not, they are shown by their numbers.

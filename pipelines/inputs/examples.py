@@ -11,7 +11,7 @@ from .. import contract
 from ..errors import PipelineError, Rejection, first_line
 from ..formats.arrays import finite_rows
 from ..formats.images import MAGIC
-from ..formats.text import key_text
+from ..formats.text import EMPTY_KEY, key_text
 from ..formats.tfrecords import feature_names, malformed
 from ..sources.base import Fields
 from ..sources.tfrecord import TfRecord
@@ -200,6 +200,8 @@ def _keys(rows: np.ndarray, values: np.ndarray, reasons: dict[int, str]) -> list
     if values.dtype.kind != "O":
         return list(map(str, values.tolist()))
     raw, keys = values.tolist(), []
+    if b"" in raw:
+        reasons |= {row: EMPTY_KEY for row, key in zip(rows.tolist(), raw, strict=True) if key == b""}
     try:
         return [key.decode() for key in raw]
     except UnicodeDecodeError:  # of one of them, at least

@@ -13,6 +13,7 @@ from ..errors import PipelineError, first_line
 from ..formats.archives import open_zip, zip_refusal
 from ..formats.arrays import check_labels, check_rows, layout_of, reading_header
 from ..formats.files import find_files, is_hidden, root_of
+from ..formats.text import EMPTY_KEY
 from .base import ArraySource
 from .plan import Plan, Schema, class_names, describe, numbered
 from .table_rows import TableRows
@@ -72,7 +73,8 @@ class Npz(ArraySource):
                 prefix = "/".join(name for name in names if name) or "row"
                 keys = _keys(found.path(file), part.keys, len(x)) if part.keys else numbered(prefix, len(x))
                 split = stem if by_name and part.split is None else part.split
-                rows.add(f"{file}/{part.x}", keys, np.arange(len(x)), {}, split)
+                empty = {row: EMPTY_KEY for row, key in enumerate(keys) if not key}
+                rows.add(f"{file}/{part.x}", [key or None for key in keys], np.arange(len(x)), empty, split)
         inputs = [describe(found.path(file), found.root) for file in found.files]
         return rows.plan(self._schema(arrays), inputs, found)
 

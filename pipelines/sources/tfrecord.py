@@ -11,6 +11,7 @@ from ..errors import PipelineError, RowError
 from ..formats import tfrecords
 from ..formats.files import Found, find_files, folder_values, root_of, with_folders
 from ..formats.images import encoded_limit, image_shape, pixels
+from ..formats.text import EMPTY_KEY
 from .base import Opened, RowSource
 from .plan import Input, Plan, Schema, describe
 from .table_rows import Classes, ClassIndex, TableRows, raw_layout
@@ -92,8 +93,11 @@ class TfRecord(RowSource):
 
         Raises:
             PipelineError: It is a number that is no class.
+            RowError: There are several.
         """
         feature = features.get(self.label_name)
+        if feature is not None and len(feature) > 1:
+            raise RowError(f"{len(feature)} values in {self.label_name!r}, expected one")
         if not isinstance(feature, np.ndarray) or feature.size != 1 or math.isnan(feature[0]):
             return _scalar(feature)
         if not float(feature[0]).is_integer():
@@ -154,6 +158,7 @@ class _Survey:
         self._layouts: collections.Counter[tuple[tuple[int, ...], str]] = collections.Counter()
         self._classes = Classes()
         self._labels = self._keys = 0
+        self._fault = ""  # of the first record that has one
 
     def add(self, file: str, offset: int, length: int, data: bytes | None) -> None:
         keys, offsets, reasons = self._rows.setdefault(file, ([], [], {}))
@@ -166,20 +171,21 @@ class _Survey:
         try:
             features = self._source.features(data, file)
             keys[row] = _key(features.get(self._source.key_name))
+            self._keys += keys[row] is not None
+            label = self._source.label(features)
         except RowError as error:
             reasons[row] = str(error)
+            self._fault = self._fault or str(error)
             return
-        self._keys += keys[row] is not None
-        self._look(features)
+        self._look(features, label)
 
-    def _look(self, features: dict[str, tfrecords.Feature]) -> None:
-        label = self._source.label(features)
+    def _look(self, features: dict[str, tfrecords.Feature], label: int | str | None) -> None:
         self._classes.add([label])
         self._labels += label is not None
         try:
             self._layouts[self._source.layout(features)] += 1
-        except RowError:
-            return  # the worker that meets the row says why
+        except RowError as error:  # the worker that meets the row says why
+            self._fault = self._fault or str(error)
 
     def plan(self, inputs: list[Input], found: Found) -> Plan:
         source = self._source
@@ -193,7 +199,10 @@ class _Survey:
                     reasons.setdefault(row, _NO_KEY.format(source.key_name))
             table.add(file, keys, offsets, reasons)
         if not self._layouts:
-            raise PipelineError(f"no record of {source.input_path} can be read as a tf.Example with an observation")
+            why = f", the first for this: {self._fault}" if self._fault else ": there are no records"
+            raise PipelineError(
+                f"no record of {source.input_path} can be read as a tf.Example with an observation{why}"
+            )
         shape, dtype = self._layouts.most_common(1)[0][0]
         labels = self._classes.names(source.input_path) if self._labels or source.fields.label else None
         return table.plan(Schema(shape, dtype, labels), inputs, found)
@@ -214,6 +223,8 @@ def _key(feature: tfrecords.Feature | None) -> str | None:
     key = _scalar(feature)
     if key is None and feature is not None:
         raise RowError("the key is not one integer or one string of UTF-8")
+    if key == "":
+        raise RowError(EMPTY_KEY)
     return None if key is None else str(key)
 
 

@@ -425,6 +425,7 @@ UNREAD = framed_example(key=[b"bad"], x=[1.0, 2.0], other=[3])[12:-4]  # no row 
         (tfrecords.frame(b""), None, "no feature 'key', expected the key"),
         (framed_example(x=[1.0, 2.0]), None, "no feature 'key', expected the key"),
         (framed_example(key=[b"a", b"b"], x=[1.0, 2.0]), None, "the key is not one integer or one string"),
+        (framed_example(key=[b""], x=[1.0, 2.0]), None, "the key is empty"),
         (framed_example(key=[b"bad"]), "bad", "no feature 'x', expected one string of bytes or a list of floats"),
         (framed_example(key=[b"bad"], x=[1, 2]), "bad", "2 values, floats or not, in 'x'"),
         (framed_example(key=[b"bad"], x=[1.0]), "bad", "x has 1 values of float32, expected float32 [2]"),
@@ -444,6 +445,7 @@ UNREAD = framed_example(key=[b"bad"], x=[1.0, 2.0], other=[3])[12:-4]  # no row 
         "nothing",
         "no key",
         "two keys",
+        "empty key",
         "no x",
         "whole numbers",
         "one number",
@@ -465,6 +467,29 @@ def test_a_bad_record_is_one_row_wherever_it_lies(data, bad, key, reason, is_fir
     [rejected] = block.rejected
     assert rejected.reason == said and reason in said
     assert rejected.key == (key or f"a.tfrecord:{0 if is_first else 3}")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npz"])
+def test_a_row_without_a_name_is_rejected(kind, data, tmp_path):
+    x, names = np.float32([[0, 1], [2, 3], [4, 5]]), ["a", "", "c"]
+    if kind == "npz":
+        np.savez(data / "a.npz", x=x, keys=np.array(names))
+    else:
+        table = {"key": names, "x": pa.array(x.tolist(), pa.list_(pa.float32(), 2))}
+        pq.write_table(pa.table(table), data / "a.parquet")
+    _, prepared, _, reasons = read_by_both(kind, data, tmp_path / "out")
+    assert [*prepared] == ["a", "c"] and [*reasons.values()] == ["the key is empty"]
+
+
+def test_several_labels_of_a_record_are_none(data):
+    rows = [framed_example(key=[f"k{i}".encode()], x=[1.0], label=[1] * (1 + (i == 2))) for i in range(4)]
+    (data / "a.tfrecord").write_bytes(b"".join(rows))
+    plan, _ = read_all(make_source("tfrecord", str(data)))
+    assert column(plan, "key") == ["k0", "k1", "k3"] and plan.schema.labels == ("0", "1")
+    assert [(row.key, row.reason) for row in plan.rejected] == [("k2", "2 values in 'label', expected one")]
+    (data / "a.tfrecord").write_bytes(rows[2])
+    with pytest.raises(PipelineError, match="2 values in 'label', expected one"):
+        make_source("tfrecord", str(data)).plan()
 
 
 def test_a_key_that_comes_late_is_not_lost(data, monkeypatch):
