@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-slow wheel-test cluster-test prism-test docs pages-test lint format clean
-.PHONY: bench bench-densities bench-growth bench-judges bench-limit bench-methods bench-pipelines bench-serving bench-stores bench-peers
+.PHONY: bench bench-checkpoints bench-densities bench-growth bench-judges bench-limit bench-methods bench-pipelines bench-serving bench-stores bench-peers
 .PHONY: bench-gpu-carry bench-gpu-run torture
 
 $(VENV)/.installed: pyproject.toml
@@ -73,6 +73,9 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.startup
+
+bench-checkpoints: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.checkpoints
 
 bench-growth: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.growth
