@@ -9,6 +9,7 @@ expected and how to mend it; the commands print that line and nothing else.
 import dataclasses
 import errno
 import numbers
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -116,7 +117,22 @@ def first_line(error: Exception) -> str:
     Example:
         >>> first_line(ValueError("Graph execution error:\\n\\n  a white row"))
         'a white row'
+        >>> first_line(ValueError("assertion failed: [the image has shape] [8 8 3] [expected [8, 8, 1]]"))
+        'the image has shape [8, 8, 3], expected [8, 8, 1]'
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(_SAYING_NOTHING)] or lines
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return (_asserted(lines[0]) if lines else type(error).__name__)[:300]
+
+
+def _asserted(line: str) -> str:
+    """The sentence that the parts of an assertion of TensorFlow's make, which shows each in brackets; or the line."""
+    found = re.search(r"assertion failed: \[(.*)\]", line)
+    if found is None:
+        return line
+    words = ""
+    for part in found[1].split("] ["):
+        shape = re.fullmatch(r"\d+( \d+)+", part)
+        comma = "," if part.startswith(("expected ", "but ")) else ""
+        words += f"{comma} [{part.replace(' ', ', ')}]" if shape else f"{comma} {part}"
+    return words.strip(" ,")

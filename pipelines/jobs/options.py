@@ -63,7 +63,7 @@ def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
     """Beam's options from command-line arguments, on the in-process runner unless another is named.
 
     Raises:
-        PipelineError: An argument is unknown to Beam, or names a runner that is known to lose rows.
+        PipelineError: An argument is unknown to Beam, or names a runner that is none, or is known to lose rows.
 
     Example:
         >>> beam_options(["--direct_num_workers", "2"]).view_as(StandardOptions).runner
@@ -78,6 +78,10 @@ def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
         >>> flink = ["--runner", "FlinkRunner", "--number_of_execution_retries", "3"]
         >>> beam_options(flink).view_as(StandardOptions).runner
         'FlinkRunner'
+        >>> beam_options(["--runner", "Flunk"])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        tfvae.pipelines.errors.PipelineError: --runner is 'Flunk', expected one of ...
     """
     parser = _beam_parser()
     unknown = _unknown(parser, beam_args)
@@ -109,6 +113,11 @@ def _choose_runner(standard: StandardOptions) -> None:
         )
     if name in ("direct", "switchingdirect"):
         standard.runner = _IN_PROCESS
+    known = sorted({_IN_PROCESS, *StandardOptions.KNOWN_RUNNER_NAMES})
+    if "." not in standard.runner and name not in map(_short_name, [*known, "direct"]):
+        raise PipelineError(
+            f"--runner is {standard.runner!r}, expected one of {', '.join(known)}, or a class by its module and name"
+        )
 
 
 def _has_google() -> bool:

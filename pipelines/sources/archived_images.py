@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class ArchivedImages(RowSource):
                     others.append(member.name)
             rows.add(file, [prefix + name for name in names[len(names) - len(positions) :]], positions, {})
         if not names:
-            raise PipelineError(f"{self.input_path} holds no PNG or JPEG file ({len(rows.rejected)} members rejected)")
+            raise PipelineError(f"{self.input_path} holds no PNG or JPEG file that can be read{_why(rows.rejected)}")
         inputs = [describe(found.path(file), found.root) for file in found.files]
         found = dataclasses.replace(found.beside(others), hidden=found.hidden + hidden)
         return rows.plan(schema_of(self.input_path, names, shapes, first[0]), inputs, found)
@@ -96,3 +96,10 @@ class ArchivedImages(RowSource):
             return self._header(content, position)
         except RowError:
             return None  # the worker says why
+
+
+def _why(rejected: Sequence[Rejection]) -> str:
+    """Why the members of an archive are none of its rows, by the first of them."""
+    return (
+        f"; the first of {len(rejected)} that are rejected, {rejected[0].key}: {rejected[0].reason}" if rejected else ""
+    )

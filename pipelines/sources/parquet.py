@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import contract
-from ..errors import PipelineError, RowError, first_line
+from ..errors import PipelineError, RowError
 from ..formats.arrays import grey
 from ..formats.files import Found, find_files, root_of
 from ..formats.images import image_shape, pixels
@@ -261,10 +261,16 @@ def _classes(column: pa.ChunkedArray, name: str, unique: bool = False) -> list[A
         try:
             column = column.cast(pa.int64())
         except pa.ArrowInvalid as error:
+            odd = next(value for value in column.to_pylist() if value is not None and not _is_class(value))
             raise PipelineError(
-                f"column {name!r} holds numbers that are no classes ({first_line(error)}): name another --label"
+                f"column {name!r} holds {odd:g}, a number that is no class: name another --label"
             ) from error
     return column.to_pylist()
+
+
+def _is_class(value: float) -> bool:
+    """Whether a number is whole, and an integer of 64 bits."""
+    return value.is_integer() and abs(value) < 2**63
 
 
 def _fitting(layout: _Layout, width: int, length: int | None, column: str) -> _Layout:

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 from pipelines import embed
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, first_line
 from pipelines.inputs import tfrecords
+from tfvae.exporting import guards
 
 from ..conftest import command, read_dataset, rejections, write_png
 from ..test_embed import assert_equals_numpy
@@ -214,3 +215,19 @@ def test_a_prepared_dataset_keeps_its_labels(linear_digits, prepared_digits, tmp
     assert pc.sum(table["label"]).as_py() > 0
     with pytest.raises(PipelineError, match=r"no feature 'who' to keep, expected one of \['label'\]"):
         run(linear_digits, prepared_digits, tmp_path, keep=["who"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((8, 8, 3), "the image has shape [8, 8, 3], expected [8, 8, 1]"),
+        ((9, 7, 1), "the image has height and width [9, 7], expected [8, 8]"),
+    ],
+    ids=str,
+)
+def test_what_the_checks_of_an_export_say_is_one_sentence(shape, expected):
+    """TensorFlow shows the parts of an assertion in brackets, in an error of many lines."""
+    decode = tf.function(lambda content: guards.decoded(content, (8, 8, 1)))
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        decode(tf.io.encode_png(np.zeros(shape, np.uint8))[None])
+    assert first_line(caught.value) == expected

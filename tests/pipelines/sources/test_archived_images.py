@@ -252,6 +252,11 @@ def test_archives_without_images_and_that_are_none(tmp_path):
         pack(path, [("notes.txt", b"no image")])
         with pytest.raises(PipelineError, match="holds no PNG or JPEG"):
             make_source("images", str(path)).plan()
+        if suffix == "ZIP":
+            with zipfile.ZipFile(path, "a") as archive:
+                archive.writestr("a.png", b"x" * 100, compress_type=zipfile.ZIP_LZMA)
+            with pytest.raises(PipelineError, match=r"of 1 that are rejected, a\.png: compression method 14, expect"):
+                make_source("images", str(path)).plan()
         path.write_bytes(b"no archive at all" * 100)
         with pytest.raises(PipelineError, match=rf"in\.{suffix}"):
             make_source("images", str(path)).plan()
