@@ -28,6 +28,7 @@ from . import command_line, contract, extras, storage
 
 with extras.needed("pipelines"):
     import apache_beam as beam
+    import pyarrow.compute as pc
 
 from . import jobs
 from .dataset import equal_rows, report, shard_summary
@@ -151,7 +152,7 @@ def run(
 
     with jobs.claimed(target, KIND, fingerprint, units, overwrite, beam_args, progress, started, call) as job:
         if job.is_finished:
-            return _told(job.summary(), target, plan, metrics_file)
+            return _told(job.summary(), target, plan, metrics_file, reader.name)
         reasons: dict[int, str] = {}
         if deduplicate and (job.pending or standardize):
             reasons = equal_rows.find_duplicates(job, reader, plan, rows_per_shard)
@@ -167,16 +168,32 @@ def run(
         entries = {"options": settings, "inputs": _inputs(plan), "columns": plan.schema.columns}
         entries |= {"standardized": dataclasses.asdict(by)} if by else {}
         summary = job.finish(entries, files, records, plan.rejected)
-        return _told(summary, target, plan, metrics_file)
+        return _told(summary, target, plan, metrics_file, reader.name)
 
 
-def _told(summary: jobs.Summary, output: Output, plan: Plan, metrics_file: str | None) -> jobs.Summary:
+def _told(summary: jobs.Summary, output: Output, plan: Plan, metrics_file: str | None, name: str) -> jobs.Summary:
     """The summary with what the plan knows beside rows, once it is told to those who watch."""
     jobs.prometheus.write(metrics_file, "prepare", summary)
-    return dataclasses.replace(summary, hidden=plan.hidden, unread=plan.unread, hint=_hint(output, plan))
+    hint = _folders_hint(plan) if name == "images" else _integers_hint(output, plan)
+    return dataclasses.replace(summary, hidden=plan.hidden, unread=plan.unread, hint=hint)
 
 
-def _hint(output: Output, plan: Plan) -> str:
+def _folders_hint(plan: Plan) -> str:
+    """What to say of pictures whose folders are named as splits are: their paths are keys and labels, nothing else."""
+    named = [
+        split
+        for split in contract.SPLITS
+        if pc.any(pc.match_substring_regex(plan.rows["key"], f"(^|/){split}/")).as_py()
+    ]
+    if len(named) < 2:
+        return ""
+    return (
+        f"the folders {' and '.join(named)} make no splits, their pictures are mixed and split anew by their keys: to "
+        "keep them apart prepare each folder by itself, with --test-fraction 0"
+    )
+
+
+def _integers_hint(output: Output, plan: Plan) -> str:
     """What to say of integers that became float32 and all fit a byte: pictures, most likely."""
     if not plan.were_integers:
         return ""

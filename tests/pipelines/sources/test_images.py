@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
+from pipelines import preprocess
 from pipelines.errors import PipelineError, RowError
 from pipelines.formats.images import check_encoded, pixels
 from pipelines.sources import make_source
@@ -202,3 +203,15 @@ class TestPngByHand:
             with pytest.raises(RowError, match="the file is truncated"):
                 judge(cut, 100)
             judge(cut + b"\xff\xd9", 100)
+
+
+@pytest.mark.parametrize(("folders", "hinted"), [(("train", "test"), True), (("train", "dog"), False)], ids=str)
+def test_folders_named_as_splits_are_told_to_be_none(folders, hinted, tmp_path):
+    """In npz and npy such names make splits; of pictures the folders say the label, and the keys the split."""
+    for at, folder in enumerate(folders):
+        (tmp_path / "in" / folder / "cat").mkdir(parents=True)
+        for i in range(3):
+            write_png(tmp_path / "in" / folder / "cat" / f"{i}.png", np.full((4, 4), 9 * i + at, np.uint8))
+    summary = preprocess.run("images", str(tmp_path / "in"), str(tmp_path / "out"), test_fraction=0)
+    assert ("hint             the folders train and test make no splits" in summary.table()) == hinted
+    assert bool(summary.hint) == hinted
