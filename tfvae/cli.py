@@ -21,7 +21,7 @@ from tfvae.pipelines import command_line, stops
 from tfvae.pipelines.errors import PipelineError, in_a_line
 
 _OWN_PARTS = click.option("--model", metavar="FILE.py", help="Run this file: it defines classes of the model's own.")
-_RATE = click.FloatRange(0, 1e9, min_open=True)  # which is no infinity
+_RATE = click.FloatRange(0, sys.float_info.max, min_open=True)
 _FORESEEN = (ValueError, FloatingPointError)
 _READ = "nothing was changed; give the same command again"
 _SHOWN: dict[str, Any] = {"context_settings": {"show_default": True, "max_content_width": 100}}

@@ -7,6 +7,7 @@ signature before the job starts; a row that is not so is rejected, with its reas
 import abc
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -262,7 +263,7 @@ def is_row_of(own: Sequence[int], wanted: Sequence[int]) -> bool:
         (True, True, False)
     """
     one, other = ([size for size in shape if size != 1] for shape in (own, wanted))
-    return one == other or (min(len(one), len(other)) <= 1 and np.prod(own) == np.prod(wanted))
+    return one == other or (min(len(one), len(other)) <= 1 and math.prod(own) == math.prod(wanted))
 
 
 def block_rows(shape: Sequence[int], dtype: str) -> int:
