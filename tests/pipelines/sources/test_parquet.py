@@ -283,7 +283,7 @@ def test_a_damaged_file_is_an_error_that_names_it(damage, x, tmp_path):
         ({"column": "label"}, "column 'label' .* expected lists of numbers"),
         ({"key": "id", "shape": (64,)}, "no column 'id'"),
         ({"key": "when", "shape": (64,)}, "expected text or integers"),
-        ({"label": "when", "shape": (64,)}, "holds numbers that are no classes"),
+        ({"label": "when", "shape": (64,)}, "holds .*, a number that is no class"),
         ({"dtype": "uint8"}, "give --shape too"),
         ({"label": "far", "shape": (64,)}, "largest label is 1000000000"),
     ],
