@@ -106,9 +106,8 @@ def _clear_but_what_goes_on(output: pathlib.Path, asked: dict[str, Any], overwri
             "to go on, pass --overwrite to begin this one in its place, or choose another output."
         )
     stays = {_LOCK, CHECKPOINTS, "logs", _ASKED} if goes_on(output) and not odd else {_LOCK}
-    for name in sorted(
-        storage.names(str(folder)), key=CHECKPOINTS.__ne__
-    ):  # without them nothing is asked of asked.json
+    # Checkpoints first: without them nobody asks for asked.json.
+    for name in sorted(storage.names(str(folder)), key=CHECKPOINTS.__ne__):
         if name not in stays:
             _remove(folder / name)
 

@@ -368,9 +368,7 @@ def parse_example(data: bytes, names: Collection[str] | None = None) -> dict[str
         if len(UnknownFieldSet(features)):  # which TensorFlow's parser refuses, as it does an entry without a value
             raise ValueError("there are other fields among its features")
         for entry in features.feature:
-            if len(UnknownFieldSet(entry)) or not entry.HasField(
-                "value"
-            ):  # readers of protobuf do not agree about these
+            if len(UnknownFieldSet(entry)) or not entry.HasField("value"):  # of which readers of protobuf disagree
                 raise ValueError("an entry of the map has other fields than a name and a value")
         return {entry.key: _values(entry, data) for entry in features.feature if names is None or entry.key in names}
     except (DecodeError, ValueError) as error:

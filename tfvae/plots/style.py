@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfvae.arguments import check_path
+from tfvae.engine import saving
 from tfvae.pipelines import extras, storage
 
 with extras.needed("plots"):
@@ -66,10 +67,8 @@ def replacing(path: PathLike) -> contextlib.AbstractContextManager[Any]:
     full = os.path.abspath(path)
     if os.path.isdir(full):
         raise ValueError(f"path is {os.fspath(path)}, a folder: name the file to write.")
-    try:
+    with saving.told(path, "written"):
         storage.make_folder(os.path.dirname(full))
-    except OSError as error:
-        raise type(error)(f"{os.fspath(path)} cannot be written: {os.strerror(error.errno or 0)}.") from error
     return storage.replacing(full, os.path.dirname(full))
 
 
