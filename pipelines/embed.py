@@ -34,6 +34,7 @@ from . import command_line, contract, extras, storage
 
 with extras.needed("pipelines"):
     import apache_beam as beam
+    import numpy as np
     import pyarrow as pa
     from apache_beam.ml.inference.base import RunInference
 
@@ -46,7 +47,7 @@ from .errors import PipelineError, number, require_names
 from .formats.files import refuse_own_output
 from .formats.standardization import Standardization
 from .inputs import Fields, open_input, prepared_fields, prepared_source, prepared_standardization
-from .inputs.base import BlockReference, Rows
+from .inputs.base import Block, BlockReference, Rows
 from .inputs.parquet import Parquet
 from .jobs import metrics
 from .jobs.commits import Output, Unit
@@ -197,7 +198,8 @@ def run(
             if job.pending:
                 dataset.write_lists(Output(target.path).writing, lists, blocks)
             made = before.made_before(job.output, [unit.name for unit in job.pending])
-            steps = _Embed(job.output, dataset.to_travel(), handler, layout, made, standardize)
+            read = ReadUnit(job.output, dataset.to_travel(), standardize, signature is not None)
+            steps = _Embed(job.output, read, handler, layout, made)
             job.run_units(units, steps)
             while repeated_keys.reject(job.output, units):
                 job.run_units(units, steps)
@@ -254,41 +256,51 @@ class _Embed(beam.PTransform):
     def __init__(
         self,
         output: Output,
-        dataset: Rows,
+        read: "ReadUnit",
         handler: SavedModelHandler,
         layout: Layout,
         made: lineage.Made,
-        standardize: Standardization | None,
     ):
         super().__init__()
-        self._output, self._dataset, self._handler, self._layout = output, dataset, handler, layout
-        self._made, self._standardize = made, standardize
+        self._output, self._read, self._handler, self._layout, self._made = output, read, handler, layout, made
 
     def expand(self, units: Any) -> Any:
         """See ``beam.PTransform.expand``."""
-        read, infer = beam.ParDo(ReadUnit(self._output, self._dataset, self._standardize)), RunInference(self._handler)
+        read, infer = beam.ParDo(self._read), RunInference(self._handler)
         blocks = units | "Read" >> read.with_output_types(UnitBlock)
         embedded = blocks | "Infer" >> infer.with_output_types(Embedded)
         return embedded | "Write" >> beam.ParDo(WriteUnit(self._output, self._made, self._layout))
 
 
 class ReadUnit(beam.DoFn):
-    """From a unit to its blocks of rows, in their order."""
+    """From a unit to its blocks of rows, in their order.
 
-    def __init__(self, output: Output, dataset: Rows, standardize: Standardization | None = None):
-        self._output, self._dataset, self._standardize = output, dataset, standardize
+    Args:
+        output: Where the units are committed.
+        dataset: The rows.
+        standardize: The units of their columns, if they are to be changed.
+        as_told: Whether the user named the signature: bytes of nothing but 0 and 1 are then what it takes them for.
+    """
+
+    def __init__(
+        self, output: Output, dataset: Rows, standardize: Standardization | None = None, as_told: bool = False
+    ):
+        self._output, self._dataset, self._standardize, self._as_told = output, dataset, standardize, as_told
         self._rows_read = metrics.counter("rows_read")
 
     def process(self, unit: Unit) -> Iterator[UnitBlock]:
         """Reads a block at a time; a file that is broken as a whole fails the job. A unit that is done stays."""
         if self._output.is_done(unit):
             return
-        left = unit.rows
+        left, highest = unit.rows, 0
         with jobs.reporting(self._output, unit):
             for index, block in enumerate(self._dataset.read(BlockReference(**unit.task))):
                 rows = len(block) + len(block.rejected)
                 left -= rows
                 self._rows_read.inc(rows)
+                if block.x.dtype == np.uint8:
+                    highest = max(highest, int(block.x.max(initial=0)))
+                    block = self._numbers(block, highest, is_last=left == 0)
                 if self._dataset.dtype == "string":
                     block = block.readable()
                 if self._standardize:
@@ -296,6 +308,23 @@ class ReadUnit(beam.DoFn):
                 yield UnitBlock(block, unit, index, is_last=left == 0)
             if left:
                 raise PipelineError(f"{unit.task['file']} gave {unit.rows - left} of {unit.rows} rows: it has changed")
+
+    def _numbers(self, block: Block, highest: int, is_last: bool) -> Block:
+        """Bytes as the signature takes them; of nothing but 0 and 1 the user says what they are, as for ``fit``."""
+        if self._dataset.dtype == "float32":
+            if highest > 1:
+                raise PipelineError(
+                    f"{block.file} holds uint8 up to {highest}, the signature takes float32, scaled as in training: "
+                    "export the model for such rows, or scale them before"
+                )
+            return dataclasses.replace(block, x=block.x.astype(np.float32))
+        if is_last and highest == 1 and not self._as_told:
+            floats, levels = (contract.signature(contract.EMBED, dtype) for dtype in ("float32", "uint8"))
+            raise PipelineError(
+                f"{block.file} holds uint8 of nothing but 0 and 1, of which a picture's white is 255: write "
+                f"--signature {floats} if 1 is white, --signature {levels} if it is the darkest grey"
+            )
+        return block
 
 
 class WriteUnit(beam.DoFn):

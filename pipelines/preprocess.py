@@ -88,7 +88,8 @@ def run(
         label: Column or feature with the class; by default ``label``, where there is one.
         shape: Shape of an observation that is stored as raw bytes, as a list or as the columns of a CSV file.
         dtype: Type of an observation that is stored as raw bytes; by default uint8. Of the columns of a CSV file by
-            default float32, uint8 where they are pixels.
+            default float32, uint8 where they are pixels. Of arrays and lists of uint8, float32 takes the numbers as
+            they are: for pictures of 0 and 1, whose white is 1.
         no_header: The first line of a CSV file is a row; its columns are called by their numbers, from 0.
         drop: Columns of a CSV file that are no part of the observation.
         categories: Columns of a CSV file that hold words, one name after another: each makes a number for every word

@@ -207,8 +207,8 @@ def complaint(layer: Layer, extent: Sequence[float]) -> str | None:
     low, high, (broken, off, pixels) = 0.0 - float(extent[0]), float(extent[1]), extent[2:]
     if pixels and 0.5 < 255 * high < 1.5:
         return (
-            "x is uint8 and holds nothing but 0 and 1, of which a picture's white is 255. Pass x.astype('float32') if "
-            "1 is white, or x as float32 divided by 255 if it is the darkest grey."
+            "x is uint8 and holds nothing but 0 and 1, of which a picture's white is 255. Pass x.astype('float32'), or "
+            "prepare arrays with --dtype float32, if 1 is white; x as float32 divided by 255 if it is the darkest grey."
         )
     if low > high:  # no observations, or none whose lowest was asked for
         return None

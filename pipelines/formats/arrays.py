@@ -78,15 +78,29 @@ def check_labels(labels: np.ndarray, rows: int, name: str) -> np.ndarray:
     return labels
 
 
-def layout_of(array: np.ndarray) -> tuple[tuple[int, ...], str]:
-    """Shape and dtype of the rows of an array.
+def layout_of(array: np.ndarray, dtype: str | None = None) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of the rows of an array; bytes are taken as the floats of the same numbers where ``dtype`` says.
+
+    Raises:
+        PipelineError: Floats cannot be taken as bytes.
 
     Example:
-        >>> layout_of(np.zeros([10, 28, 28], np.uint8))
-        ((28, 28, 1), 'uint8')
+        >>> layout_of(np.zeros([10, 28, 28], np.uint8)), layout_of(np.zeros([10, 28, 28], np.uint8), "float32")
+        (((28, 28, 1), 'uint8'), ((28, 28), 'float32'))
     """
-    dtype = "uint8" if array.dtype == np.uint8 else "float32"
-    return grey(array.shape[1:], dtype), dtype
+    own = "uint8" if array.dtype == np.uint8 else "float32"
+    return grey(array.shape[1:], taken := dtype_of(own, dtype)), taken
+
+
+def dtype_of(own: str, wanted: str | None) -> str:
+    """The dtype that rows of ``own`` are taken as: floats stay what they are, bytes may be numbers.
+
+    Raises:
+        PipelineError: See ``layout_of``.
+    """
+    if wanted not in (None, own, "float32"):
+        raise PipelineError(f"--dtype is {wanted}, the rows are {own}: leave it out")
+    return wanted or own
 
 
 def grey(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from ..formats import archives, csv_text
 from ..formats import images as image_files
 from ..formats import tfrecords as record_files
 from ..formats.files import Content, files_with_suffix, has_suffix, is_hidden
+from ..formats.parquet import INTEGERS
 from ..sources import idx
 from ..sources.base import Fields
 from ..sources.images import Images
@@ -108,7 +109,11 @@ def open_input(
     if not found.files:
         found = files_with_suffix(path, ("",))
     opened = (open_parquet if kind == "Parquet" else open_tfrecords)(path, found, key, column, tuple(keep), known)
-    return dataclasses.replace(opened, missing=bool(fields.missing))
+    opened = dataclasses.replace(opened, missing=bool(fields.missing))
+    if not fields.dtype or opened.dtype not in ("uint8", "bytes", INTEGERS):
+        return opened
+    dtype = INTEGERS if opened.dtype == "uint8" else opened.dtype  # as they were prepared, whatever the numbers
+    return dataclasses.replace(opened, dtype=dtype, signature=contract.signature(contract.EMBED, fields.dtype))
 
 
 def _is_unfinished(path: str) -> bool:

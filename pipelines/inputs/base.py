@@ -18,6 +18,7 @@ from ..errors import PipelineError, Rejection, RowError
 from ..formats.arrays import finite_rows
 from ..formats.files import Content, Found
 from ..formats.images import check_encoded
+from ..formats.parquet import INTEGERS
 from ..formats.standardization import REASON, Standardization
 from ..sources.base import MAX_PIXELS
 
@@ -111,6 +112,7 @@ class Rows(abc.ABC):
         signature: The signature that such rows are for, unless another is named.
         contents: What is in each file of the input.
         missing: Whether values may be missing, which are NaN then.
+        stored: An observation's dtype where it lies, if it is taken as another.
     """
 
     path: str
@@ -119,6 +121,7 @@ class Rows(abc.ABC):
     signature: str
     contents: dict[str, Content] = dataclasses.field(hash=False)
     missing: bool = dataclasses.field(default=False, kw_only=True)
+    stored: str | None = dataclasses.field(default=None, kw_only=True)
 
     @abc.abstractmethod
     def blocks(self, split: str | None) -> list[BlockReference]:
@@ -176,6 +179,10 @@ class Rows(abc.ABC):
         """The same rows, for workers, who have no use for what the driver knows of the files."""
         return dataclasses.replace(self, contents={})
 
+    def may_be(self, dtype: str) -> bool:
+        """Whether the rows may be taken as a dtype: bytes as the numbers that they are, of which 1 is then the most."""
+        return self.dtype == dtype or (self.dtype, dtype) == ("uint8", "float32")
+
     def fitted(self, shape: Sequence[int | None], dtype: str) -> "Rows":
         """The same rows as a signature takes them.
 
@@ -184,12 +191,12 @@ class Rows(abc.ABC):
         """
         own = self.shape or ()
         same = len(shape) == len(own) and all(a in (b, None) for a, b in zip(shape, own, strict=True))
-        if not same or dtype != self.dtype:
+        if not same or not self.may_be(dtype):
             raise PipelineError(
                 f"the signature takes {dtype} {list(shape)}, the rows are {self.dtype} {list(own)}: "
                 "embed with a model that was trained on this dataset"
             )
-        return self
+        return dataclasses.replace(self, dtype=dtype, stored=self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,13 +251,14 @@ class ColumnRows(WholeRows):
         known = tuple(size for size in shape if size is not None)
         width = np.dtype(dtype).itemsize if self.dtype == "bytes" and dtype != "string" else 1
         fits = self.shape is None or is_row_of(self.shape, (*known, width))
-        taken = (dtype, "bytes", *(["integers"] if dtype != "string" else []))
-        if not fits or len(known) < len(shape) or self.dtype not in taken:
+        taken = self.may_be(dtype) or self.dtype == "bytes" or (self.dtype == INTEGERS and dtype != "string")
+        if not fits or len(known) < len(shape) or not taken:
             raise PipelineError(
                 f"the signature takes {dtype} {list(shape)}, column {self.column!r} holds {self.dtype} "
                 f"{'of any length' if self.shape is None else list(self.shape)}: name another --column or --signature"
             )
-        return dataclasses.replace(self, shape=known, dtype=dtype)
+        stored = self.dtype if self.dtype == "uint8" else dtype
+        return dataclasses.replace(self, shape=known, dtype=dtype, stored=stored)
 
 
 def is_row_of(own: Sequence[int], wanted: Sequence[int]) -> bool:

@@ -154,12 +154,12 @@ class Listed(Rows):
     def fitted(self, shape: Sequence[int | None], dtype: str) -> "Listed":
         """See ``Rows.fitted``: a row of as many values takes the signature's shape."""
         known = tuple(size for size in shape if size is not None)
-        if len(known) < len(shape) or dtype != self.dtype or not is_row_of(self.schema.shape, known):
+        if len(known) < len(shape) or not self.may_be(dtype) or not is_row_of(self.schema.shape, known):
             raise PipelineError(
                 f"the signature takes {dtype} {list(shape)}, the rows of {self.path} are {self.dtype} "
                 f"{list(self.schema.shape)}: name another --signature, or embed with a model for such rows"
             )
-        return dataclasses.replace(self, shape=known)
+        return dataclasses.replace(self, shape=known, dtype=dtype, stored=self.dtype)
 
 
 def _name(block: BlockReference) -> str:

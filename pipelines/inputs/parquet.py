@@ -66,7 +66,8 @@ class Parquet(ColumnRows):
         reasons: dict[int, str] = {}
         numbers = range(first, first + len(table))
         keys = text_keys(table.column(self.key), reasons) if self.key else [f"{file}:{row}" for row in numbers]
-        good, x = tensors(one_array(table.column(self.column)), self.shape or (), self.dtype, reasons, self.missing)
+        column, dtype = one_array(table.column(self.column)), self.stored or self.dtype
+        good, x = tensors(column, self.shape or (), dtype, reasons, self.missing)
         bad_key = np.array([row in reasons for row in good], bool) if reasons else np.zeros(len(good), bool)
         good, x = good[~bad_key], x[~bad_key]
         rejected = [

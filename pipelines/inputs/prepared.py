@@ -71,7 +71,8 @@ class Prepared(Rows):
                 serialized = list(tfrecords.read_records(file, path, block.first, block.rows, size))
         except OSError as error:
             raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
-        yield parse(block.file, block.first, serialized, self.features, self.shape or (), self.dtype, self.missing)
+        dtype = self.stored or self.dtype
+        yield parse(block.file, block.first, serialized, self.features, self.shape or (), dtype, self.missing)
 
 
 def prepared_fields(path: str) -> Fields:

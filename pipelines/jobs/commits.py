@@ -139,7 +139,7 @@ class Output:
             )
 
     def claim(self, kind: str, fingerprint: str, units: Sequence[Unit], overwrite: bool) -> list[str]:
-        """Makes the directory this job's: resumes the same job, refuses another one unless ``overwrite``.
+        """Makes the directory this job's: resumes the same job, refuses another that has made something here.
 
         Args:
             kind: ``"prepared"`` or ``"embeddings"``; an output never changes its kind.
@@ -166,11 +166,12 @@ class Output:
                 old = None
             else:
                 raise PipelineError(f"{error}: use another folder, or --overwrite") from error
+        anew = overwrite or (old is not None and old != job and self.is_unmade())
         if old is not None:
-            self._refuse_other(old, job, overwrite)
-        if old is not None and overwrite:
+            self._refuse_other(old, job, anew)
+        if old is not None and anew:
             self.clear(old)
-        if old is None or overwrite:
+        if old is None or anew:
             self.write_record(JOB, job)
         return [] if overwrite else damaged
 
@@ -190,6 +191,11 @@ class Output:
                 f"the output {self.path} was begun by another release, which calls its files otherwise (expected "
                 f"{job['files'][0]}): use another folder, or --overwrite"
             )
+
+    def is_unmade(self) -> bool:
+        """Whether no row has been written here, so that a job with other options takes nothing away."""
+        rows = ((self.record(name) or {"rows": None})["rows"] for name in self.committed())
+        return not storage.exists(self.file(MANIFEST)) and all(count == 0 for count in rows)
 
     def is_known(self, fingerprint: str, units: Sequence[Unit]) -> bool:
         """See ``is_for``; a commit record may say it too, of jobs whose fingerprint is in that of each unit."""

@@ -120,11 +120,14 @@ class Generations:
                     "another folder, or --overwrite"
                 )
             self._root.clear(old)
-        elif not overwrite and (differing := _differences(old["options"], job["options"])):
+        elif not overwrite and not self._is_unmade() and (differing := _differences(old["options"], job["options"])):
             raise PipelineError(
                 f"the output {self.path} was made with other options ({', '.join(differing)}): give the same ones, or "
                 "use another folder, or --overwrite"
             )
+
+    def _is_unmade(self) -> bool:
+        return all(self.generation(number).is_unmade() for number in self._numbers())
 
     def _refuse_copies(self) -> None:
         copies = [name for name in (contract.CURRENT, *LINKS) if _is_copy(self.file(name))]

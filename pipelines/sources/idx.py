@@ -44,11 +44,13 @@ class Idx(ArraySource):
     position.
     """
 
+    takes = ("dtype",)
+
     def plan(self) -> Plan:
         """See ``Source.plan``."""
         found = self._found()
         arrays = [self.arrays(files.images) for files in found]
-        layouts = {layout_of(images) for images, _ in arrays}
+        layouts = {layout_of(images, self.fields.dtype) for images, _ in arrays}
         if len(layouts) > 1:
             shapes = ", ".join(
                 f"{files.images} {x.dtype} {list(x.shape[1:])}" for files, (x, _) in zip(found, arrays, strict=True)

@@ -21,13 +21,13 @@ class Npy(ArraySource):
     """
 
     _SPLITS = contract.SPLITS
-    takes = ("missing",)
+    takes = ("dtype", "missing")
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""
         found = self._files()
         arrays = [_npy(self._file(name)) for _, name in found]
-        schemas = {layout_of(array) for array in arrays}
+        schemas = {layout_of(array, self.fields.dtype) for array in arrays}
         if len(schemas) > 1:
             raise PipelineError(
                 f"the arrays in {self.input_path} differ: {sorted(map(str, schemas))}; expected one kind"

@@ -52,7 +52,7 @@ class Npz(ArraySource):
     Many archives with rows of one split are therefore unpacked again for every shard: make the shards large.
     """
 
-    takes = ("missing",)
+    takes = ("dtype", "missing")
 
     block_bytes = 64 << 20
 
@@ -86,7 +86,7 @@ class Npz(ArraySource):
         return _load(path, part)
 
     def _schema(self, arrays: list[tuple[np.ndarray, np.ndarray | None]]) -> Schema:
-        layouts = {layout_of(x) for x, _ in arrays}
+        layouts = {layout_of(x, self.fields.dtype) for x, _ in arrays}
         if len(layouts) > 1:
             raise PipelineError(
                 f"the arrays in {self.input_path} differ: {sorted(map(str, layouts))}; expected one kind"

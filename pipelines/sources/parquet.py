@@ -144,10 +144,11 @@ class Parquet(Source):
         dtype = "uint8" if values.value_type == pa.uint8() else "float32"
         if integers and self.fields.dtype == "uint8":
             dtype = "uint8"
-        if self.fields.dtype not in (None, dtype):
+        if self.fields.dtype not in (None, dtype, "float32"):
             raise PipelineError(
                 f"column {self._column!r} holds {kind}, expected {self.fields.dtype}: leave out --dtype"
             )
+        dtype = self.fields.dtype or dtype
         length = values.list_size if pa.types.is_fixed_size_list(values) else None
         shape = self.fields.shape or own or (None if length is None else (length,))
         layout = _Layout(None, dtype, integers=integers and dtype == "float32")

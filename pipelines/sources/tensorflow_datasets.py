@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import contract, extras
 from ..errors import PipelineError
+from ..formats.arrays import dtype_of
 from .base import Opened, RowSource
 from .plan import Plan, Schema, concatenated, describe
 
@@ -21,6 +22,7 @@ class Tfds(RowSource):
     """
 
     needs_input = False
+    takes = ("dtype",)
 
     @property
     def name(self) -> str:
@@ -55,7 +57,7 @@ class Tfds(RowSource):
                 "expected uint8 or float32 of one shape: resize it first, for example into a folder of images"
             )
         labels = tuple(info.features["label"].names) if self._has_label else None
-        schema = Schema(tuple(feature.shape), dtype, labels)
+        schema = Schema(tuple(feature.shape), dtype_of(dtype, self.fields.dtype), labels)
         parts = [(split, split, split, info.splits[split].num_examples) for split in sorted(info.splits)]
         inputs = [describe(os.fspath(path), os.fspath(self._builder.data_dir)) for path in self._shards()]
         unread = sorted({*info.features} - {self._observation, *([contract.LABEL] if self._has_label else [])})
@@ -68,7 +70,7 @@ class Tfds(RowSource):
 
         def row(position: int) -> tuple[np.ndarray, int | None]:
             example = data[position]
-            return np.asarray(example[observation]), int(example["label"]) if has_label else None
+            return np.asarray(example[observation], schema.dtype), int(example["label"]) if has_label else None
 
         return row
 

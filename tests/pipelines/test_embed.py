@@ -307,7 +307,7 @@ class TestModel:
         model = Linear(tmp_path / "models" / "floats", (8, 8, 1), uint8=False)
         with pytest.raises(PipelineError, match=r"has no signature 'embed_uint8' for uint8 rows, it has .*'embed'"):
             embed.run(model.path, prepared_digits, str(tmp_path / "out"))
-        with pytest.raises(PipelineError, match="takes float32"):
+        with pytest.raises(PipelineError, match=r"uint8 up to 255, the signature takes float32, scaled as in training"):
             embed.run(model.path, prepared_digits, str(tmp_path / "out"), signature="embed")
 
 

@@ -396,6 +396,18 @@ class TestStops:
         np.save(tmp_path / "x.npy", np.full((9, 2), np.nan, np.float32))
         with pytest.raises(PipelineError, match="no row of split 'train' is good"):
             preprocess.run("npy", str(tmp_path / "x.npy"), str(tmp_path / "out"), test_fraction=0)
+        # It has made nothing, so that the same folder takes other options.
+        found = preprocess.run("npy", str(tmp_path / "x.npy"), str(tmp_path / "out"), test_fraction=0, missing=True)
+        assert found.rows == {"train": 9}
+
+    def test_what_was_begun_by_other_options_is_refused(self, tmp_path, monkeypatch):
+        np.save(tmp_path / "x.npy", np.arange(20, dtype=np.float32).reshape(10, 2))
+        with monkeypatch.context() as patch:
+            patch.setattr(preprocess.beam, "Create", lambda units: _Create(units[:-1]))
+            with pytest.raises(PipelineError, match="of 2 units left no commit record"):
+                preprocess.run("npy", str(tmp_path / "x.npy"), str(tmp_path / "out"), test_fraction=0.5)
+        with pytest.raises(PipelineError, match="made from other inputs or options"):
+            preprocess.run("npy", str(tmp_path / "x.npy"), str(tmp_path / "out"), test_fraction=0.4)
 
     def test_an_empty_split(self, tmp_path):
         np.save(tmp_path / "x.npy", np.ones((2, 2), np.float32))

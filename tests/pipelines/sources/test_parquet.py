@@ -295,9 +295,11 @@ def test_options_that_make_no_sense(x, tmp_path, fields, message):
 
 
 @pytest.mark.parametrize("kind", ["npy", "idx", "digits", "images"])
-@pytest.mark.parametrize("field", [{"key": "k"}, {"column": "c"}, {"label": "l"}, {"shape": (1,)}, {"dtype": "uint8"}])
+@pytest.mark.parametrize("field", [{"key": "k"}, {"column": "c"}, {"label": "l"}, {"shape": (1,)}, {"no_header": True}])
 def test_options_of_another_source_are_refused(kind, field, tmp_path):
-    with pytest.raises(PipelineError, match=f"source {kind} has no use for --{next(iter(field))}: leave it out"):
+    with pytest.raises(
+        PipelineError, match=f"source {kind} has no use for --{next(iter(field)).replace('_', '-')}: leave it out"
+    ):
         make_source(kind, None if kind == "digits" else str(tmp_path), fields=Fields(**field))
 
 
