@@ -256,10 +256,15 @@ class DistributionLayer(keras.layers.Layer):
             )
         return {facts.setting: int(value)}, rest
 
+    @property
+    def learned_ends(self) -> list[str]:
+        """Parameters beyond which x has no density, and that are learned."""
+        ends = () if self.facts is None else self.facts.support.between
+        return [end for end in ends if end and end not in self.fixed]
+
     def _inside(self) -> np.ndarray:
         """A number that the family scores whatever its free parameters, to stand in for one that is missing."""
-        name, facts = self.family.__name__, self.facts
-        loose = [] if facts is None else [end for end in facts.support.between if end and end not in self.fixed]
+        name, facts, loose = self.family.__name__, self.facts, self.learned_ends
         if facts is None or loose or not self.event_shape:
             what = "its event has no axis" if not self.event_shape else f"{' and '.join(loose)} may lie anywhere"
             raise ValueError(

@@ -100,3 +100,30 @@ def test_weights_that_were_no_numbers_before_are_told_as_such():
     with pytest.raises(FloatingPointError, match=r"Before step 1 .*weights were not finite: .*bias"):
         model.fit(X, verbose=0, callbacks=[callbacks.StopAtNaN()])
     model.fit(X, verbose=0)  # without it nothing is watched
+
+
+def told_by_fit(likelihood, x, recwarn, **fit) -> list[str]:
+    model = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihood, seed=0)
+    model.compile(keras.optimizers.SGD(1e-3))
+    model.fit(x, epochs=3, verbose=0, **fit)
+    return [str(warning.message) for warning in recwarn if "loss of epoch" in str(warning.message)]
+
+
+def test_fit_says_once_that_x_lies_beyond_learned_ends(recwarn):
+    [told] = told_by_fit(DistributionLayer("Uniform", [6]), X, recwarn)
+    assert told.startswith("The loss of epoch 1 is inf. Uniform learns its low and high, beyond which x has no density")
+    assert told.endswith("DistributionLayer('Uniform', [6], low=..., high=...).")
+    part = likelihoods.mixed([DistributionLayer("Normal", [3]), DistributionLayer("HalfCauchy", [3])])
+    told = told_by_fit(part, X, recwarn)[-1]
+    assert "HalfCauchy learns its loc," in told
+
+
+def test_fit_says_once_that_a_loss_is_no_number(recwarn):
+    [told] = told_by_fit(likelihoods.bernoulli([6]), X, recwarn, sample_weight=np.full(60, 3e38, np.float32))
+    assert told.endswith(
+        "callbacks.StopAtNaN() ends a training there, and names the first step and the layer that made it so."
+    )
+
+
+def test_fit_says_nothing_of_a_loss_that_is_a_number(recwarn):
+    assert told_by_fit(DistributionLayer("Uniform", [6], low=0.0, high=1.0), X, recwarn) == []

@@ -1,6 +1,8 @@
 """Callbacks and programs of many steps: which callbacks want every batch, and how the others hear of each program."""
 
+import math
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -77,7 +79,7 @@ class Watch(keras.callbacks.CallbackList):
         used = [one for one in keras.tree.flatten(callbacks) if getattr(one, "model", None) is not None]
         super().__init__(callbacks, fits, verbose != 0, model, verbose=verbose, steps=steps, **params)
         self.paced, self._fits, self._verbose, self._steps = paced, fits, verbose, steps
-        self._tests, self._first, self._begun, self._ended = False, 0, True, False
+        self._tests, self._first, self._begun, self._ended, self._warned = False, 0, True, False, False
         self.course = Course(model, self.callbacks if fits else [], used, data)
 
     def __iter__(self) -> Iterator[keras.callbacks.Callback]:
@@ -131,6 +133,10 @@ class Watch(keras.callbacks.CallbackList):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_end(epoch, logs)
         self.course.ends_epoch(epoch, logs)
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss) and not self._warned:
+            self._warned = True
+            warnings.warn(f"The loss of epoch {epoch + 1} is {loss:g}. {self.model.why_no_number()}", stacklevel=2)
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._tests = True

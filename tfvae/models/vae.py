@@ -551,6 +551,19 @@ class VAE(engine.UnsupervisedModel):
         gain = engine.with_gradient_of(value, estimate.surrogate)
         return Loss(-gain, self.penalty(), report(terms))
 
+    def why_no_number(self) -> str:
+        """See ``UnsupervisedModel.why_no_number``; beyond an end that is learned x has no density."""
+        for part in getattr(self.likelihood, "parts", [self.likelihood]):
+            if ends := getattr(part, "learned_ends", []):
+                name = part.family.__name__
+                fixed = ", ".join(f"{end}=..." for end in ends)
+                return (
+                    f"{name} learns its {' and '.join(ends)}, beyond which x has no density: where x lies there at the "
+                    "start, nothing pulls them back. Fix what is an end of x: "
+                    f"DistributionLayer({name!r}, {list(part.event_shape)}, {fixed})."
+                )
+        return super().why_no_number()
+
     def penalty(self) -> tf.Tensor:
         """What is added to the mean negative bound: the networks' regularisers and -log p(θ) / N."""
         penalties = [tf.cast(loss, tf.float32) for loss in self.losses]  # an activity's is of its layer's dtype
