@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from .. import contract
-from ..errors import PipelineError, Rejection, first_line
+from ..errors import PipelineError, Rejection
 from ..formats.arrays import finite_rows
 from ..formats.images import MAGIC
 from ..formats.text import EMPTY_KEY, key_text
@@ -94,7 +94,9 @@ def _dtypes(found: Any, name: str, key: str, column: str, wanted: Sequence[str])
         PipelineError: It lacks one, or one holds what it cannot.
     """
     if isinstance(found, Exception):
-        raise PipelineError(f"the records of {name} are not tf.Examples: {first_line(found)}") from found
+        raise PipelineError(
+            f"the records of {name} are not tf.Examples: write each as tf.train.Example(...).SerializeToString()"
+        ) from found
     kinds = {feature: _kind(found, feature) for feature in wanted}
     for feature, kind in kinds.items():
         if kind is None:

@@ -6,6 +6,7 @@ Beam itself would only log a warning and run without it.
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -40,9 +41,20 @@ class Parser(argparse.ArgumentParser):
         raise PipelineError(f"{message} (see {self.prog} --help)")
 
 
+class _BeamParser(Parser):
+    """Of options whose help is Beam's, and not a command's."""
+
+    def error(self, message: str):
+        wrong = re.fullmatch(r"argument (--\w+): invalid (\w+) value: (.*)", message)
+        kinds = {"int": "a whole number", "float": "a number"}
+        if wrong and wrong[2] in kinds:
+            raise PipelineError(f"{wrong[1]} is {wrong[3]}, expected {kinds[wrong[2]]}: it is an option of Beam's")
+        raise PipelineError(f"{message.removeprefix('argument ')}: it is an option of Beam's")
+
+
 def _beam_parser() -> argparse.ArgumentParser:
     """Beam's own options, all of them."""
-    parser = Parser(prog="beam", add_help=False)
+    parser = _BeamParser(prog="beam", add_help=False)
     for view in PipelineOptions.__subclasses__():
         view._add_argparse_args(parser)  # Beam has no public list of its options
     return parser
@@ -53,7 +65,7 @@ def _unknown(parser: argparse.ArgumentParser, beam_args: Sequence[str]) -> list[
     known, unknown = parser.parse_known_args(list(beam_args))
     if not unknown or _short_name(known.runner) not in ("flink", "portable"):
         return unknown
-    job_server = Parser(prog="job server", add_help=False)
+    job_server = _BeamParser(prog="job server", add_help=False)
     for flag in _JOB_SERVER_OPTIONS:
         job_server.add_argument(flag)
     return job_server.parse_known_args(unknown)[1]

@@ -478,6 +478,10 @@ class TestCommand:
                 "expected a whole number such as 1000 or 1e7, received many",
             ),
             (["--source", "digits", "stray"], "unknown argument 'stray'"),
+            (
+                ["--source", "digits", "--direct_num_workers", "x"],
+                "--direct_num_workers is 'x', expected a whole number",
+            ),
         ],
     )
     def test_exit_code_1_and_one_line(self, tmp_path, capsys, extra, message):

@@ -163,7 +163,7 @@ def test_records_that_make_no_sense(x, linear_digits, tmp_path):
     ):
         with pytest.raises(PipelineError, match=message):
             run(linear_digits, path, tmp_path, **more)
-    with pytest.raises(PipelineError, match=r"are not tf\.Examples"):
+    with pytest.raises(PipelineError, match=r"are not tf\.Examples: write each as tf\.train\.Example"):
         run(linear_digits, write(tmp_path / "junk.tfrecord", [b"\xff\xff"]), tmp_path)
     (tmp_path / "notes.txt").write_text("what is this, a text?")
     with pytest.raises(PipelineError, match="is none of Parquet, TFRecord, CSV"):
