@@ -106,9 +106,8 @@ def entries(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def describe(folder: str, name: str) -> dict[str, Any]:
     """Path, bytes and SHA-256 of a file of a folder; no bytes where there is none."""
-    path = os.path.join(folder, *name.split("/"))
-    found = storage.size(path)
-    return {"path": name, "bytes": found, "sha256": None if found is None else storage.sha256(path)}
+    found = storage.size_and_sha256(os.path.join(folder, *name.split("/")))
+    return {"path": name, "bytes": found[0], "sha256": found[1]}
 
 
 def changed(folder: str, listed: Iterable[dict[str, Any]]) -> list[str]:
@@ -121,7 +120,9 @@ def changed(folder: str, listed: Iterable[dict[str, Any]]) -> list[str]:
         >>> changed("out", [entry, entry | {"bytes": 9}, entry | {"path": "gone"}])
         ['rows', 'gone']
     """
-    return [entry["path"] for entry in listed if _is_changed(folder, entry)]
+    listed = [*listed]
+    found = storage.map_files(lambda entry: _is_changed(folder, entry), listed)
+    return [entry["path"] for entry, is_changed in zip(listed, found, strict=True) if is_changed]
 
 
 def list_files(folder: str, listing: str, but: Sequence[str] = ()) -> None:
@@ -159,5 +160,5 @@ def _is_changed(folder: str, entry: dict[str, Any]) -> bool:
     name = entry["path"]
     if os.path.isabs(name) or ".." in name.split("/"):  # a record of a stranger's leads nowhere
         return True
-    size = storage.size(os.path.join(folder, *name.split("/")))
-    return size != entry["bytes"] or describe(folder, name) != entry  # by its size at once
+    found = storage.size_and_sha256(os.path.join(folder, *name.split("/")), entry["bytes"])
+    return found != (entry["bytes"], entry["sha256"])

@@ -194,7 +194,9 @@ def run(
     changes = before.changes(dataset, blocks, output)
     making = (overwrite, beam_args, progress, started, call)
     with jobs.growing(target.path, KIND, settings, fingerprint, units, *making) as job:
-        if not job.is_finished:
+        if job.is_finished:
+            done = job.summary()
+        else:
             if job.pending:
                 dataset.write_lists(Output(target.path).writing, lists, blocks)
             made = before.made_before(job.output, [unit.name for unit in job.pending])
@@ -209,9 +211,9 @@ def run(
             with job.output.writing(contract.SUCCESS):
                 pass
             beside = [contract.SUCCESS, contract.LINEAGE]
-            job.finish({**told, "dimension": chosen.dimension}, beside, records, dataset.rejected)
+            done = job.finish({**told, "dimension": chosen.dimension}, beside, records, dataset.rejected)
         summary = dataclasses.replace(
-            job.summary(),
+            done,
             output=target.path,
             manifest=target.shown(contract.MANIFEST, job.output),
             hidden=dataset.hidden,

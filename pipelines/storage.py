@@ -30,16 +30,18 @@ from . import stores
 from .errors import PipelineError
 from .stores import Entry as Entry
 from .stores import Identity as Identity
+from .stores import hexdigest as hexdigest
 from .stores import is_address as is_address
 from .stores import matches as matches
 
 _BLOCK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_READERS, _TRIAL, _WORTH_A_THREAD = 8, 64, 2e-4  # threads, files, seconds a file
+_READERS, _TRIAL, _WORTH_A_THREAD = 8, 4, 2e-4  # threads, files, seconds a file
 
 _SPELLING: dict[str, Any] = {"sort_keys": True, "ensure_ascii": False, "allow_nan": False}
 _ONE_LINE = json.JSONEncoder(**_SPELLING)  # made once: it costs as much as a line
 
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -117,6 +119,24 @@ def identify(path: str) -> Identity:
 def size(path: str) -> int | None:
     """Bytes of a file, or None where there is no plain file."""
     return os.path.getsize(path) if os.path.isfile(path) else None
+
+
+@_also_in_stores
+def size_and_sha256(path: str, expected: int | None = None) -> tuple[int | None, str | None]:
+    """Bytes of a file and their hexadecimal SHA-256; None twice where there is no plain file.
+
+    Args:
+        path: The file.
+        expected: How many bytes it should have; one that has not is not read.
+
+    Example:
+        >>> with replacing("out/rows", "temporary") as file:
+        ...     _ = file.write(b"two rows")
+        >>> size_and_sha256("out/rows", 9), size_and_sha256("out/gone")
+        ((8, None), (None, None))
+    """
+    found = size(path)
+    return found, None if found is None or expected not in (None, found) else sha256(path)
 
 
 @_also_in_stores
@@ -374,7 +394,7 @@ def locked(path: str, wait: bool = False) -> Iterator[bool]:
         os.close(holder)
 
 
-def map_files(function: Callable[[str], _Result], files: Sequence[str]) -> list[_Result]:
+def map_files(function: Callable[[_Item], _Result], files: Sequence[_Item]) -> list[_Result]:
     """What ``function`` reads of each file, in threads where the first files take long: far away, or large to hash.
 
     Of small files that lie near, threads would only take the interpreter's lock from each other.
@@ -461,11 +481,8 @@ def filling(folder: str) -> Iterator[str]:
 
 def sha256(path: str) -> str:
     """Hexadecimal SHA-256 of a file, read in blocks."""
-    digest = hashlib.sha256()
     with open_to_read(path) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hexdigest(file)
 
 
 def to_json(value: Any, indent: int | None = None) -> bytes:

@@ -13,6 +13,7 @@ import datetime
 import errno
 import fnmatch
 import functools
+import hashlib
 import io
 import json
 import mmap
@@ -63,6 +64,11 @@ class Entry(NamedTuple):
 def is_address(path: Any) -> bool:
     """Whether it is no local path."""
     return isinstance(path, str) and "://" in path
+
+
+def hexdigest(file: BinaryIO) -> str:
+    """The SHA-256 of what is left to read of a file."""
+    return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
 
 
 def absolute(path: str) -> str:
@@ -189,6 +195,19 @@ def size(path: str) -> int | None:
     """See ``storage.size``."""
     found = _info(path)
     return found.size if found.is_file else None
+
+
+def size_and_sha256(path: str, expected: int | None = None) -> tuple[int | None, str | None]:
+    """See ``storage.size_and_sha256``: the store is asked for the size once, when the file is opened."""
+    try:
+        with open_to_read(path) as file:
+            found = file.seek(0, os.SEEK_END)
+            if expected not in (None, found):
+                return found, None
+            file.seek(0)
+            return found, hexdigest(file)
+    except FileNotFoundError:
+        return None, None
 
 
 def names(folder: str) -> list[str]:

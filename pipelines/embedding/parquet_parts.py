@@ -163,9 +163,15 @@ def read_part(output: Output, name: str, columns: Sequence[str] | None = None) -
         return pq.read_table(file, columns=columns)
 
 
-def read_positions(output: Output, name: str) -> np.ndarray | None:
-    """The positions of the rows of a file in the input, `[N]`, where its footer has them."""
-    packed = _footer(output, name).get(_POSITIONS)
+def read_keys(output: Output, name: str) -> tuple[list[str], np.ndarray | None]:
+    """The keys of a file and the positions of its rows in the input, `[N]`, where its footer has them."""
+    with storage.open_to_read(output.file(*name.split("/"))) as file, pq.ParquetFile(file) as parquet:
+        keys = parquet.read([contract.KEY])[contract.KEY].to_pylist()
+        return keys, _positions(parquet.metadata.metadata or {})
+
+
+def _positions(footer: dict[bytes, bytes]) -> np.ndarray | None:
+    packed = footer.get(_POSITIONS)
     return None if packed is None else np.frombuffer(zlib.decompress(base64.b85decode(packed)), "<i8").cumsum()
 
 
@@ -178,15 +184,9 @@ def _footer(output: Output, name: str) -> dict[bytes, bytes]:
         return pq.read_metadata(file).metadata or {}
 
 
-def read_rows(output: Output, name: str) -> int:
-    """How many rows a file has."""
-    with storage.open_to_read(output.file(*name.split("/"))) as file:
-        return pq.read_metadata(file).num_rows
-
-
 def keep_rows(output: Output, name: str, kept: np.ndarray) -> None:
     """Writes a file anew, with those of its rows alone, booleans `[N]`."""
-    table, positions = read_part(output, name), read_positions(output, name)
+    table, positions = read_part(output, name), _positions(_footer(output, name))
     file = _File(output, name, table.schema.remove_metadata(), _read_kinds(output, name))
     file.write(table.filter(pa.array(kept)).replace_schema_metadata(), None if positions is None else positions[kept])
     file.close()

@@ -215,9 +215,11 @@ def files_with_suffix(path: str, suffixes: tuple[str, ...], links: bool = False)
     ``links`` are listed, or else refused.
     """
     root = root_of(path)
-    if storage.is_file(path):
+    is_file = storage.is_file(path)
+    is_folder = not is_file and storage.is_folder(path)
+    if is_file:
         names = [os.path.basename(path)]
-    elif storage.is_folder(path):
+    elif is_folder:
         names = storage.files_below(path)
     else:
         names = [os.path.relpath(name, root) for name in storage.matching(path)]
@@ -226,11 +228,11 @@ def files_with_suffix(path: str, suffixes: tuple[str, ...], links: bool = False)
     hidden = 0
     for name in sorted({name.replace(os.sep, "/") for name in names}):
         wanted = has_suffix(name, suffixes)
-        if not storage.is_file(path) and (is_hidden(name) or (storage.is_folder(path) and _is_note(name))):
+        if not is_file and (is_hidden(name) or (is_folder and _is_note(name))):
             hidden += wanted
         else:
             (files if wanted else others).append(name)
-    for file in files if not (links or storage.is_file(path)) else ():
+    for file in files if not (links or is_file) else ():
         _refuse_odd(root, file)
     return Found(root, tuple(files), hidden, tuple(others))
 

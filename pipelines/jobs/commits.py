@@ -343,6 +343,10 @@ class Output:
             return self.read_record(_record_of(name))
         return None
 
+    def records(self, units: Sequence[Unit]) -> list[dict[str, Any] | None]:
+        """The commit records of units, in their order: see ``record``."""
+        return storage.map_files(self.record, [unit.name for unit in units])
+
     def committed(self) -> set[str]:
         """The names of the units that have a commit record."""
         return {name.removesuffix(".json") for name in storage.names(self.file(contract.WORK, "commits"))}
@@ -353,12 +357,14 @@ class Output:
 
     def examine(self, units: Sequence[Unit]) -> tuple[list[Unit], list[str]]:
         """``pending``, and the names of files that are not as they were written, every checksum included."""
-        by_name = {unit.name: unit for unit in units}
-        found = storage.map_files(lambda name: self._damage(by_name[name]), list(by_name))
-        left = [unit for unit, damage in zip(units, found, strict=True) if damage is not None]
-        for unit in left:
-            storage.remove(self.file(*_record_of(unit.name).split("/")))
-        return left, [name for damage in found for name in damage or []]
+        committed = self.committed()
+        done = [unit for unit in units if unit.name in committed]
+        found = dict(zip([unit.name for unit in done], storage.map_files(self._damage, done), strict=True))
+        damaged = {name: damage for name, damage in found.items() if damage is not None}
+        for name in damaged:
+            storage.remove(self.file(*_record_of(name).split("/")))
+        left = [unit for unit in units if unit.name not in committed or unit.name in damaged]
+        return left, [name for damage in damaged.values() for name in damage]
 
     def _damage(self, unit: Unit) -> list[str] | None:
         """None for a unit that is done; else which of its files are damaged: none of one that was not done."""
@@ -395,7 +401,7 @@ class Output:
         Raises:
             PipelineError: A unit left no record, a count does not add up, or a file differs from its record.
         """
-        records = [self.record(unit.name) for unit in units]
+        records = self.records(units)
         missing = [unit.name for unit, record in zip(units, records, strict=True) if record is None]
         if missing:
             raise PipelineError(
@@ -403,8 +409,7 @@ class Output:
                 "the runner lost them; run the same command again to do what is missing"
             )
         whole = [record for record in records if record is not None]
-        for unit, record in zip(units, whole, strict=True):
-            self._verify_unit(unit, record)
+        storage.map_files(lambda both: self._verify_unit(*both), list(zip(units, whole, strict=True)))
         return whole
 
     def _verify_unit(self, unit: Unit, record: dict[str, Any]) -> None:

@@ -226,11 +226,12 @@ class Job:
         }
         files = [*files, *self.output.reject_planned(rejected)]
         self.output.finish(manifest | entries, files, records)
-        return self.summary()
+        return self.summary(records)
 
-    def summary(self) -> Summary:
-        """What this run did of a job that is complete."""
-        records = [record for unit in self.units if (record := self.output.record(unit.name)) is not None]
+    def summary(self, records: Sequence[dict[str, Any]] | None = None) -> Summary:
+        """What this run did of a job that is complete; ``records`` are what ``verify`` returned, where it was asked."""
+        if records is None:
+            records = [record for record in self.output.records(self.units) if record is not None]
         manifest = self.output.manifest() or {}
         names = {unit.name for unit in self.pending}
         mine = [record for record in records if record["unit"] in names]
