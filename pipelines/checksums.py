@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from . import storage
 from .errors import PipelineError, StoreError
@@ -110,6 +110,18 @@ def describe(folder: str, name: str) -> dict[str, Any]:
     return {"path": name, "bytes": found[0], "sha256": found[1]}
 
 
+def describe_open(name: str, file: BinaryIO) -> dict[str, Any]:
+    """The same of a file that is open at its begin.
+
+    Example:
+        >>> import io
+        >>> describe_open("rows", io.BytesIO(b"two rows"))["bytes"]
+        8
+    """
+    sha256 = storage.hexdigest(file)
+    return {"path": name, "bytes": file.seek(0, os.SEEK_END), "sha256": sha256}
+
+
 def changed(folder: str, listed: Iterable[dict[str, Any]]) -> list[str]:
     """Of the files that a record lists those that are not as it says.
 
@@ -121,7 +133,7 @@ def changed(folder: str, listed: Iterable[dict[str, Any]]) -> list[str]:
         ['rows', 'gone']
     """
     listed = [*listed]
-    found = storage.map_files(lambda entry: _is_changed(folder, entry), listed)
+    found = storage.map_files(lambda entry: _is_changed(folder, entry), listed, storage.is_address(folder))
     return [entry["path"] for entry, is_changed in zip(listed, found, strict=True) if is_changed]
 
 

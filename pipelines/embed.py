@@ -25,9 +25,10 @@ if __name__ == "__main__":
 
 import collections
 import dataclasses
+import functools
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from . import command_line, contract, extras, storage
@@ -37,9 +38,11 @@ with extras.needed("pipelines"):
     import numpy as np
     import pyarrow as pa
     from apache_beam.ml.inference.base import RunInference
+    from apache_beam.transforms.window import GlobalWindows
 
 from . import jobs
 from .embedding import lineage, repeated_keys
+from .embedding.beside import OneBehind, ReadAhead
 from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
 from .embedding.parquet_parts import KIND, Layout, ParquetPart, complete_parts
 from .embedding.saved_models import choose_score, choose_signature, find_model
@@ -275,7 +278,7 @@ class _Embed(beam.PTransform):
 
 
 class ReadUnit(beam.DoFn):
-    """From a unit to its blocks of rows, in their order.
+    """From a unit to its blocks of rows, in their order; from a store while the model works on those of the last one.
 
     Args:
         output: Where the units are committed.
@@ -288,15 +291,37 @@ class ReadUnit(beam.DoFn):
         self, output: Output, dataset: Rows, standardize: Standardization | None = None, as_told: bool = False
     ):
         self._output, self._dataset, self._standardize, self._as_told = output, dataset, standardize, as_told
+        self._ahead: tuple[Unit, ReadAhead[Block]] | None = None
         self._rows_read = metrics.counter("rows_read")
 
     def process(self, unit: Unit) -> Iterator[UnitBlock]:
         """Reads a block at a time; a file that is broken as a whole fails the job. A unit that is done stays."""
         if self._output.is_done(unit):
             return
+        blocks = self._dataset.read(BlockReference(**unit.task))
+        if not self._dataset.is_far:
+            yield from self._checked(unit, blocks)
+            return
+        last, self._ahead = self._ahead, (unit, ReadAhead(blocks))
+        if last:
+            yield from self._checked(*last)
+
+    def start_bundle(self) -> None:
+        """See ``beam.DoFn``: what a bundle that failed had read is dropped."""
+        if self._ahead:
+            self._ahead[1].abandon()
+        self._ahead = None
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """See ``beam.DoFn``: the rows of the last unit."""
+        last, self._ahead = self._ahead, None
+        if last:
+            yield from map(GlobalWindows.windowed_value, self._checked(*last))
+
+    def _checked(self, unit: Unit, blocks: Iterable[Block]) -> Iterator[UnitBlock]:
         left, highest = unit.rows, 0
         with jobs.reporting(self._output, unit):
-            for index, block in enumerate(self._dataset.read(BlockReference(**unit.task))):
+            for index, block in enumerate(blocks):
                 rows = len(block) + len(block.rejected)
                 left -= rows
                 self._rows_read.inc(rows)
@@ -340,29 +365,53 @@ class WriteUnit(beam.DoFn):
         self._output, self._made, self._layout = output, made, layout
         self._rows_written, self._rows_rejected = map(metrics.counter, ("rows_written", "rows_rejected"))
         self._part: ParquetPart | None = None
+        self._behind: OneBehind[tuple[str, int, int]] | None = None
+
+    def start_bundle(self) -> None:
+        """See ``beam.DoFn``: into a store a part is sent while the model works on the rows of the next one."""
+        self.teardown()  # of a try that failed half way
+        self._behind = OneBehind() if storage.is_address(self._output.path) else None
 
     def process(self, embedded: Embedded) -> Iterator[str]:
         """Writes one block, also when no row of it is left: a part says what its columns are."""
         rows, unit = embedded.rows, embedded.rows.unit
         with jobs.reporting(self._output, unit):
             if rows.index == 0:
-                self.teardown()  # of a try that failed half way
+                self._abandon()  # of a try that failed half way
                 self._part = ParquetPart(self._output, unit, self._layout)
             if self._part is None or (unit.name, rows.index) != (self._part.unit.name, self._part.blocks):
                 raise PipelineError(f"block {rows.index} of unit {unit.name} came out of turn: the runner parts them")
             self._part.add(embedded)
-            if not rows.is_last:
-                return
-            written, rejected, files = self._part.rows, self._part.rejected, self._part.files
-            self._part.close()
+        if rows.is_last:
+            commit = functools.partial(self._commit, self._part)
             self._part = None
-            self._output.commit(unit, written, rejected, self._made.facts(unit.name), files)
-        self._rows_written.inc(written)
-        self._rows_rejected.inc(len(rejected))
-        yield unit.name
+            yield from self._told(self._behind.call(commit) if self._behind else [commit()])
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """See ``beam.DoFn``: a bundle is done when its last unit is committed."""
+        if self._behind:
+            yield from map(GlobalWindows.windowed_value, self._told(self._behind.wait()))
+
+    def _commit(self, part: ParquetPart) -> tuple[str, int, int]:
+        facts = self._made.facts(part.unit.name)
+        with jobs.reporting(self._output, part.unit):
+            part.close()
+            self._output.commit(part.unit, part.rows, part.rejected, facts, part.files, part.described)
+        return part.unit.name, part.rows, len(part.rejected)
+
+    def _told(self, committed: Iterable[tuple[str, int, int]]) -> Iterator[str]:
+        for name, written, rejected in committed:
+            self._rows_written.inc(written)
+            self._rows_rejected.inc(rejected)
+            yield name
 
     def teardown(self) -> None:
-        """Drops what was not finished."""
+        """See ``beam.DoFn``: drops what was not finished."""
+        self._abandon()
+        if self._behind:
+            self._behind.end()
+
+    def _abandon(self) -> None:
         if self._part is not None:
             self._part.abandon()
         self._part = None

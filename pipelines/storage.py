@@ -394,8 +394,8 @@ def locked(path: str, wait: bool = False) -> Iterator[bool]:
         os.close(holder)
 
 
-def map_files(function: Callable[[_Item], _Result], files: Sequence[_Item]) -> list[_Result]:
-    """What ``function`` reads of each file, in threads where the first files take long: far away, or large to hash.
+def map_files(function: Callable[[_Item], _Result], files: Sequence[_Item], are_far: bool = False) -> list[_Result]:
+    """What ``function`` reads of each file, in threads where they lie in a store, or the first are large to hash.
 
     Of small files that lie near, threads would only take the interpreter's lock from each other.
 
@@ -403,12 +403,13 @@ def map_files(function: Callable[[_Item], _Result], files: Sequence[_Item]) -> l
         >>> map_files(len, ["a", "bc"])
         [1, 2]
     """
-    results, seconds, rest = [], [], files[_TRIAL:]
-    for file in files[:_TRIAL]:
+    trial = 0 if are_far else _TRIAL
+    results, seconds, rest = [], [], files[trial:]
+    for file in files[:trial]:
         started = time.perf_counter()
         results.append(function(file))
         seconds.append(time.perf_counter() - started)
-    if not rest or statistics.median(seconds) < _WORTH_A_THREAD:
+    if not rest or (not are_far and statistics.median(seconds) < _WORTH_A_THREAD):
         return results + [function(file) for file in rest]
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
         return results + list(pool.map(function, rest))
@@ -416,13 +417,16 @@ def map_files(function: Callable[[_Item], _Result], files: Sequence[_Item]) -> l
 
 @_also_in_stores
 @contextlib.contextmanager
-def replacing(path: str, temporary: str, lasting: bool = True) -> Iterator[BinaryIO]:
+def replacing(
+    path: str, temporary: str, lasting: bool = True, whole: Callable[[BinaryIO], None] | None = None
+) -> Iterator[BinaryIO]:
     """A file to write that takes its final name only when the block ends well.
 
     Args:
         path: The final name.
         temporary: A folder on the same file system; what a killed process leaves there is not a result.
         lasting: Bring it to the disk before it has its name; a file that is never needed again need not be there.
+        whole: Called with all that was written, to read it, before it has its name or is sent.
 
     Example:
         >>> with replacing("out/part.parquet", "out/_work/temporary") as file:
@@ -439,6 +443,9 @@ def replacing(path: str, temporary: str, lasting: bool = True) -> Iterator[Binar
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
+        if whole:
+            with open(draft, "rb", 0) as file:
+                whole(file)
         os.replace(draft, path)
     except OSError as error:
         if error.errno in _FULL and error.filename is None:

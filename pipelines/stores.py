@@ -26,7 +26,7 @@ import threading
 import time
 import urllib.parse
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from . import extras
@@ -414,11 +414,16 @@ def filling(folder: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def replacing(path: str, temporary: str, lasting: bool = True) -> Iterator[BinaryIO]:
+def replacing(
+    path: str, temporary: str, lasting: bool = True, whole: Callable[[BinaryIO], None] | None = None
+) -> Iterator[BinaryIO]:
     """See ``storage.replacing``: whole in an unnamed local file, then sent."""
     with tempfile.TemporaryFile() as draft:
         yield cast(BinaryIO, draft)
         draft.flush()
+        if whole:
+            draft.seek(0)
+            whole(cast(BinaryIO, draft))
         has_content = os.fstat(draft.fileno()).st_size > 0  # else it cannot be mapped
         content = mmap.mmap(draft.fileno(), 0, access=mmap.ACCESS_READ) if has_content else b""
         _put(path, content, _draft(path, temporary))

@@ -122,18 +122,19 @@ class WriteShard(beam.DoFn):
             yield unit.name
             return
         with reporting(self._output, unit):
-            rows, rejected, facts = self._write(unit)
-            self._output.commit(unit, rows, rejected, facts)
+            described: dict[str, dict[str, Any]] = {}
+            rows, rejected, facts = self._write(unit, described)
+            self._output.commit(unit, rows, rejected, facts, described=described)
         self._read.inc(unit.rows)
         self._written.inc(rows)
         self._rejected.inc(len(rejected))
         yield unit.name
 
-    def _write(self, unit: Unit) -> tuple[int, list[Rejection], dict[str, Any]]:
+    def _write(self, unit: Unit, described: dict[str, dict[str, Any]]) -> tuple[int, list[Rejection], dict[str, Any]]:
         work = read_work_list(self._output.file("_work", "plan", unit.name))
         tally = shard_summary.Tally(self._schema, unit.task["shown"])
         reasons: dict[int, str] = {}
-        with self._output.writing(unit.files[0]) as shard:
+        with self._output.writing(unit.files[0], described) as shard:
             for rows, batch in work.read(self._source, self._schema):
                 batch = standardized(batch, self._standardize)
                 tally.add(batch, rows)

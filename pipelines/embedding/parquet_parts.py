@@ -7,6 +7,7 @@ of each file holds their positions there, and what the columns of the folders ho
 import base64
 import contextlib
 import dataclasses
+import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from .handler import Embedded
 
 KIND = "embeddings"
 _MOST_FOLDERS = 400  # of a unit: each is an open file
+_AT_ONCE = 16 << 20  # bytes of a file that a store gives in one piece rather than in two that are asked for in turn
 _POSITIONS, _KINDS = b"tfvae.positions", b"tfvae.folders"
 
 
@@ -48,6 +50,7 @@ class ParquetPart:
         self.unit, self.rows, self.blocks = unit, 0, 0
         self.rejected: list[Rejection] = []
         self.files: list[str] = []
+        self.described: dict[str, dict[str, Any]] = {}  # of those that are closed
         self._output, self._layout, self._most_rows = output, layout, 0
         self._open: dict[str, _File] = {}
         self._kinds: dict[str, str] = {}
@@ -92,13 +95,16 @@ class ParquetPart:
         number = sum(name.rpartition("/")[0] == f"{contract.PARTS}{folder}" for name in self.files)
         name = f"{contract.PARTS}{folder}/{self.unit.name}{f'.{number}' if number else ''}.parquet"
         self.files.append(name)
-        self._open[folder] = _File(self._output, name, schema, self._kinds)
+        self._open[folder] = _File(self._output, name, schema, self._kinds, self.described)
         return self._open[folder]
 
     def close(self) -> None:
-        """Gives the files their final names."""
-        while self._open:
-            self._open.popitem()[1].close()
+        """Gives the files their final names; where one fails the drafts of the others are removed."""
+        try:
+            while self._open:
+                self._open.popitem()[1].close()
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
         """Removes the drafts."""
@@ -110,11 +116,18 @@ class ParquetPart:
 class _File:
     """A file that is being written."""
 
-    def __init__(self, output: Output, name: str, schema: pa.Schema, kinds: dict[str, str]):
+    def __init__(
+        self,
+        output: Output,
+        name: str,
+        schema: pa.Schema,
+        kinds: dict[str, str],
+        described: dict[str, dict[str, Any]],
+    ):
         self.rows, self._kinds = 0, kinds
         self._positions: list[np.ndarray] = []
         self._stack = contextlib.ExitStack()
-        self._writer = parquet_writer(self._stack.enter_context(output.writing(name)), schema)
+        self._writer = parquet_writer(self._stack.enter_context(output.writing(name, described)), schema)
 
     def write(self, table: pa.Table, positions: np.ndarray | None) -> None:
         self._writer.write_table(table)
@@ -163,9 +176,12 @@ def read_part(output: Output, name: str, columns: Sequence[str] | None = None) -
         return pq.read_table(file, columns=columns)
 
 
-def read_keys(output: Output, name: str) -> tuple[list[str], np.ndarray | None]:
-    """The keys of a file and the positions of its rows in the input, `[N]`, where its footer has them."""
-    with storage.open_to_read(output.file(*name.split("/"))) as file, pq.ParquetFile(file) as parquet:
+def read_keys(output: Output, name: str, size: int) -> tuple[list[str], np.ndarray | None]:
+    """The keys of a file of so many bytes, and the positions of its rows in the input, `[N]`, where its footer says."""
+    path = output.file(*name.split("/"))
+    at_once = storage.is_address(path) and size <= _AT_ONCE
+    opened = io.BytesIO(storage.read(path)) if at_once else storage.open_to_read(path)
+    with opened as file, pq.ParquetFile(file) as parquet:
         keys = parquet.read([contract.KEY])[contract.KEY].to_pylist()
         return keys, _positions(parquet.metadata.metadata or {})
 
@@ -184,12 +200,14 @@ def _footer(output: Output, name: str) -> dict[bytes, bytes]:
         return pq.read_metadata(file).metadata or {}
 
 
-def keep_rows(output: Output, name: str, kept: np.ndarray) -> None:
-    """Writes a file anew, with those of its rows alone, booleans `[N]`."""
+def keep_rows(output: Output, name: str, kept: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Writes a file anew, with those of its rows alone, booleans `[N]`, and describes it by its name."""
+    described: dict[str, dict[str, Any]] = {}
     table, positions = read_part(output, name), _positions(_footer(output, name))
-    file = _File(output, name, table.schema.remove_metadata(), _read_kinds(output, name))
+    file = _File(output, name, table.schema.remove_metadata(), _read_kinds(output, name), described)
     file.write(table.filter(pa.array(kept)).replace_schema_metadata(), None if positions is None else positions[kept])
     file.close()
+    return described
 
 
 def part_table(keys: Sequence[str], outputs: dict[str, np.ndarray], kept: pa.Table | None = None) -> pa.Table:

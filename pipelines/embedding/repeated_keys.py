@@ -87,7 +87,8 @@ class _Done:
 
     def written(self) -> tuple[list[list[str]], list[np.ndarray]]:
         """Of each file the keys and where in the input its rows lie, `[N]`: all but the bad ones, or as footers say."""
-        found = [read_keys(self.output, name) for name in self.files()]
+        sizes = {entry["path"]: entry["bytes"] for entry in self.record["files"]}
+        found = [read_keys(self.output, name, sizes[name]) for name in self.files()]
         keys, positions = [keys for keys, _ in found], [positions for _, positions in found if positions is not None]
         if len(positions) < len(found):
             first = self.unit.task["first"]
@@ -154,10 +155,11 @@ def _reject_in(one: _Done, later: np.ndarray, first: Sequence[str]) -> bool:
         return False
     if all(old.get(position) == repeat for position, repeat in repeats.items()):
         return True
+    described = {entry["path"]: entry for entry in one.record["files"] if entry["path"] in one.files()}
     for name, mine in zip(one.files(), one.written()[1], strict=True):
         kept = ~np.isin(mine, [*repeats])
         if not kept.all():
-            keep_rows(one.output, name, kept)
+            described |= keep_rows(one.output, name, kept)
     rejected = sorted((old | repeats).values(), key=lambda rejection: rejection.position)
-    one.output.commit(unit, unit.rows - len(rejected), rejected, one.record["facts"], one.files())
+    one.output.commit(unit, unit.rows - len(rejected), rejected, one.record["facts"], one.files(), described)
     return True

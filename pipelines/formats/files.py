@@ -61,6 +61,11 @@ class Found:
         more = (name for name in names if name not in read)
         return dataclasses.replace(self, unread=tuple(dict.fromkeys([*self.unread, *more])))
 
+    @property
+    def are_far(self) -> bool:
+        """Whether they lie in a store."""
+        return storage.is_address(self.root)
+
     def path(self, file: str) -> str:
         """Where a file lies."""
         return os.path.join(self.root, *file.split("/"))
@@ -106,7 +111,7 @@ class Found:
             settled = identity.modified < time.time_ns() - _UNSETTLED
             return Content(storage.sha256(self.path(file)), identity.size, identity.modified if settled else None)
 
-        return dict(zip(self.files, storage.map_files(content, self.files), strict=True))
+        return dict(zip(self.files, storage.map_files(content, self.files, self.are_far), strict=True))
 
 
 def folder_values(file: str) -> FolderValues:

@@ -8,6 +8,7 @@ reason and the others are taken, without a copy where Arrow's layout allows. Fol
 
 import contextlib
 import dataclasses
+import functools
 import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .. import contract
+from .. import contract, storage
 from ..errors import PipelineError, first_line
 from .arrays import exact_rows, finite_rows
 from .files import Found, with_folders
@@ -66,8 +67,8 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
     groups: dict[str, tuple[int, ...]] = {}
     kinds: dict[tuple[tuple[str, pa.DataType], ...], str] = {}
     present: dict[str, None] = {}
-    for file in found.files:
-        schema, groups[file] = _look(found, file)
+    looks = storage.map_files(functools.partial(_look, found), found.files, found.are_far)
+    for file, (schema, groups[file]) in zip(found.files, looks, strict=True):
         if not any(groups[file]):  # whose columns may have no type: of a night without rows
             continue
         values = _folder_scalars(found, file)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from .. import storage
 from ..errors import PipelineError, Rejection, RowError
 from ..formats.arrays import finite_rows
 from ..formats.files import Content, Found
@@ -152,6 +153,11 @@ class Rows(abc.ABC):
     def continuing(self, earlier: Iterable[Mapping[str, str]]) -> "Rows":
         """The same rows, in the units of an earlier run where those may stay: the SHA-256 of each one's files."""
         return self
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the files lie in a store, and two units of work may be read at a time."""
+        return storage.is_address(self.path)
 
     @property
     def rejected(self) -> Sequence[Rejection]:

@@ -66,6 +66,11 @@ class Listed(Rows):
         """See ``Rows.unread``."""
         return self._plan.unread
 
+    @property
+    def is_far(self) -> bool:
+        """See ``Rows.is_far``: a source keeps files open, or copies of them, for all who ask."""
+        return False
+
     def blocks(self, split: str | None) -> list[BlockReference]:
         """See ``Rows.blocks``; None is all of them."""
         splits = self._splits()

@@ -27,8 +27,9 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 from .. import checksums, contract, storage
 from ..checksums import AbsentError, DamagedError
@@ -85,14 +86,27 @@ class Output:
 
     path: str
 
+    @property
+    def _is_far(self) -> bool:
+        return storage.is_address(self.path)
+
     def file(self, *parts: str) -> str:
         """The path of a file inside the output directory."""
         return os.path.join(self.path, *parts)
 
-    def writing(self, name: str) -> Any:
-        """A context manager that writes the file ``name`` of this directory, whole or not at all."""
+    def writing(self, name: str, described: dict[str, dict[str, Any]] | None = None) -> Any:
+        """A context manager that writes the file ``name`` of this directory, whole or not at all.
+
+        To ``described`` it adds what ``commit`` asks of the file, as it was written and not as it then lies there.
+        """
+
+        def whole(file: BinaryIO) -> None:
+            if described is not None:
+                described[name] = checksums.describe_open(name, file)
+
+        place, temporary = self.file(*name.split("/")), self.file(contract.WORK, "temporary")
         lasting = not name.startswith(_LISTS)  # which every run writes anew
-        return storage.replacing(self.file(*name.split("/")), self.file(contract.WORK, "temporary"), lasting)
+        return storage.replacing(place, temporary, lasting, None if described is None else whole)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON value, indented, whole or not at all."""
@@ -276,6 +290,7 @@ class Output:
         rejected: Sequence[Rejection],
         facts: dict[str, Any],
         files: Sequence[str] | None = None,
+        described: Mapping[str, dict[str, Any]] = types.MappingProxyType({}),
     ) -> None:
         """Writes a unit's rejections and then its record; its files must lie under their final names.
 
@@ -285,6 +300,7 @@ class Output:
             rejected: Bad rows, in the order in which they were read.
             facts: Whatever the driver will need of this unit, in plain JSON values.
             files: What it wrote, where that is not what was planned.
+            described: What is known of files from when they were written; the others are read.
         """
         files = [*(unit.files if files is None else files), *self._reject(unit.name, rejected)]
         record = {
@@ -293,7 +309,7 @@ class Output:
             "planned": unit.rows,
             "rows": rows,
             "rejected": len(rejected),
-            "files": [self.describe(name) for name in files],
+            "files": [described.get(name) or self.describe(name) for name in files],
             "facts": facts,
         }
         self.write_record(_record_of(unit.name), record)
@@ -345,7 +361,7 @@ class Output:
 
     def records(self, units: Sequence[Unit]) -> list[dict[str, Any] | None]:
         """The commit records of units, in their order: see ``record``."""
-        return storage.map_files(self.record, [unit.name for unit in units])
+        return storage.map_files(self.record, [unit.name for unit in units], self._is_far)
 
     def committed(self) -> set[str]:
         """The names of the units that have a commit record."""
@@ -359,8 +375,8 @@ class Output:
         """``pending``, and the names of files that are not as they were written, every checksum included."""
         committed = self.committed()
         done = [unit for unit in units if unit.name in committed]
-        found = dict(zip([unit.name for unit in done], storage.map_files(self._damage, done), strict=True))
-        damaged = {name: damage for name, damage in found.items() if damage is not None}
+        found = storage.map_files(self._damage, done, self._is_far)
+        damaged = {unit.name: damage for unit, damage in zip(done, found, strict=True) if damage is not None}
         for name in damaged:
             storage.remove(self.file(*_record_of(name).split("/")))
         left = [unit for unit in units if unit.name not in committed or unit.name in damaged]
@@ -409,7 +425,7 @@ class Output:
                 "the runner lost them; run the same command again to do what is missing"
             )
         whole = [record for record in records if record is not None]
-        storage.map_files(lambda both: self._verify_unit(*both), list(zip(units, whole, strict=True)))
+        storage.map_files(lambda both: self._verify_unit(*both), list(zip(units, whole, strict=True)), self._is_far)
         return whole
 
     def _verify_unit(self, unit: Unit, record: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ class Images(RowSource):
         """See ``Source.plan``."""
         found, rejected = self.files()
         files = found.files
-        looks = storage.map_files(self._look, files)
+        looks = storage.map_files(self._look, files, found.are_far)
         first = functools.partial(self._header, files[0])
         schema = schema_of(self.input_path, files, [shape for _, shape in looks], first)
         inputs = [found for found, _ in looks]

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import torture_stores
 from pipelines import embed, preprocess, stores
 from pipelines.errors import PipelineError
-from pipelines.jobs.commits import Output
+from pipelines.jobs.commits import Output, Unit
 from pipelines.verify import verify
 from tests.faults import unreliable
 from tests.stores import S3_CREDENTIALS, SECRET
@@ -158,6 +158,21 @@ def test_two_drivers_do_not_write_to_one_output(bucket):
         pass
     with output.lock():
         assert len(bucket.keys("out/_work/lock")) == 1
+
+
+def test_what_is_damaged_on_its_way_is_noticed(bucket, monkeypatch):
+    """A record says what was written, and not what then lay there."""
+    output, unit = Output(f"{bucket.address}/out"), Unit("part", 1, ("rows",), "of the unit")
+    send, described = stores._send, {}
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "_send", lambda files, name, content: send(files, name, content[:-1] + b"?"))
+        with output.writing("rows", described) as file:
+            file.write(b"two rows")
+    output.commit(unit, 1, [], {}, described=described)
+    assert bucket.get("out/rows") == b"two row?"
+    with pytest.raises(PipelineError, match="out/rows changed after it was written"):
+        output.verify([unit])
+    assert output.pending([unit]) == [unit]
 
 
 class Prepared(NamedTuple):
