@@ -3,12 +3,16 @@
     python -m benchmarks.stores [--rows 3000000] [--rounds 3]
 
 The server is Moto, which is Python, reads a whole object for any part of it and shares the machine's cores with the
-job; so what it gives to plain PyArrow, which reads the input and does nothing with it, is measured too. Rates count all
-of a run, planning and verification too.
+job; so what it gives to plain PyArrow, which reads the input and does nothing with it, is measured too, and so are the
+seconds of processor that the job and the server take: a server elsewhere takes none of the job's. Rates count all of a
+run, planning and verification too.
 """
 
+import os
 import pathlib
+import resource
 import shutil
+import statistics
 import tempfile
 import time
 
@@ -30,13 +34,33 @@ def write_files(folder: pathlib.Path, rows: int) -> None:
         pq.write_table(table, folder / f"{number:04d}.parquet", compression="none", use_dictionary=False)
 
 
-def embedding(model: str, source: str, output: str, rows: int, remove) -> Side:
-    """Rows a second of the command; what the last one wrote is removed before the clock starts."""
+def job_seconds() -> float:
+    """Seconds of processor that this process took so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def server_seconds() -> float:
+    """Those of the processes that this one began and that live: the server."""
+    threads = pathlib.Path("/proc/self/task").iterdir()
+    children = [child for thread in threads for child in (thread / "children").read_text().split()]
+    stats = [pathlib.Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split() for child in children]
+    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+
+
+def embedding(model: str, source: str, output: str, rows: int, remove, spent: list[dict[str, float]]) -> Side:
+    """Rows a second of the command; what the last one wrote is removed before the clock starts.
+
+    To ``spent`` it adds the seconds of processor of the job and the server.
+    """
     from pipelines import embed
 
     def run() -> float:
         remove()
-        return timed(rows, lambda: embed.run(model, source, output))()
+        job, server = job_seconds(), server_seconds()
+        rate = timed(rows, lambda: embed.run(model, source, output))()
+        spent.append({"job": job_seconds() - job, "server": server_seconds() - server})
+        return rate
 
     return run
 
@@ -69,11 +93,11 @@ def main(rows: int, rounds: int) -> None:
             if bucket.keys("out/"):
                 store.delete_dir(f"{bucket.name}/out")
 
+        spent: dict[str, list[dict[str, float]]] = {"s3": [], "local": []}
+        forget_local = lambda: shutil.rmtree(out, ignore_errors=True)  # noqa: E731
         sides = {
-            "s3": embedding(model, source, f"{bucket.address}/out", rows, forget),
-            "local": embedding(
-                model, str(folder / "in"), str(out), rows, lambda: shutil.rmtree(out, ignore_errors=True)
-            ),
+            "s3": embedding(model, source, f"{bucket.address}/out", rows, forget, spent["s3"]),
+            "local": embedding(model, str(folder / "in"), str(out), rows, forget_local, spent["local"]),
             "plain s3": reading(store, f"{bucket.name}/in", rows),
             "plain local": reading(fs.LocalFileSystem(), str(folder / "in"), rows),
         }
@@ -88,8 +112,22 @@ def main(rows: int, rounds: int) -> None:
             f"{ratios['plain']:.2f}",
         ],
     ]
+    seconds = {
+        side: {who: statistics.median(run[who] for run in runs) for who in ("job", "server")}
+        for side, runs in spent.items()
+    }
+    table += [
+        ["job, seconds of processor", f"{seconds['s3']['job']:.1f}", f"{seconds['local']['job']:.1f}", ""],
+        ["server, the same", f"{seconds['s3']['server']:.1f}", "", ""],
+    ]
     files = f"{rows:,} rows of {PIXELS} bytes in files of {ROW_GROUP:,}"
-    details = {"rows": rows, "rows_per_second": rates, "ratios": ratios, "seconds": round(time.monotonic() - started)}
+    details = {
+        "rows": rows,
+        "rows_per_second": rates,
+        "ratios": ratios,
+        "processor_seconds": spent,
+        "seconds": round(time.monotonic() - started),
+    }
     report.keep(
         "stores",
         f"Moto's s3:// on loopback beside the local disk, {files}",

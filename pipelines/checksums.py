@@ -7,6 +7,7 @@ format version 1 have no checksum of their own.
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -114,12 +115,11 @@ def describe_open(name: str, file: BinaryIO) -> dict[str, Any]:
     """The same of a file that is open at its begin.
 
     Example:
-        >>> import io
         >>> describe_open("rows", io.BytesIO(b"two rows"))["bytes"]
         8
     """
     sha256 = storage.hexdigest(file)
-    return {"path": name, "bytes": file.seek(0, os.SEEK_END), "sha256": sha256}
+    return {"path": name, "bytes": file.seek(0, io.SEEK_END), "sha256": sha256}
 
 
 def changed(folder: str, listed: Iterable[dict[str, Any]]) -> list[str]:

@@ -33,7 +33,7 @@ from . import extras
 from .errors import PipelineError, StoreError
 from .hdfs import Hdfs
 
-_BLOCK = 16 << 20  # bytes of a request, where little is asked for at a time
+_BLOCK = 32 << 20  # bytes of a request, where little is asked for at a time: as many as a block of rows has
 _COPIES = 4  # of whole files, which a process keeps
 _BEAT, _DEAD = 5.0, 20.0  # seconds: how often the holder of a lock shows that it lives, and how long a dead one has not
 _ATTEMPTS, _CONNECT, _ANSWER = 6, 10, 60  # tries of a request; seconds until it is connected, and answered
@@ -322,6 +322,10 @@ class _Raw(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
+    def size(self) -> int:
+        with _asking(self._path):
+            return self._file.size()
+
     def readinto(self, buffer: Any) -> int:
         self._checkClosed()
         with _asking(self._path):
@@ -350,7 +354,8 @@ class _Raw(io.RawIOBase):
 def open_to_read(path: str, buffering: int = -1) -> BinaryIO:
     """See ``storage.open_to_read``."""
     raw = _Raw(path)
-    return cast(BinaryIO, raw if buffering == 0 else io.BufferedReader(raw, max(buffering, _BLOCK)))
+    block = min(_BLOCK, max(raw.size(), io.DEFAULT_BUFFER_SIZE))  # of a small file no more memory than it has bytes
+    return cast(BinaryIO, raw if buffering == 0 else io.BufferedReader(raw, max(buffering, block)))
 
 
 def read(path: str) -> bytes:
