@@ -342,7 +342,8 @@ class ReadUnit(beam.DoFn):
             if highest > 1:
                 raise PipelineError(
                     f"{block.file} holds uint8 up to {highest}, the signature takes float32, scaled as in training: "
-                    "export the model for such rows, or scale them before"
+                    "pictures want a model exported for bytes; of counts or classes prepare rows with --dtype float32, "
+                    "and name that dataset by --prepared-with"
                 )
             return dataclasses.replace(block, x=block.x.astype(np.float32))
         if is_last and highest == 1 and not self._as_told:

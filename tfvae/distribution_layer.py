@@ -435,6 +435,11 @@ class DistributionLayer(keras.layers.Layer):
         """
         base = self.family(**parameters, **self._arguments)
         wrapped = len(self.event_shape) - base.event_shape.rank
+        if wrapped < 0:
+            raise ValueError(
+                f"event_shape is {list(self.event_shape)}, expected at least {base.event_shape.rank} axis for "
+                f"{self.family.__name__}, a family of vectors: DistributionLayer({self.family.__name__!r}, [3]), say."
+            )
         if self.missing:
             self._check_cells(base)
             return families.Observed(base, wrapped, self.inside)

@@ -673,3 +673,11 @@ def test_masked_cells_are_no_numbers_and_classes_no_callbacks(x):
     for wrong in ("EarlyStopping", [None], [keras.callbacks.EarlyStopping]):
         with pytest.raises(ValueError, match="callbacks holds"):
             vae.fit(x, callbacks=wrong)
+
+
+@pytest.mark.parametrize("name", ["train_step", "test_step"])
+def test_a_step_that_would_never_be_called_is_refused(name):
+    kind = type("Mine", (VAE,), {name: lambda self, data: {}})
+    parts = (DistributionLayer("Normal", [size]) for size in (2, 4))
+    with pytest.raises(ValueError, match=rf"Mine\.{name} would never be called: .* as objective="):
+        kind(networks.mlp([4]), networks.mlp([4]), *parts).compile()

@@ -182,3 +182,10 @@ def test_the_tail_is_of_the_model_s_own_weights_and_not_known_of_few(x, monkeypa
     np.testing.assert_allclose(found.pareto_shape, evaluation.pareto_shape(weights), rtol=1e-3, atol=1e-3)
     with pytest.warns(UserWarning, match=r"samples of 9: it is"):
         assert evaluation.log_marginal(vae, x[:7], num_samples=9).median_pareto_shape is None
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_where_x_has_no_density_log_p_is_minus_infinity_on_no_samples():
+    found = evaluation.MarginalEstimate.of_sums(np.zeros(2), np.array([0.0, 4.0]), np.array([0.0, 10.0]), 2)
+    assert found.log_marginal.tolist() == [-np.inf, np.log(2.0)]
+    assert found.effective_sample_size.tolist() == [0.0, 1.6] and not np.isnan(found.standard_error).any()

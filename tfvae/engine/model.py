@@ -213,6 +213,12 @@ class UnsupervisedModel(Doors, abc.ABC):
             run_eagerly: Run as plain Python, for debugging.
         """
         refuse_unknown(self.compile, unknown, "The model's objective is the loss, and its parts are the metrics.")
+        for name in ("train_step", "test_step"):
+            if getattr(type(self), name) is not getattr(keras.Model, name):
+                raise ValueError(
+                    f"{type(self).__name__}.{name} would never be called: a program of many steps has a step of its "
+                    "own. Leave it out, and pass a loss of yours as objective=, a function of the terms of a batch."
+                )
         if steps_per_execution is not None and not isinstance(steps_per_execution, int):
             raise ValueError(
                 f"compile takes an optimiser and steps_per_execution, a number, received {steps_per_execution!r}. "

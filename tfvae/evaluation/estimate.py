@@ -107,9 +107,10 @@ class MarginalEstimate:
             >>> MarginalEstimate.of_sums(peak, total, square, 2).effective_sample_size.tolist()
             [1.6]
         """
-        effective = total**2 / square
-        spread = np.sqrt(np.maximum(1 / effective - 1 / count, 0) * count / (count - 1))
-        return cls(peak + np.log(total / count), spread, effective, acceptance_rate, pareto_shape)
+        with np.errstate(divide="ignore"):  # where every weight is 0, log p(x) is -inf
+            effective = total**2 / np.where(square > 0, square, 1.0)
+            spread = np.sqrt(np.maximum(1 / effective - 1 / count, 0) * count / (count - 1))
+            return cls(peak + np.log(total / count), spread, effective, acceptance_rate, pareto_shape)
 
     def negated(self) -> "MarginalEstimate":
         """This estimate of -log p(x), made from reciprocal weights, as one of log p(x)."""
