@@ -26,6 +26,7 @@ if __name__ == "__main__":
 import collections
 import dataclasses
 import functools
+import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -172,7 +173,7 @@ def run(
             f"{list(dataset.shape or ())}: leave --prepared-with out, or give rows like its own"
         )
     blocks = dataset.blocks(split)
-    settings = {
+    asked = {
         "model": version.name,
         "split": split,
         "signature": chosen.name,
@@ -187,6 +188,7 @@ def run(
         **fields.given(),
         **({"standardized": dataclasses.asdict(standardize)} if standardize else {}),
     }
+    settings = json.loads(storage.to_json(asked))  # as a later run finds them: with lists for tuples
     observation = {"shape": list(dataset.shape or ()), "dtype": dataset.dtype, "missing": dataset.missing}
     told = {"model": version.manifest(), "options": settings}
     units = _units(blocks, dataset, storage.fingerprint([KIND, told, observation]))

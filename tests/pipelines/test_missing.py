@@ -120,6 +120,8 @@ def test_a_table_with_holes_is_prepared_embedded_and_scored(tmp_path):
         output = tmp_path / f"embedded-{len(more)}-{'split' in more}"
         done = embed.run(str(tmp_path / "models" / "table"), source, str(output), score=3, **more)
         assert sum(done.rows.values()) == 60 and not done.rejected
+        again = embed.run(str(tmp_path / "models" / "table"), source, str(output), score=3, **more)
+        assert again.units_done == 0
         found = read_parts(output)
         key = next(key for key in found if key.endswith(":5"))
         by = json.loads((tmp_path / "prepared" / "manifest.json").read_text())["standardized"]

@@ -223,6 +223,8 @@ def test_a_csv_file_through_a_model(tmp_path):
     assert found["a/00.png"]["reason"].startswith("duplicate key, first at in.csv:")
     again = embed.run(model.path, arguments["input"], str(tmp_path / "out"), keep=["label"])
     assert again.units_done == 0
+    dropped = [embed.run(model.path, arguments["input"], str(tmp_path / "d"), drop=["label"]) for _ in range(2)]
+    assert [run.units_done for run in dropped] == [1, 0]
     with pytest.raises(PipelineError, match="has no split 'test', it has none of its own"):
         embed.run(model.path, arguments["input"], str(tmp_path / "other"), split="test")
 

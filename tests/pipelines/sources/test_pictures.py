@@ -67,7 +67,11 @@ def test_prepare_and_embed_make_the_same_of_them(photos, tmp_path):
 def test_through_a_model(photos, tmp_path):
     preprocess.run("images", str(photos), str(tmp_path / "data"), resize="8x8", test_fraction=0)
     model = Linear(tmp_path / "model" / "1", (8, 8, 3))
-    embed.run(model.path, str(photos), str(tmp_path / "out"), prepared_with=str(tmp_path / "data"))
+    runs = [
+        embed.run(model.path, str(photos), str(tmp_path / "out"), prepared_with=str(tmp_path / "data"))
+        for _ in range(2)
+    ]
+    assert [run.units_done > 0 for run in runs] == [True, False]
     embed.run(model.path, str(tmp_path / "data"), str(tmp_path / "own"), split="all")
     raw, own = (embed.read_embeddings(str(tmp_path / name)).sort_by("key") for name in ("out", "own"))
     assert raw.num_rows == 5 and raw.equals(own)
