@@ -222,6 +222,29 @@ class TestGenerations:
         assert nights.run().units_done == 1
         assert sorted(os.listdir(nights.output / "generations")) == ["000002", "000003"]
 
+    @pytest.mark.slow
+    def test_killed_while_a_carried_part_leaves_a_row_out(self, nights, tmp_path, monkeypatch):
+        """Its rejected row was told and its record not yet written: it is carried again, and still of its own night."""
+        write(nights.input, "b.parquet", ["b", "k"])
+        nights.run()
+        write(nights.input, "a.parquet", ["a", "k"])
+        shutil.copytree(nights.output, tmp_path / "whole", symlinks=True)
+        embed.run(nights.model, str(nights.input), str(tmp_path / "whole"))
+        write_record = embed.Output.write_record
+
+        def killed(self, name, value):
+            if value.get("rejected"):
+                raise KeyboardInterrupt
+            write_record(self, name, value)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(embed.Output, "write_record", killed)
+            embed.run(nights.model, str(nights.input), str(nights.output))
+        assert len(list((nights.output / "generations" / "000002" / "rejected").iterdir())) == 1
+        assert embed.run(nights.model, str(nights.input), str(nights.output)).units_done == 0
+        whole, again = artifacts(tmp_path / "whole"), artifacts(nights.output)
+        assert {name for name in whole if whole[name] != again[name]} == set() and whole.keys() == again.keys()
+
     def test_a_copy_without_its_links(self, nights, tmp_path):
         write(nights.input, "a.parquet", ["a"])
         nights.run()
