@@ -1,7 +1,8 @@
 """Rows to Parquet embeddings with a SavedModel, by blocks, on any Beam runner.
 
-A unit of work is a run of rows of one file: they are read in blocks, run through the model in sub-batches,
-written as one Parquet part and committed (see ``pipelines.jobs.commits``). Only the names of units cross the
+A unit of work is a run of rows of one file, or some of them that are joined (see ``pipelines.embedding.joining``): they
+are read in blocks, run through the model in sub-batches, written as one Parquet part and committed (see
+``pipelines.jobs.commits``). Only the names of units cross the
 runner; reading, RunInference and writing are one fused stage. A row on which the model fails is found by
 bisection and rejected; the others of its block are kept. When all units are done, a key that came twice
 keeps its first row. This module needs TensorFlow, Beam and PyArrow in a worker, and neither the package
@@ -26,6 +27,7 @@ if __name__ == "__main__":
 import collections
 import dataclasses
 import functools
+import itertools
 import json
 import re
 import time
@@ -42,16 +44,18 @@ with extras.needed("pipelines"):
     from apache_beam.transforms.window import GlobalWindows
 
 from . import jobs
-from .embedding import lineage, repeated_keys
+from .embedding import joining, lineage, repeated_keys
 from .embedding.beside import OneBehind, ReadAhead
 from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
 from .embedding.parquet_parts import KIND, Layout, ParquetPart, complete_parts
 from .embedding.saved_models import choose_score, choose_signature, find_model
+from .embedding.slices import Places, slices_of
 from .errors import PipelineError, number, require_names
 from .formats.files import refuse_own_output
 from .formats.standardization import Standardization
 from .inputs import Fields, open_input, prepared_fields, prepared_source, prepared_standardization
-from .inputs.base import Block, BlockReference, Rows
+from .inputs.base import Block, BlockReference, Rows, block_rows
+from .inputs.gathered import gathered
 from .inputs.parquet import Parquet
 from .jobs import metrics
 from .jobs.commits import Output, Unit
@@ -118,7 +122,8 @@ def run(
         score: Also write ``score``, the ELBO in nats, from so many samples of z; each row's noise comes from its key.
         partition_by: Columns that the output takes over as folders, ``country=at/``, one below the other: text or
             integers, no value empty.
-        part_size: Megabytes that a file of the output may have, about; by default one has the rows of a unit of work.
+        part_size: Megabytes that a file of the output has, about: small inputs that follow one another are joined in
+            one file, large ones are cut; by default one has the rows of a unit of work.
         trust_model: Run a model though its graph may read or write files or run code: only for models of your own.
         overwrite: Make everything anew, also where other options or another input made ``output``.
         metrics_file: A file NAME.prom for what this run did, as node_exporter's textfile collector reads it; of a run
@@ -192,6 +197,10 @@ def run(
     observation = {"shape": list(dataset.shape or ()), "dtype": dataset.dtype, "missing": dataset.missing}
     told = {"model": version.manifest(), "options": settings}
     units = _units(blocks, dataset, storage.fingerprint([KIND, told, observation]))
+    if layout.file_bytes:
+        numbers = chosen.dimension * (1 + stddev) + bool(score)
+        earlier = [] if overwrite else joining.earlier(target.generation(current), before)
+        units = joining.Joining.of(layout, numbers, 1 + len(keep)).joined(units, earlier)
     rejected = [dataclasses.asdict(row) for row in dataset.rejected]
     fingerprint = storage.fingerprint([[unit.name, unit.fingerprint] for unit in units] + rejected)
     scoring = choose_score(version, chosen, score)
@@ -293,14 +302,14 @@ class ReadUnit(beam.DoFn):
         self, output: Output, dataset: Rows, standardize: Standardization | None = None, as_told: bool = False
     ):
         self._output, self._dataset, self._standardize, self._as_told = output, dataset, standardize, as_told
-        self._ahead: tuple[Unit, ReadAhead[Block]] | None = None
+        self._ahead: tuple[Unit, ReadAhead[tuple[int, Block]]] | None = None
         self._rows_read = metrics.counter("rows_read")
 
     def process(self, unit: Unit) -> Iterator[UnitBlock]:
         """Reads a block at a time; a file that is broken as a whole fails the job. A unit that is done stays."""
         if self._output.is_done(unit):
             return
-        blocks = self._dataset.read(BlockReference(**unit.task))
+        blocks = self._blocks(unit)
         if not self._dataset.is_far:
             yield from self._checked(unit, blocks)
             return
@@ -320,23 +329,44 @@ class ReadUnit(beam.DoFn):
         if last:
             yield from map(GlobalWindows.windowed_value, self._checked(*last))
 
-    def _checked(self, unit: Unit, blocks: Iterable[Block]) -> Iterator[UnitBlock]:
-        left, highest = unit.rows, 0
+    def _blocks(self, unit: Unit) -> Iterator[tuple[int, Block]]:
+        """As they are read, each with the number of its slice."""
+        for index, one in enumerate(slices_of(unit)):
+            for block in self._dataset.read(one):
+                yield index, block
+
+    def _checked(self, unit: Unit, blocks: Iterable[tuple[int, Block]]) -> Iterator[UnitBlock]:
+        left, places = unit.rows, Places(unit)
         with jobs.reporting(self._output, unit):
-            for index, block in enumerate(blocks):
-                rows = len(block) + len(block.rejected)
-                left -= rows
-                self._rows_read.inc(rows)
-                if block.x.dtype == np.uint8:
-                    highest = max(highest, int(block.x.max(initial=0)))
-                    block = self._numbers(block, highest, is_last=left == 0)
-                if self._dataset.dtype == "string":
-                    block = block.readable()
-                if self._standardize:
-                    block = block.standardized(self._standardize)
+            rows: Iterable[Block] = self._rows(places, blocks)
+            if len(places.slices) > 1:
+                rows = gathered(rows, block_rows(self._dataset.shape or (), self._dataset.dtype))
+            for index, block in enumerate(rows):
+                left -= len(block) + len(block.rejected)
                 yield UnitBlock(block, unit, index, is_last=left == 0)
             if left:
-                raise PipelineError(f"{unit.task['file']} gave {unit.rows - left} of {unit.rows} rows: it has changed")
+                raise PipelineError(f"{places} gave {unit.rows - left} of {unit.rows} rows: it has changed")
+
+    def _rows(self, places: Places, blocks: Iterable[tuple[int, Block]]) -> Iterator[Block]:
+        """Those of each slice; of several, numbered."""
+        for index, group in itertools.groupby(blocks, key=lambda pair: pair[0]):
+            rows = self._of_slice(places.slices[index], (block for _, block in group))
+            yield from places.numbered(index, rows) if len(places.slices) > 1 else rows
+
+    def _of_slice(self, one: BlockReference, blocks: Iterable[Block]) -> Iterator[Block]:
+        left, highest = one.rows, 0
+        for block in blocks:
+            rows = len(block) + len(block.rejected)
+            left -= rows
+            self._rows_read.inc(rows)
+            if block.x.dtype == np.uint8:
+                highest = max(highest, int(block.x.max(initial=0)))
+                block = self._numbers(block, highest, is_last=left == 0)
+            if self._dataset.dtype == "string":
+                block = block.readable()
+            yield block.standardized(self._standardize) if self._standardize else block
+        if left:
+            raise PipelineError(f"{one.file} gave {one.rows - left} of {one.rows} rows: it has changed")
 
     def _numbers(self, block: Block, highest: int, is_last: bool) -> Block:
         """Bytes as the signature takes them; of nothing but 0 and 1 the user says what they are, as for ``fit``."""
@@ -396,7 +426,7 @@ class WriteUnit(beam.DoFn):
             yield from map(GlobalWindows.windowed_value, self._told(self._behind.wait()))
 
     def _commit(self, part: ParquetPart) -> tuple[str, int, int]:
-        facts = self._made.facts(part.unit.name)
+        facts = self._made.facts(part.unit.name) | joining.facts(part.unit)
         with jobs.reporting(self._output, part.unit):
             part.close()
             self._output.commit(part.unit, part.rows, part.rejected, facts, part.files, part.described)

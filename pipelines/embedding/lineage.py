@@ -7,6 +7,7 @@ and time of modification (in nanoseconds, two seconds old or more when it was re
 """
 
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ from ..errors import PipelineError
 from ..formats.files import Content
 from ..inputs.base import BlockReference, Rows
 from ..jobs.commits import Output, Unit
+from .slices import slices_of
+
+SLICES = "slices"  # the fact of a unit that names the slices of one that is joined: see ``pipelines.embedding.joining``
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,19 +30,22 @@ class Lineage:
 
     Attributes:
         contents: What was in each file.
-        units: The files of each unit.
+        units: The files of each unit, by its name.
         generations: In which generation each unit was made, by its name.
         number: Which generation it is; 0 for none.
+        slices: Fingerprint and rows of each slice of each unit, by its name, where units are joined.
     """
 
     contents: dict[str, Content] = dataclasses.field(default_factory=dict)
-    units: tuple[tuple[str, ...], ...] = ()
+    units: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     generations: dict[str, int] = dataclasses.field(default_factory=dict)
     number: int = 0
+    slices: dict[str, list[tuple[str, int]]] = dataclasses.field(default_factory=dict)
 
     def groups(self) -> list[dict[str, str]]:
-        """The SHA-256 of the files of each unit."""
-        return [{file: self.contents[file].sha256 for file in unit} for unit in self.units]
+        """The SHA-256 of the files of each unit; of one that is joined and whose rows are files, of each slice."""
+        groups = [run for name, files in self.units.items() for run in _runs(files, self.slices.get(name, []))]
+        return [{file: self.contents[file].sha256 for file in files} for files in groups]
 
     def changes(self, rows: Rows, blocks: Sequence[BlockReference], output: str) -> "Changes":
         """What an input has more and less than this.
@@ -105,15 +112,25 @@ def read(output: Output) -> Lineage:
     if not mine or checksums.changed(output.path, mine):
         return Lineage()
     contents: dict[str, Content] = {}
-    units, generations = [], {}
+    units, generations, slices = {}, {}, {}
     with storage.open_to_read(output.file(contract.LINEAGE)) as file:
         for line in file:
             told = json.loads(line)
             inputs, generations[told["unit"]] = told["inputs"], told["generation"]
-            units.append(tuple(entry["path"] for entry in inputs))
+            units[told["unit"]] = tuple(entry["path"] for entry in inputs)
+            if SLICES in told:
+                slices[told["unit"]] = [(fingerprint, rows) for fingerprint, rows in told[SLICES]]
             for entry in inputs:
                 contents[entry["path"]] = Content(entry["sha256"], entry["bytes"], entry["modified"])
-    return Lineage(contents, tuple(units), generations, _number(output))
+    return Lineage(contents, units, generations, _number(output), slices)
+
+
+def _runs(files: Sequence[str], slices: Sequence[tuple[str, int]]) -> list[Sequence[str]]:
+    """The files of each slice, where each row is one; else all together."""
+    ends = list(itertools.accumulate((rows for _, rows in slices), initial=0))
+    if ends[-1] != len(files):
+        return [files]
+    return [files[first:end] for first, end in itertools.pairwise(ends)]
 
 
 def write(
@@ -130,12 +147,11 @@ def write(
     """
     with output.writing(contract.LINEAGE) as file:
         for unit, record in zip(units, records, strict=True):
-            reference = BlockReference(**unit.task)
-            files = rows.files_of(reference)
+            files = dict.fromkeys(file for one in slices_of(unit) for file in rows.files_of(one))
             line = {
                 "unit": unit.name,
                 "parts": [entry["path"] for entry in record["files"] if entry["path"].startswith(contract.PARTS)],
-                "split": reference.split,
+                "split": unit.task["split"],
                 "rows": record["rows"],
                 "rejected": record["rejected"],
                 "inputs": [

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,9 +24,11 @@ from ..jobs.commits import Output, Unit
 from ..jobs.generations import Generations
 from . import folders
 from .handler import Embedded
+from .slices import Places
 
 KIND = "embeddings"
-_MOST_FOLDERS = 400  # of a unit: each is an open file
+_MOST_FOLDERS = 400  # of a slice of a unit, and open files
+_SPARE = 0.25  # by how much of its size a file of a unit that is joined may be larger, before it is cut
 _AT_ONCE = 16 << 20  # bytes of a file that a store gives in one piece rather than in two that are asked for in turn
 _POSITIONS, _KINDS = b"tfvae.positions", b"tfvae.folders"
 
@@ -51,8 +54,9 @@ class ParquetPart:
         self.rejected: list[Rejection] = []
         self.files: list[str] = []
         self.described: dict[str, dict[str, Any]] = {}  # of those that are closed
-        self._output, self._layout, self._most_rows = output, layout, 0
-        self._open: dict[str, _File] = {}
+        self._output, self._layout, self._most_rows, self._places = output, layout, 0, Places(unit)
+        self._open: dict[str, _File] = {}  # the one that was written last is last
+        self._files_in: dict[str, int] = {}
         self._kinds: dict[str, str] = {}
 
     def add(self, embedded: Embedded) -> None:
@@ -63,23 +67,33 @@ class ParquetPart:
             outputs = {name: array[good] for name, array in outputs.items()}
         table = part_table(block.keys, outputs, block.kept)
         if self._layout.file_bytes and len(table) and not self._most_rows:
-            self._most_rows = max(1, self._layout.file_bytes * len(table) // table.nbytes)
+            self._most_rows = self._rows_of_a_file(table, self._layout.file_bytes)
         self._kinds = folders.kinds(table.schema, self._layout.partition_by)
         for folder, rows in folders.by_folder(table, self._layout.partition_by):
             mine = table if rows is None else table.take(pa.array(rows)).drop_columns([*self._layout.partition_by])
-            self._write(folder, mine, None if rows is None else block.positions[rows])
+            numbers = block.positions if block.numbers is None else block.numbers
+            self._write(folder, mine, None if rows is None else numbers[rows])
         self.blocks += 1
         self.rows += len(block)
         self.rejected += block.rejected
+
+    def _rows_of_a_file(self, table: pa.Table, file_bytes: int) -> int:
+        """As many as it takes, by the first ones; of a unit that is joined, in one folder, the same in each file."""
+        if len(self._places.slices) == 1 or self._layout.partition_by:
+            return max(1, file_bytes * len(table) // table.nbytes)
+        files = max(1, math.ceil(self.unit.rows * table.nbytes / len(table) / file_bytes - _SPARE))
+        return math.ceil(self.unit.rows / files)
 
     def _write(self, folder: str, table: pa.Table, positions: np.ndarray | None) -> None:
         """The rows that belong to a folder, in as many files as it takes."""
         first = 0
         while first < len(table) or first == 0:
             file = self._open.get(folder)
-            if file is None or (self._most_rows and file.rows >= self._most_rows):
+            is_full = file is not None and len(table) and 0 < self._most_rows <= file.rows
+            if file is None or is_full or not file.schema.equals(table.schema):
                 file = self._next_file(folder, table.schema)
-            room = self._most_rows - file.rows if self._most_rows else max(1, len(table))
+            self._open[folder] = self._open.pop(folder)
+            room = max(1, self._most_rows - file.rows) if self._most_rows else max(1, len(table))
             some = slice(first, first + room)
             file.write(table[some], None if positions is None else positions[some])
             first += room
@@ -87,12 +101,16 @@ class ParquetPart:
     def _next_file(self, folder: str, schema: pa.Schema) -> "_File":
         if folder in self._open:
             self._open.pop(folder).close()
-        if len(self._open) == _MOST_FOLDERS:
+        most = _MOST_FOLDERS * len(self._places.slices)
+        if folder not in self._files_in and len(self._files_in) == most:
             raise PipelineError(
-                f"{', '.join(self._layout.partition_by)} makes more than {_MOST_FOLDERS} folders of the rows of "
-                f"{self.unit.task['file']}: name columns of fewer values with --partition-by"
+                f"{', '.join(self._layout.partition_by)} makes more than {most} folders of the rows of "
+                f"{self._places}: name columns of fewer values with --partition-by"
             )
-        number = sum(name.rpartition("/")[0] == f"{contract.PARTS}{folder}" for name in self.files)
+        if len(self._open) == _MOST_FOLDERS:
+            self._open.pop(next(iter(self._open))).close()
+        number = self._files_in.get(folder, 0)
+        self._files_in[folder] = number + 1
         name = f"{contract.PARTS}{folder}/{self.unit.name}{f'.{number}' if number else ''}.parquet"
         self.files.append(name)
         self._open[folder] = _File(self._output, name, schema, self._kinds, self.described)
@@ -100,6 +118,8 @@ class ParquetPart:
 
     def close(self) -> None:
         """Gives the files their final names; where one fails the drafts of the others are removed."""
+        if len(self._places.slices) > 1:
+            self.rejected.sort(key=self._places.order)
         try:
             while self._open:
                 self._open.popitem()[1].close()
@@ -124,7 +144,7 @@ class _File:
         kinds: dict[str, str],
         described: dict[str, dict[str, Any]],
     ):
-        self.rows, self._kinds = 0, kinds
+        self.rows, self.schema, self._kinds = 0, schema, kinds
         self._positions: list[np.ndarray] = []
         self._stack = contextlib.ExitStack()
         self._writer = parquet_writer(self._stack.enter_context(output.writing(name, described)), schema)
@@ -176,13 +196,13 @@ def read_part(output: Output, name: str, columns: Sequence[str] | None = None) -
         return pq.read_table(file, columns=columns)
 
 
-def read_keys(output: Output, name: str, size: int) -> tuple[list[str], np.ndarray | None]:
+def read_keys(output: Output, name: str, size: int) -> tuple[pa.ChunkedArray, np.ndarray | None]:
     """The keys of a file of so many bytes, and the positions of its rows in the input, `[N]`, where its footer says."""
     path = output.file(*name.split("/"))
     at_once = storage.is_address(path) and size <= _AT_ONCE
     opened = io.BytesIO(storage.read(path)) if at_once else storage.open_to_read(path)
     with opened as file, pq.ParquetFile(file) as parquet:
-        keys = parquet.read([contract.KEY])[contract.KEY].to_pylist()
+        keys = parquet.read([contract.KEY])[contract.KEY]
         return keys, _positions(parquet.metadata.metadata or {})
 
 
@@ -200,12 +220,21 @@ def _footer(output: Output, name: str) -> dict[bytes, bytes]:
         return pq.read_metadata(file).metadata or {}
 
 
-def keep_rows(output: Output, name: str, kept: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Writes a file anew, with those of its rows alone, booleans `[N]`, and describes it by its name."""
+def keep_rows(output: Output, name: str, kept: np.ndarray, by_row_groups: bool = False) -> dict[str, dict[str, Any]]:
+    """Writes a file anew, with those of its rows alone, booleans `[N]`, and describes it by its name.
+
+    By row groups it is never held as a whole.
+    """
     described: dict[str, dict[str, Any]] = {}
-    table, positions = read_part(output, name), _positions(_footer(output, name))
-    file = _File(output, name, table.schema.remove_metadata(), _read_kinds(output, name), described)
-    file.write(table.filter(pa.array(kept)).replace_schema_metadata(), None if positions is None else positions[kept])
+    positions, first = _positions(_footer(output, name)), 0
+    with storage.open_to_read(output.file(*name.split("/"))) as raw, pq.ParquetFile(raw) as parquet:
+        file = _File(output, name, parquet.schema_arrow.remove_metadata(), _read_kinds(output, name), described)
+        groups = range(parquet.num_row_groups)
+        for table in map(parquet.read_row_group, groups) if by_row_groups else [parquet.read()]:
+            mine = slice(first, first + len(table))
+            some = table.filter(pa.array(kept[mine])).replace_schema_metadata()
+            file.write(some, None if positions is None else positions[mine][kept[mine]])
+            first += len(table)
     file.close()
     return described
 

@@ -31,7 +31,7 @@ _IMAGE_BYTES = 32 << 10  # what an encoded image may well take
 
 @dataclasses.dataclass(frozen=True)
 class BlockReference:
-    """A run of rows in one file of one split: a unit of work."""
+    """A run of rows in one file of one split: a unit of work, or a slice of one that is joined."""
 
     split: str
     file: str
@@ -51,7 +51,8 @@ class Block:
         positions: In the file, `[N]`.
         rejected: Rows of the same run of records that are bad.
         kept: Further columns of the input that the output takes over, `[N]` each.
-        own_files: Whether each row is a file of its own, which its key names.
+        files: Where each row comes from, of rows of several files.
+        numbers: Each row's number in its unit, `[N]`, where that is not its position.
     """
 
     file: str
@@ -60,14 +61,15 @@ class Block:
     positions: np.ndarray
     rejected: list[Rejection]
     kept: pa.Table | None = None
-    own_files: bool = False
+    files: Sequence[str] | None = None
+    numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def rejection(self, row: int, reason: str) -> Rejection:
         """What to say of a row that turns out to be bad."""
-        file = self.keys[row] if self.own_files else self.file
+        file = self.file if self.files is None else self.files[row]
         return Rejection(self.keys[row], file, int(self.positions[row]), reason)
 
     def standardized(self, by: Standardization) -> "Block":
@@ -99,6 +101,8 @@ class Block:
             positions=self.positions[good],
             rejected=sorted([*self.rejected, *rejected], key=lambda row: row.position),
             kept=None if self.kept is None else self.kept.take(good),
+            files=None if self.files is None else [self.files[row] for row in good],
+            numbers=None if self.numbers is None else self.numbers[good],
         )
 
 

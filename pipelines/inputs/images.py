@@ -105,4 +105,4 @@ def _runs(files: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 
 def _block(keys: list[str], contents: list[bytes], rejected: list[Rejection]) -> Block:
     x = np.array([*contents, None], object)[:-1]  # the None keeps NumPy from looking into equal lengths
-    return Block("", keys, x, np.zeros(len(keys), np.int64), rejected, own_files=True)
+    return Block("", keys, x, np.zeros(len(keys), np.int64), rejected, files=keys)

@@ -245,11 +245,13 @@ class Output:
 
     def carry(self, earlier: "Output", units: Sequence[Unit]) -> None:
         """Takes over the units that are done in an earlier output: the same files by another name."""
+        rejected = {*storage.names(self.file(REJECTED))}
         for unit in self.pending(units):
             if earlier.is_done(unit):
                 record = _record_of(unit.name)
                 names = [entry["path"] for entry in (earlier.record(unit.name) or {})["files"]]
-                self._reject(unit.name, [])  # of a try that was killed
+                if f"{unit.name}.jsonl" in rejected:  # of a try that was killed
+                    self._reject(unit.name, [])
                 for name in [*names, record]:
                     storage.link(earlier.file(*name.split("/")), self.file(*name.split("/")))
 

@@ -16,6 +16,7 @@ from benchmarks import torture_stores
 from pipelines import embed, preprocess, stores
 from pipelines.errors import PipelineError
 from pipelines.jobs.commits import Output, Unit
+from pipelines.mend import mend
 from pipelines.verify import verify
 from tests.faults import unreliable
 from tests.stores import S3_CREDENTIALS, SECRET
@@ -149,6 +150,37 @@ def test_a_second_night_in_a_store_switches_what_readers_see(bucket, linear_digi
         assert summary.units_done == 1 and embed.read_embeddings(output).num_rows == (20, 60)[night]
     assert bucket.get("out/current") == b"generations/000002\n"
     assert bucket.keys("out/generations/000001") == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["bucket", "google_bucket"])
+def test_small_files_that_are_joined_in_a_store(store, linear_digits, tmp_path, monkeypatch, request):
+    """On two nights, a file of the first changed on the second: byte for byte what is joined on this machine."""
+    monkeypatch.setattr(embed, "MEGABYTE", 360)
+    bucket, folder = request.getfixturevalue(store), tmp_path / "in"
+    folder.mkdir()
+    here, there = str(tmp_path / "out"), f"{bucket.address}/out"
+    for night, names in enumerate(("abcd", "be")):
+        for name in names:
+            keys = ["k", *(f"{name}{night}{i}" for i in range(3))]
+            pq.write_table(pa.table({"key": keys, "x": fixed_binary(X[:4])}), folder / f"{name}.parquet")
+            os.utime(folder / f"{name}.parquet", (9 + night, 9 + night))
+        source = bucket.upload(folder, "in")
+        summaries = [
+            embed.run(linear_digits.path, *places, part_size=1) for places in ((str(folder), here), (source, there))
+        ]
+        assert [summary.units_done for summary in summaries] == [2, 2]
+    ours = artifacts(tmp_path / "out")
+    ours = {name: content for name, content in placeless(ours).items() if name.startswith("generations/000002/parts/")}
+    theirs = in_store(bucket, "out", tmp_path / "copy")
+    assert len(ours) == 4 and ours == {name: theirs[name] for name in theirs if name in ours}
+    assert embed.run(linear_digits.path, source, there, part_size=1).units_done == 0
+    part = next(key for key in bucket.keys("out/generations/000002/parts/") if "-a-" in key)
+    bucket.put(part, bucket.get(part)[:-9] + b"damaged!!")
+    assert verify(there).damaged == (part.removeprefix("out/"),)
+    assert mend(there).made == (part.removeprefix("out/"),)
+    mended = in_store(bucket, "out", tmp_path / "mended")
+    assert ours == {name: mended[name] for name in mended if name in ours} and mended.keys() == theirs.keys()
 
 
 def test_two_drivers_do_not_write_to_one_output(bucket):

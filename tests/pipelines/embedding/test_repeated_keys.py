@@ -24,7 +24,8 @@ def test_later_rows_of_a_key_are_rejected_and_no_others(weak, rows_a_file, tmp_p
     output, units = Output(str(tmp_path)), []
     for keys in (["a", "b", "c"], ["d"], ["b", "e", "a", "b"]):
         name = f"all-{len(units)}"
-        units.append(Unit(name, len(keys), (f"{name}.parquet",), "", {"file": name, "first": 0, "rows": len(keys)}))
+        task = {"split": "all", "file": name, "first": 0, "rows": len(keys)}
+        units.append(Unit(name, len(keys), (f"{name}.parquet",), "", task))
         with output.writing(units[-1].files[0]) as file:
             pq.write_table(pa.table({"key": keys}), file)
         output.commit(units[-1], len(keys), [], {})
