@@ -47,7 +47,7 @@ def flip(path: pathlib.Path) -> None:
 
 
 def test_of_a_damaged_checkpoint_the_one_before_is_taken_and_it_says_so(tmp_path, caplog):
-    stopped_after(7, "paced", tmp_path)
+    stopped_after(5, "paced", tmp_path)  # of six at least, by how fast the machine is
     last = kept.points(str(tmp_path))[-1]
     flip(tmp_path / last / kept.ARRAYS)
     assert not differences(outcome(train(CASES["paced"], Checkpoint(tmp_path))), undisturbed("paced"))

@@ -232,7 +232,7 @@ class TestAgain:
         whole = artifacts(output)
         (output / "digits-train.tfrecord-00002-of-00006").unlink()
         shard, write = output / "digits-train.tfrecord-00001-of-00006", shards.WriteShard._write
-        change = lambda self, unit: shard.write_bytes(b"other") and write(self, unit)  # noqa: E731
+        change = lambda self, *unit: shard.write_bytes(b"other") and write(self, *unit)  # noqa: E731
         with monkeypatch.context() as patch, pytest.raises(PipelineError, match="00001-of-00006 changed after it was"):
             patch.setattr(shards.WriteShard, "_write", change)
             preprocess.run("digits", None, str(output), rows_per_shard=300)
@@ -278,7 +278,7 @@ class TestAgain:
         preprocess.run("digits", None, str(tmp_path / "fresh"), rows_per_shard=300)
         write, written = shards.WriteShard._write, []
         monkeypatch.setattr(
-            shards.WriteShard, "_write", lambda self, unit: written.append(unit.name) or write(self, unit)
+            shards.WriteShard, "_write", lambda self, unit, out: written.append(unit.name) or write(self, unit, out)
         )
         monkeypatch.setattr(preprocess.beam, "Create", lambda units: _Create([*units, *units]))
         summary = preprocess.run("digits", None, str(tmp_path / "out"), rows_per_shard=300)
