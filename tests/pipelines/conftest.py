@@ -58,6 +58,15 @@ def linear_digits(tmp_path_factory) -> Linear:
     return Linear(tmp_path_factory.mktemp("models") / "digits" / "1", (8, 8, 1))
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> pathlib.Path:
+    """A model of four numbers; beside its folder lies a second version."""
+    folder = tmp_path_factory.mktemp("models")
+    Linear(folder / "rows" / "1", (4,))
+    Linear(folder / "2", (4,), dimension=2)
+    return folder / "rows"
+
+
 @pytest.fixture(scope="session")
 def digits_images() -> np.ndarray:
     """scikit-learn's digits as uint8 `[1797, 8, 8, 1]`, rescaled here independently of the pipeline."""

@@ -14,19 +14,10 @@ from pipelines import embed
 from pipelines.errors import PipelineError
 from pipelines.formats import files, tfrecords
 
-from .conftest import Linear, artifacts, rejections, write_png
+from .conftest import artifacts, rejections, write_png
 from .test_embed import read_parts
 
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> pathlib.Path:
-    """A model of four numbers; beside its folder lies a second version."""
-    folder = tmp_path_factory.mktemp("models")
-    Linear(folder / "rows" / "1", (4,))
-    Linear(folder / "2", (4,), dimension=2)
-    return folder / "rows"
 
 
 def write(folder: pathlib.Path, name: str, keys: list[str], seed: int = 0) -> dict[str, np.ndarray]:

@@ -30,14 +30,6 @@ from ..test_nightly import WRITERS, Nights, image_model, rows_and_rejections
 WHITE = np.ones(4, np.float32)  # which the model rejects
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("models")
-    Linear(folder / "rows" / "1", (4,))
-    Linear(folder / "2", (4,), dimension=2)
-    return folder / "rows"
-
-
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setattr(embed, "MEGABYTE", 360)
