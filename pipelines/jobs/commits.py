@@ -208,8 +208,9 @@ class Output:
 
     def is_unmade(self) -> bool:
         """Whether no row has been written here, so that a job with other options takes nothing away."""
-        rows = ((self.record(name) or {"rows": None})["rows"] for name in self.committed())
-        return not storage.exists(self.file(MANIFEST)) and all(count == 0 for count in rows)
+        if storage.exists(self.file(MANIFEST)):
+            return False
+        return all((self.record(name) or {"rows": None})["rows"] == 0 for name in self.committed())
 
     def is_known(self, fingerprint: str, units: Sequence[Unit]) -> bool:
         """See ``is_for``; a commit record may say it too, of jobs whose fingerprint is in that of each unit."""

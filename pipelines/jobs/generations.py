@@ -120,7 +120,7 @@ class Generations:
                     "another folder, or --overwrite"
                 )
             self._root.clear(old)
-        elif not overwrite and not self._is_unmade() and (differing := _differences(old["options"], job["options"])):
+        elif not overwrite and (differing := _differences(old["options"], job["options"])) and not self._is_unmade():
             raise PipelineError(
                 f"the output {self.path} was made with other options ({', '.join(differing)}): give the same ones, or "
                 "use another folder, or --overwrite"
