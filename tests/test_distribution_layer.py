@@ -107,13 +107,3 @@ def test_a_model_trains_and_saves_a_shared_parameter(tmp_path):
 def test_errors(family, more, message):
     with pytest.raises(ValueError, match=message):
         DistributionLayer(family, [3], **more)
-
-
-@pytest.mark.parametrize("family", ["MultivariateNormalDiag", "BagOfWords", "LibraryPoisson"])
-def test_a_family_of_vectors_has_an_axis_for_them(family):
-    """Without one it would sum over the rows of a batch."""
-    layer = DistributionLayer(family, [])
-    with pytest.raises(
-        ValueError, match=rf"event_shape is \[\], expected at least 1 axis for {family}, a family of vectors"
-    ):
-        layer(tf.zeros([5, 4]))

@@ -223,6 +223,7 @@ class DistributionLayer(keras.layers.Layer):
         super().__init__(name=name, trainable=trainable, dtype="float32")
         self.family = families.find(distribution)
         self.event_shape = checked_shape("event_shape", event_shape)
+        _facts(self.family).check_event(self.family.__name__, self.event_shape)
         check_kind("constraints", constraints or {}, Mapping, "constraints by parameter, such as {'scale': 'exp'}")
         given = dict(constraints or {})
         self._constraints: dict[str, Any] = {

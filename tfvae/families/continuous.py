@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
+from tensorflow_probability import random as tfp_random
 from tensorflow_probability import util as tfp_util
 
 _Properties = tfp_util.ParameterProperties
@@ -166,7 +167,7 @@ class F(tfd.Distribution):
         return tf.TensorShape([])
 
     def _sample_n(self, n: Any, seed: Any = None) -> tf.Tensor:
-        first, second = tf.unstack(tf.random.experimental.stateless_split(tf.cast(seed, tf.int32), 2))
+        first, second = tf.unstack(tf.random.experimental.stateless_split(tfp_random.sanitize_seed(seed), 2))
         ones = tf.ones_like(self._df1 * self._df2)
         # In logarithms: a χ² of few degrees of freedom underflows long before the ratio does.
         top = tfd.ExpGamma(ones * self._df1 / 2, ones / 2).sample(n, seed=first) - tf.math.log(self._df1)

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
+from tensorflow_probability import random as tfp_random
 
 from tfvae.families.random import standard_normal, standard_uniform
 
@@ -60,7 +61,7 @@ class EqualNormals(tfd.Distribution):
         return tf.reduce_logsumexp(exponents, axis=-1)
 
     def _sample_n(self, n: Any, seed: Any = None) -> tf.Tensor:
-        of_component, of_noise = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        of_component, of_noise = tf.unstack(tf.random.experimental.stateless_split(tfp_random.sanitize_seed(seed), 2))
         size = self._means.shape[0]
         there = tf.fill([size], True) if self._left_out is None else ~self._left_out
         up_to = tf.cumsum(tf.cast(there, tf.int32), axis=-1)

@@ -226,6 +226,8 @@ class Facts:
         is_event_size: Whether the setting is the length of the event's last axis, so that nobody need give it.
         has_mean: Whether the mean exists whatever the parameters, or no mode stands in for it where float32 overflows.
         of_library: Whether its rates are shares of a row's total, its library; see ``families.LibraryPoisson``.
+        axes: How few and how many an event has: one at least of a family of vectors, whose last axis is the vector.
+        least_size: The shortest that the last axis may be.
 
     Example:
         >>> FACTS["Beta"].support is UNIT, FACTS["Beta"].lowest["concentration1"], FACTS["Binomial"].counts
@@ -246,11 +248,36 @@ class Facts:
     is_event_size: bool = False
     has_mean: bool = False
     of_library: bool = False
+    axes: tuple[float, float] = (0, math.inf)
+    least_size: int = 1
+
+    def check_event(self, family: str, event_shape: Sequence[int]) -> None:
+        """Raise ValueError where the family, whose name is given, has no such event.
+
+        Example:
+            >>> FACTS["Dirichlet"].check_event("Dirichlet", [28, 3])
+            >>> FACTS["SphericalUniform"].axes, FACTS["Normal"].axes
+            ((1, 1), (0, inf))
+        """
+        least, most = self.axes
+        if not least <= len(event_shape) <= most:
+            expected, of = "1 axis" if least == most else "at least 1 axis", "vectors"
+        elif event_shape and event_shape[-1] < self.least_size:
+            expected, of = f"a last axis of {self.least_size} or more", "vectors that one number cannot be"
+        else:
+            return
+        raise ValueError(
+            f"event_shape is {list(event_shape)}, expected {expected} for {family}, a family of {of}: "
+            f"DistributionLayer({family!r}, [3]), say."
+        )
 
 
+_VECTORS, _ONE_VECTOR = (1, math.inf), (1, 1)
 _REAL, _POSITIVE, _COUNTS = Facts(REAL), Facts(POSITIVE), Facts(COUNTS, has_mean=True)
 _CENTRED = Facts(REAL, has_mean=True)
-_OF_LIBRARY = Facts(COUNTS, has_mean=True, of_library=True)
+_REAL_VECTORS = Facts(REAL, has_mean=True, axes=_VECTORS)
+_WORDS = Facts(COUNTS, has_mean=True, axes=_VECTORS)
+_OF_LIBRARY = Facts(COUNTS, has_mean=True, of_library=True, axes=_VECTORS)
 _BETA = {"concentration1": 1.0, "concentration0": 1.0}
 _NARROWEST = {"scale": 0.5 * math.exp(-7.0)}  # PixelCNN++'s bound, where x runs from -1 to 1
 
@@ -286,14 +313,14 @@ FACTS: dict[str, Facts] = {
     "Triangular": Facts(BETWEEN, dependent={"high": _above_low, "peak": _between_low_and_high}),
     # It could lie anywhere, but far outside of [low, high] float32 has no digits for what is left of it.
     "TruncatedNormal": Facts(BETWEEN, dependent={"high": _above_low, "loc": _between_low_and_high}),
-    "MultivariateNormalDiag": _CENTRED,
-    "MultivariateNormalTriL": _CENTRED,
-    "MultivariateNormalFullCovariance": _CENTRED,
-    "MultivariateNormalDiagPlusLowRankCovariance": Facts(REAL, setting="rank", has_mean=True),
-    "NormalMixture": Facts(REAL, setting="num_components", has_mean=True),
-    "StratifiedNormalMixture": Facts(REAL, setting="num_components", has_mean=True),
-    "PlanarFlow": Facts(REAL, setting="num_flows"),
-    "SylvesterFlow": Facts(REAL, setting="num_flows"),
+    "MultivariateNormalDiag": _REAL_VECTORS,
+    "MultivariateNormalTriL": _REAL_VECTORS,
+    "MultivariateNormalFullCovariance": _REAL_VECTORS,
+    "MultivariateNormalDiagPlusLowRankCovariance": Facts(REAL, setting="rank", has_mean=True, axes=_VECTORS),
+    "NormalMixture": Facts(REAL, setting="num_components", has_mean=True, axes=_VECTORS),
+    "StratifiedNormalMixture": Facts(REAL, setting="num_components", has_mean=True, axes=_VECTORS),
+    "PlanarFlow": Facts(REAL, setting="num_flows", axes=_ONE_VECTOR),
+    "SylvesterFlow": Facts(REAL, setting="num_flows", axes=_ONE_VECTOR),
     # Positive numbers
     "Exponential": Facts(NONNEGATIVE, has_mean=True),
     "HalfNormal": Facts(NONNEGATIVE, has_mean=True),
@@ -324,7 +351,9 @@ FACTS: dict[str, Facts] = {
     "ProbitBernoulli": Facts(BINARY, has_mean=True),
     "DiscretizedLogistic": Facts(LEVELS, lowest=_NARROWEST, has_mean=True),
     "DiscretizedNormal": Facts(LEVELS, lowest=_NARROWEST, has_mean=True),
-    "DiscretizedLogisticMixture": Facts(LEVELS, lowest=_NARROWEST, setting="num_components", has_mean=True),
+    "DiscretizedLogisticMixture": Facts(
+        LEVELS, lowest=_NARROWEST, setting="num_components", has_mean=True, axes=_VECTORS
+    ),
     # Whole numbers
     "Poisson": _COUNTS,
     "NegativeBinomial": _COUNTS,
@@ -338,22 +367,24 @@ FACTS: dict[str, Facts] = {
     "Categorical": Facts(LABELS, setting="num_classes"),
     "OrderedLogistic": Facts(LABELS, setting="num_classes"),
     # Vectors
-    "Multinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"], has_mean=True),
-    "DirichletMultinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"], has_mean=True),
-    "BagOfWords": _COUNTS,
-    "DirichletBagOfWords": _COUNTS,
+    "Multinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"], has_mean=True, axes=_VECTORS),
+    "DirichletMultinomial": Facts(COUNTS_OF_TOTAL, counts=["total_count"], has_mean=True, axes=_VECTORS),
+    "BagOfWords": _WORDS,
+    "DirichletBagOfWords": _WORDS,
     "LibraryPoisson": _OF_LIBRARY,
     "LibraryNegativeBinomial": _OF_LIBRARY,
     "LibraryZeroInflatedPoisson": _OF_LIBRARY,
     "LibraryZeroInflatedNegativeBinomial": _OF_LIBRARY,
-    "PlackettLuce": Facts(PERMUTATION),
-    "OneHotCategorical": Facts(ONE_HOT, has_mean=True),
-    "RelaxedOneHotCategorical": Facts(SIMPLEX, lowest={"temperature": 0.3}),
-    "ExpRelaxedOneHotCategorical": Facts(LOG_SIMPLEX, lowest={"temperature": 0.3}),
-    "Dirichlet": Facts(SIMPLEX, lowest={"concentration": 0.3}, has_mean=True),
-    "VonMisesFisher": Facts(SPHERE, dependent={"mean_direction": _unit_vector}),
-    "PowerSpherical": Facts(SPHERE, lowest={"concentration": 1.0}, dependent={"mean_direction": _unit_vector}),
-    "SphericalUniform": Facts(SPHERE, setting="dimension", is_event_size=True),
+    "PlackettLuce": Facts(PERMUTATION, axes=_VECTORS),
+    "OneHotCategorical": Facts(ONE_HOT, has_mean=True, axes=_VECTORS),
+    "RelaxedOneHotCategorical": Facts(SIMPLEX, lowest={"temperature": 0.3}, axes=_VECTORS),
+    "ExpRelaxedOneHotCategorical": Facts(LOG_SIMPLEX, lowest={"temperature": 0.3}, axes=_VECTORS),
+    "Dirichlet": Facts(SIMPLEX, lowest={"concentration": 0.3}, has_mean=True, axes=_VECTORS, least_size=2),
+    "VonMisesFisher": Facts(SPHERE, dependent={"mean_direction": _unit_vector}, axes=_VECTORS, least_size=2),
+    "PowerSpherical": Facts(
+        SPHERE, lowest={"concentration": 1.0}, dependent={"mean_direction": _unit_vector}, axes=_VECTORS, least_size=2
+    ),
+    "SphericalUniform": Facts(SPHERE, setting="dimension", is_event_size=True, axes=_ONE_VECTOR),
 }
 
 

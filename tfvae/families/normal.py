@@ -116,7 +116,10 @@ class NormalMixture(tfd.MixtureSameFamily):
 
     def __init__(self, logits: Any, loc: Any, scale: Any, name: str = "NormalMixture"):
         parts = tfd.Independent(tfd.Normal(loc, scale), 1)
-        super().__init__(self._chosen(logits=logits), parts, reparameterize=True, name=name)
+        # TFP's way to a gradient takes a softmax of batch and event, which on a processor has 5 axes at most; of draws
+        # with more axes, which are of observations, none is asked for.
+        has_gradient = (parts.batch_shape.rank or 0) < 4
+        super().__init__(self._chosen(logits=logits), parts, reparameterize=has_gradient, name=name)
         self._parameters = {"logits": logits, "loc": loc, "scale": scale, "name": name}
 
     @classmethod
