@@ -30,6 +30,7 @@ CORE = [
     "tfvae.families.poisson",
     "tfvae.families.random",
     "tfvae.families.registry",
+    "tfvae.families.saddle_points",
     "tfvae.flows.autoregressive",
     "tfvae.flows.posterior",
     "tfvae.families.table",

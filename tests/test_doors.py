@@ -98,9 +98,11 @@ INSIDE = {
     **dict.fromkeys(
         LEVELS, lambda x: np.abs(255 * x - np.round(255 * x)).max() < 1e-3 and x.min() >= 0 and x.max() <= 1
     ),
+    "Horseshoe": lambda x: np.all(x != 0),
     "VonMises": lambda x: x.min() >= -3.1416 and x.max() <= 6.2832,
 }
-AS_THEY_ARE = {*INSIDE} - PIXELS - LEVELS - OPEN - POSITIVE - {"Exponential", "HalfNormal"}  # bytes that are no pixels
+# Bytes that are no pixels.
+AS_THEY_ARE = {*INSIDE} - PIXELS - LEVELS - OPEN - POSITIVE - {"Exponential", "HalfNormal", "Horseshoe"}
 
 
 def right(name: str, x: np.ndarray) -> bool:

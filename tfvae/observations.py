@@ -89,8 +89,8 @@ def extent(layer: Layer, x: tf.Tensor) -> tf.Tensor:
 
     Of several batches it is the elementwise maximum. The first two are infinite where x holds a NaN. Bytes of pictures
     are scaled as the model scales them; with them ``bytes`` is 1, else 0. ``broken`` is 1 where the support has whole
-    numbers or levels and x has others; ``off`` is how far x is from the sums, lengths, orders and fixed ends of the
-    support. Of columns of several families it is one ``extent`` after another. What is missing is left out.
+    numbers or levels and x has others, or where x is at a pole; ``off`` is how far x is from the sums, lengths, orders
+    and fixed ends of the support. Of columns of several families it is one ``extent`` after another. What is missing is left out.
 
     Example:
         >>> extent(DistributionLayer("Poisson", [2]), tf.constant([[3.0, 0.0], [7.5, 1.0]])).numpy().tolist()
@@ -122,7 +122,7 @@ def glance(layer: Layer, x: tf.Tensor) -> tuple[tf.Tensor, list[Any]]:
         >>> [bool(glance(DistributionLayer("Poisson", [1]), tf.constant([[value]]))[0]) for value in (3.0, -1.0, 0.5)]
         [True, False, False]
     """
-    if isinstance(layer, MixedLayer) or layer.missing:
+    if isinstance(layer, MixedLayer) or layer.missing or (layer.facts is not None and layer.facts.support.has_pole):
         return tf.constant(False), []
     pixels, zero_fits = x.dtype == tf.uint8 and is_picture(layer), fits(layer, [0.0, 0.0, 0.0, 0.0, 0.0])
     known, lowest, highest = tf.constant(True), 0.0, tf.constant(-float("inf"))
@@ -154,7 +154,12 @@ def measured(layer: Layer, x: tf.Tensor) -> tf.Tensor:
 
 
 def _broken(layer: Layer, x: tf.Tensor) -> tf.Tensor:
-    if layer.facts is None or not x.dtype.is_floating or not (support := layer.facts.support).has_gaps:
+    if layer.facts is None or not x.dtype.is_floating:
+        return tf.constant(0.0)
+    support = layer.facts.support
+    if support.has_pole:
+        return tf.cast(tf.reduce_any(x == 0.0), tf.float32)
+    if not support.has_gaps:
         return tf.constant(0.0)
     if support.is_level:
         x = 255.0 * tf.cast(x, tf.float32)
@@ -229,8 +234,8 @@ def complaint(layer: Layer, extent: Sequence[float]) -> str | None:
             f"x ranges from {low:g} to {high:g}, but float32 holds not every whole number from 2^24 = 16,777,216 on: "
             "choose a likelihood of real values, for their logarithm, say."
         )
-    whole = "levels" if support.is_level else "whole numbers"
-    how = f" and holds other than {whole}" if broken else f" and is off by {off:g}"
+    others = "0" if support.has_pole else f"other than {'levels' if support.is_level else 'whole numbers'}"
+    how = f" and holds {others}" if broken else f" and is off by {off:g}"
     return f"x ranges from {low:g} to {high:g}{how if support.holds(low, high) else ''}, but {expected(layer)}"
 
 
@@ -276,7 +281,7 @@ def is_limited(layer: Layer, dtype: tf.DType) -> bool:
     ends = (0.0, 1.0) if dtype == tf.uint8 else (float("-inf"), float("inf"))
     if support.is_level and dtype == tf.uint8:
         return False
-    return support.has_gaps or support.is_unit or _has_fixed_ends(layer) or not support.holds(*ends)
+    return support.has_gaps or support.has_pole or support.is_unit or _has_fixed_ends(layer) or not support.holds(*ends)
 
 
 def _has_fixed_ends(layer: Layer) -> bool:

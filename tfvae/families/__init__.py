@@ -6,7 +6,15 @@
 from tfvae.families import facts
 from tfvae.families.amortized_flows import PlanarFlow, SylvesterFlow
 from tfvae.families.continuous import PERT, Erlang, F, GeneralizedPareto, Gompertz, Rayleigh, Reciprocal
-from tfvae.families.counts import DirichletMultinomial, Geometric, Multinomial
+from tfvae.families.counts import (
+    BetaBinomial,
+    Binomial,
+    DirichletMultinomial,
+    Geometric,
+    Multinomial,
+    NegativeBinomial,
+    ZeroInflatedNegativeBinomial,
+)
 from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
 from tfvae.families.facts import Facts, Support
 from tfvae.families.flow import Flow
@@ -37,6 +45,8 @@ __all__ = [
     "PERT",
     "BagOfWords",
     "Bernoulli",
+    "BetaBinomial",
+    "Binomial",
     "Categorical",
     "DirichletBagOfWords",
     "DirichletMultinomial",
@@ -57,6 +67,7 @@ __all__ = [
     "Mixed",
     "Multinomial",
     "MultivariateNormalDiagPlusLowRankCovariance",
+    "NegativeBinomial",
     "Normal",
     "NormalMixture",
     "Observed",
@@ -69,6 +80,7 @@ __all__ = [
     "StratifiedNormalMixture",
     "Support",
     "SylvesterFlow",
+    "ZeroInflatedNegativeBinomial",
     "ZeroInflatedPoisson",
     "facts",
     "find",

@@ -1,12 +1,12 @@
-"""Counts that TFP has in a form that does not suit float32 or a layer."""
+"""Counts that TFP has in a form that does not suit float32 or a layer: ours are exact for large ones too."""
 
 from typing import Any
 
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
-from tensorflow_probability import math as tfp_math
 from tensorflow_probability import util as tfp_util
 
+from tfvae.families.saddle_points import log_dirichlet_multinomial, log_multinomial, log_negative_binomial
 from tfvae.families.sigmoid import Sigmoid
 
 
@@ -33,6 +33,81 @@ class Geometric(tfd.Geometric):
         return -tf.nn.softplus(-self._logits) - x * tf.nn.softplus(self._logits)
 
 
+class Binomial(tfd.Binomial):
+    """TFP's Binomial, its probability exact in float32 where counts are large.
+
+    Example:
+        >>> round(float(Binomial(2.0, logits=0.0).prob(1.0)), 4)
+        0.5
+    """
+
+    def __init__(self, total_count: Any, logits: Any = None, probs: Any = None, name: str = "Binomial"):
+        super().__init__(total_count, logits=logits, probs=probs, name=name)
+        self._parameters = {"total_count": total_count, "logits": logits, "probs": probs, "name": name}
+
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
+        return tfd.Binomial._parameter_properties(dtype, num_classes)
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        logits, n = self._logits_parameter_no_checks(), tf.convert_to_tensor(self.total_count)
+        log_shares = tf.stack([tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)], axis=-1)
+        return log_multinomial(_successes_and_failures(x, n), n, log_shares)
+
+
+class BetaBinomial(tfd.BetaBinomial):
+    """TFP's BetaBinomial, its probability exact in float32 where counts or concentrations are large.
+
+    Example:
+        >>> round(float(BetaBinomial(2.0, 1.0, 1.0).prob(1.0)), 4)
+        0.3333
+    """
+
+    def __init__(self, total_count: Any, concentration1: Any, concentration0: Any, name: str = "BetaBinomial"):
+        super().__init__(total_count, concentration1, concentration0, name=name)
+        concentrations = {"concentration1": concentration1, "concentration0": concentration0}
+        self._parameters = {"total_count": total_count, **concentrations, "name": name}
+
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
+        return tfd.BetaBinomial._parameter_properties(dtype, num_classes)
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        n, ones, zeros = map(tf.convert_to_tensor, (self.total_count, self.concentration1, self.concentration0))
+        alpha = tf.stack([ones + tf.zeros_like(zeros), zeros + tf.zeros_like(ones)], axis=-1)
+        return log_dirichlet_multinomial(_successes_and_failures(x, n), n, alpha)
+
+
+def _successes_and_failures(x: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
+    """[x, n - x] along a new last axis."""
+    return tf.stack([x + tf.zeros_like(n), n - x], axis=-1)
+
+
+class NegativeBinomial(tfd.NegativeBinomial):
+    """TFP's NegativeBinomial, its probability exact in float32 where counts or the total_count are large.
+
+    Example:
+        >>> round(float(NegativeBinomial(1.0, logits=0.0).prob(1.0)), 4)
+        0.25
+    """
+
+    def __init__(self, total_count: Any, logits: Any = None, probs: Any = None, name: str = "NegativeBinomial"):
+        super().__init__(total_count, logits=logits, probs=probs, require_integer_total_count=False, name=name)
+        self._parameters = {"total_count": total_count, "logits": logits, "probs": probs, "name": name}
+
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
+        return tfd.NegativeBinomial._parameter_properties(dtype, num_classes)
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        size = tf.convert_to_tensor(self.total_count)
+        return log_negative_binomial(x, self._logits_parameter_no_checks() + tf.math.log(size), size)
+
+
+# TFP's, of our counts; a zero that is none has the probability sigmoid(2 inflated_loc_logits), as there.
+ZeroInflatedNegativeBinomial = tfd.inflated.inflated_factory("ZeroInflatedNegativeBinomial", NegativeBinomial, 0.0)
+
+
 def _one_total(properties: dict[str, Any]) -> dict[str, Any]:
     """One ``total_count`` for a whole vector of counts, where TFP asks for one for each."""
     return {**properties, "total_count": tfp_util.ParameterProperties(shape_fn=lambda shape: shape[:-1])}
@@ -55,12 +130,15 @@ class Multinomial(tfd.Multinomial):
         properties = tfd.Multinomial._parameter_properties(dtype, num_classes)
         return _one_total({name: value for name, value in properties.items() if name != "probs"})
 
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        return log_multinomial(x, tf.convert_to_tensor(self.total_count), tf.nn.log_softmax(self.logits))
+
 
 class DirichletMultinomial(tfd.DirichletMultinomial):
-    """TFP's DirichletMultinomial, its density exact in float32 for large concentrations too.
+    """TFP's DirichletMultinomial, its probability exact in float32 for large counts and concentrations too.
 
-    log p(x) = log n! - Σ log x! - [log Γ(Σα + n) - log Γ(Σα)] + Σ [log Γ(α + x) - log Γ(α)]; the brackets are no
-    differences of large numbers here. As Σα grows at a fixed mean it becomes a Multinomial.
+    log p(x) = log n! - Σ log x! - [log Γ(Σα + n) - log Γ(Σα)] + Σ [log Γ(α + x) - log Γ(α)]. As Σα grows at a fixed
+    mean it becomes a Multinomial.
 
     Example:
         >>> round(float(DirichletMultinomial(2.0, [1.0, 1.0]).prob([1.0, 1.0])), 4)
@@ -77,13 +155,4 @@ class DirichletMultinomial(tfd.DirichletMultinomial):
 
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
         n, alpha = tf.convert_to_tensor(self.total_count), tf.convert_to_tensor(self.concentration)
-        total = tf.reduce_sum(alpha, axis=-1)
-        ways = tf.math.lgamma(n + 1.0) - tf.reduce_sum(tf.math.lgamma(x + 1.0), axis=-1)
-        return ways + tf.reduce_sum(_log_rising(alpha, x), axis=-1) - _log_rising(total, n + tf.zeros_like(total))
-
-
-def _log_rising(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """log Γ(y + x) - log Γ(y) for x >= 0, by a form without cancellation where y is the larger."""
-    y = y + tf.zeros_like(x)
-    small = tf.minimum(x, y)
-    return tf.where(x <= y, -tfp_math.log_gamma_difference(small, y), tf.math.lgamma(y + x) - tf.math.lgamma(y))
+        return log_dirichlet_multinomial(x, n, alpha)

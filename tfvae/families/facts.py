@@ -28,6 +28,7 @@ class Support:
         words: What they are, to end the sentence "x holds ...".
         low, high: The least and the greatest of them.
         is_open: Whether the density is 0 or infinite at finite ends, so that these are outside.
+        has_pole: Whether the density is infinite at 0, which lies between them and is not one of them.
         is_whole: Whether they are whole numbers.
         is_level: Whether they are levels of 8 bits, whole multiples of 1/255.
         is_picture: Whether uint8 numbers are pixels, to be divided by 255, and not taken as they are.
@@ -50,6 +51,7 @@ class Support:
     low: float = -math.inf
     high: float = math.inf
     is_open: bool = False
+    has_pole: bool = False
     is_whole: bool = False
     is_level: bool = False
     is_picture: bool = True
@@ -90,6 +92,12 @@ _ENDS = (
 )
 
 REAL = Support("real values, on the scale of the training data (uint8 pictures were divided by 255)")
+NOT_ZERO = dataclasses.replace(
+    REAL,
+    words="real values other than 0, where its density is infinite",
+    has_pole=True,
+    instead="Take a Laplace or a StudentT likelihood, which score 0 too.",
+)
 BETWEEN = dataclasses.replace(
     REAL,
     words="real values between its low and high",
@@ -300,7 +308,7 @@ FACTS: dict[str, Facts] = {
     "ExponentiallyModifiedGaussian": _REAL,
     "ExpGamma": _REAL,
     "ExpInverseGamma": _REAL,
-    "Horseshoe": _REAL,
+    "Horseshoe": Facts(NOT_ZERO),
     "HalfCauchy": Facts(FROM_LOC),
     "HalfStudentT": Facts(FROM_LOC, lowest={"df": 1.0}),
     "SigmoidBeta": _REAL,

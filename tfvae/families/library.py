@@ -14,8 +14,9 @@ from tensorflow_probability import distributions as tfd
 from tensorflow_probability import random as tfp_random
 from tensorflow_probability import util as tfp_util
 
-from tfvae.families.poisson import Bag, Counts, log_poisson, log_zero_inflated
+from tfvae.families.poisson import Bag, Counts, log_zero_inflated
 from tfvae.families.random import standard_uniform
+from tfvae.families.saddle_points import log_negative_binomial, log_poisson
 from tfvae.families.table import Mixed
 
 _Properties = tfp_util.ParameterProperties
@@ -123,8 +124,7 @@ class LibraryNegativeBinomial(LibraryPoisson):
         return {**LibraryPoisson._parameter_properties(dtype), "total_count": theta}
 
     def _log_probs(self, x: tf.Tensor, log_rate: tf.Tensor) -> tf.Tensor:
-        theta = self.parameters["total_count"]
-        return tfd.NegativeBinomial(theta, logits=log_rate - tf.math.log(theta)).log_prob(x)
+        return log_negative_binomial(x, log_rate, self.parameters["total_count"])
 
     def _variance_of_counts(self, rate: tf.Tensor) -> tf.Tensor:
         return rate + rate**2 / self.parameters["total_count"]

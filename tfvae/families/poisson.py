@@ -1,42 +1,18 @@
-"""Counts that a Poisson makes, exact in float32 for large ones too, and bags of words, whose number is the row's own.
+"""Counts that a Poisson makes, exact in float32 for large ones, and bags of words, whose number is the row's own."""
 
-The textbook's x log λ - λ - log x! is a difference of numbers a million times its size. As Loader writes it (Fast and
-Accurate Computation of Binomial Probabilities, 2000) it is -x (e^t - 1 - t) - ½ log(2πx) - δ(x) with t = log λ - log x
-and Stirling's error δ(x) = log x! - (x + ½) log x + x - ½ log 2π: nothing here is large where log p is not.
-"""
-
-import math
 from typing import Any
 
 import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
-from tensorflow_probability import math as tfp_math
 from tensorflow_probability import random as tfp_random
 from tensorflow_probability import util as tfp_util
 
 from tfvae.families.counts import DirichletMultinomial, Multinomial
 from tfvae.families.random import standard_uniform
+from tfvae.families.saddle_points import log_dirichlet_multinomial, log_multinomial, log_poisson
 
 _Properties = tfp_util.ParameterProperties
-_SERIES = 0.25  # below, e^t - 1 - t by its series
-# δ(1) and δ(2), for which its series is too short
-_STIRLING = [1.0 - 0.5 * math.log(2.0 * math.pi), 2.0 - 1.5 * math.log(2.0) - 0.5 * math.log(2.0 * math.pi)]
-
-
-def log_poisson(x: tf.Tensor, log_rate: tf.Tensor) -> tf.Tensor:
-    """log P(x) of a count x = 0, 1, 2, ... under a Poisson of rate e^log_rate, nats.
-
-    Example:
-        >>> round(float(log_poisson(tf.constant(2.0), tf.constant(0.0))), 4)  # log(e⁻¹ / 2)
-        -1.6931
-    """
-    some = tf.maximum(x, 1.0)
-    t = log_rate - tf.math.log(some)
-    near = tf.clip_by_value(t, -_SERIES, _SERIES)
-    series = near**2 / 2 * (1 + near / 3 * (1 + near / 4 * (1 + near / 5 * (1 + near / 6))))
-    away = some * tf.where(tf.abs(t) < _SERIES, series, tf.math.expm1(t) - t)
-    return tf.where(x < 0.5, -tf.exp(log_rate), -away - _log_peak(some))
 
 
 def log_zero_inflated(x: tf.Tensor, zero_logits: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
@@ -48,14 +24,6 @@ def log_zero_inflated(x: tf.Tensor, zero_logits: tf.Tensor, log_prob: tf.Tensor)
     """
     of_zero = zero_logits + tf.nn.softplus(log_prob - zero_logits)
     return tf.where(x < 0.5, of_zero, log_prob) - tf.nn.softplus(zero_logits)
-
-
-def _log_peak(x: tf.Tensor) -> tf.Tensor:
-    """-log P(x) of a Poisson of rate x, x = 1, 2, ...: ½ log(2πx) + δ(x)."""
-    large = tf.maximum(x, 3.0)
-    error = (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * large**2)) / large**2) / large**2) / large
-    one, two = (tf.cast(value, x.dtype) for value in _STIRLING)
-    return 0.5 * tf.math.log(2 * math.pi * x) + tf.where(x < 1.5, one, tf.where(x < 2.5, two, error))
 
 
 class Poisson(tfd.Poisson):
@@ -167,8 +135,8 @@ class Bag(Counts):
 class BagOfWords(Bag):
     """A multinomial whose number of trials is the row's own: log p(x | n) = log n! - Σ log x_i! + Σ x_i log π_i.
 
-    It is the ratio of Poissons Π P(x_i; n π_i) / P(n; n), so that it is exact in float32 for long documents too. The
-    probability is of the bag; that of its words in their order lacks the first two terms (``evaluation.perplexity``).
+    The probability is of the bag; that of its words in their order lacks the first two terms
+    (``evaluation.perplexity``).
 
     Args:
         logits: log π but for a constant, ``[..., V]``.
@@ -189,10 +157,7 @@ class BagOfWords(Bag):
         return {"logits": _Properties(event_ndims=1)}
 
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
-        total = tf.maximum(tf.reduce_sum(x, axis=-1), 1.0)  # of an empty bag each term is then x log π = 0
-        log_rate = tf.nn.log_softmax(self.parameters["logits"]) + tf.math.log(total)[..., tf.newaxis]
-        joint = tf.reduce_sum(log_poisson(x, log_rate), axis=-1) + _log_peak(total)
-        return tf.where(tf.reduce_sum(x, axis=-1) < 0.5, tf.zeros_like(joint), joint)
+        return log_multinomial(x, tf.reduce_sum(x, axis=-1), tf.nn.log_softmax(self.parameters["logits"]))
 
     def _mean(self) -> tf.Tensor:
         return tf.nn.softmax(self.parameters["logits"])
@@ -225,10 +190,7 @@ class DirichletBagOfWords(Bag):
         return {"concentration": _Properties(event_ndims=1, default_constraining_bijector_fn=tfb.Softplus)}
 
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
-        alpha, total = self.parameters["concentration"], tf.reduce_sum(x, axis=-1)
-        of_words = tf.where(x < 0.5, 0.0, _log_times_beta(alpha, tf.maximum(x, 1.0)))
-        of_total = _log_times_beta(tf.reduce_sum(alpha, axis=-1), tf.maximum(total, 1.0))
-        return tf.where(total < 0.5, 0.0, of_total) - tf.reduce_sum(of_words, axis=-1)
+        return log_dirichlet_multinomial(x, tf.reduce_sum(x, axis=-1), self.parameters["concentration"])
 
     def _mean(self) -> tf.Tensor:
         alpha = self.parameters["concentration"]
@@ -237,8 +199,3 @@ class DirichletBagOfWords(Bag):
     def with_total(self, n: tf.Tensor) -> tfd.Distribution:
         """See ``Bag.with_total``."""
         return DirichletMultinomial(n, self.parameters["concentration"])
-
-
-def _log_times_beta(alpha: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """log x + log B(α, x)."""
-    return tf.math.log(x) + tfp_math.lbeta(alpha + tf.zeros_like(x), x + tf.zeros_like(alpha))

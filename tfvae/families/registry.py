@@ -6,7 +6,15 @@ from tensorflow_probability import distributions as tfd
 
 from tfvae.families.amortized_flows import PlanarFlow, SylvesterFlow
 from tfvae.families.continuous import PERT, Erlang, F, GeneralizedPareto, Gompertz, Rayleigh, Reciprocal
-from tfvae.families.counts import DirichletMultinomial, Geometric, Multinomial
+from tfvae.families.counts import (
+    BetaBinomial,
+    Binomial,
+    DirichletMultinomial,
+    Geometric,
+    Multinomial,
+    NegativeBinomial,
+    ZeroInflatedNegativeBinomial,
+)
 from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
 from tfvae.families.facts import FACTS, Facts
 from tfvae.families.levels import DiscretizedLogistic, DiscretizedLogisticMixture, DiscretizedNormal
@@ -32,7 +40,8 @@ FAMILIES: dict[str, type[tfd.Distribution]] = {
         *(PlanarFlow, SylvesterFlow),
         *(Bernoulli, OneHotCategorical, Categorical, OrderedLogistic),
         *(DiscretizedLogistic, DiscretizedNormal, DiscretizedLogisticMixture),
-        *(Geometric, Multinomial, DirichletMultinomial),
+        *(Geometric, Binomial, BetaBinomial, NegativeBinomial, ZeroInflatedNegativeBinomial),
+        *(Multinomial, DirichletMultinomial),
         *(Poisson, ZeroInflatedPoisson, BagOfWords, DirichletBagOfWords),
         *(LibraryPoisson, LibraryNegativeBinomial),
         *(LibraryZeroInflatedPoisson, LibraryZeroInflatedNegativeBinomial),
