@@ -279,7 +279,7 @@ class DistributionLayer(keras.layers.Layer):
         if facts.support.has_gaps:
             return np.maximum(low, np.float32(0.0))
         if facts.support.has_pole:
-            return np.float32(1.0)
+            return np.ones([], np.float32)
         if np.isfinite(low).all():
             return np.asarray((low + high) / 2 if np.isfinite(high).all() else low + 1.0, np.float32)
         return np.asarray(high - 1.0 if np.isfinite(high).all() else 0.0, np.float32)

@@ -90,7 +90,8 @@ def extent(layer: Layer, x: tf.Tensor) -> tf.Tensor:
     Of several batches it is the elementwise maximum. The first two are infinite where x holds a NaN. Bytes of pictures
     are scaled as the model scales them; with them ``bytes`` is 1, else 0. ``broken`` is 1 where the support has whole
     numbers or levels and x has others, or where x is at a pole; ``off`` is how far x is from the sums, lengths, orders
-    and fixed ends of the support. Of columns of several families it is one ``extent`` after another. What is missing is left out.
+    and fixed ends of the support. Of columns of several families it is one ``extent`` after another. What is missing is
+    left out.
 
     Example:
         >>> extent(DistributionLayer("Poisson", [2]), tf.constant([[3.0, 0.0], [7.5, 1.0]])).numpy().tolist()
