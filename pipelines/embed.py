@@ -24,41 +24,32 @@ if __name__ == "__main__":
 
     sys.exit(command_line.main("embed", package=__package__))
 
-import collections
 import dataclasses
-import functools
-import itertools
 import json
-import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from . import command_line, contract, extras, storage
 
 with extras.needed("pipelines"):
     import apache_beam as beam
-    import numpy as np
     import pyarrow as pa
     from apache_beam.ml.inference.base import RunInference
-    from apache_beam.transforms.window import GlobalWindows
 
 from . import jobs
 from .embedding import joining, lineage, repeated_keys
-from .embedding.beside import OneBehind, ReadAhead
 from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
-from .embedding.parquet_parts import KIND, Layout, ParquetPart, complete_parts
+from .embedding.parquet_parts import KIND, Layout, complete_parts
+from .embedding.planning import units_of
+from .embedding.reading import ReadUnit
 from .embedding.saved_models import choose_score, choose_signature, find_model
-from .embedding.slices import Places, slices_of
+from .embedding.writing import WriteUnit
 from .errors import PipelineError, number, require_names
 from .formats.files import refuse_own_output
-from .formats.standardization import Standardization
 from .inputs import Fields, open_input, prepared_fields, prepared_source, prepared_standardization
-from .inputs.base import Block, BlockReference, Rows, block_rows
-from .inputs.gathered import gathered
 from .inputs.parquet import Parquet
-from .jobs import metrics
-from .jobs.commits import Output, Unit
+from .jobs.commits import Output
 
 BATCH_SIZE = 4096
 MEGABYTE = 1_000_000
@@ -196,7 +187,7 @@ def run(
     settings = json.loads(storage.to_json(asked))  # as a later run finds them: with lists for tuples
     observation = {"shape": list(dataset.shape or ()), "dtype": dataset.dtype, "missing": dataset.missing}
     told = {"model": version.manifest(), "options": settings}
-    units = _units(blocks, dataset, storage.fingerprint([KIND, told, observation]))
+    units = units_of(blocks, dataset, storage.fingerprint([KIND, told, observation]))
     if layout.file_bytes:
         numbers = chosen.dimension * (1 + stddev) + bool(score)
         earlier = [] if overwrite else joining.earlier(target.generation(current), before)
@@ -238,41 +229,13 @@ def run(
     return summary
 
 
-def _units(blocks: Sequence[BlockReference], dataset: Rows, making: str) -> list[Unit]:
-    """A unit a reference, called after its file, so that files beside it change neither its name nor its fingerprint.
-
-    ``making`` is the fingerprint of the model and the options.
-    """
-    units: list[Unit] = []
-    numbers: collections.Counter[tuple[str, str]] = collections.Counter()
-    for block in blocks:
-        place = block.split, block.file
-        name = f"{block.split}-{_short(block.file)}-{numbers[place]:05d}"
-        numbers[place] += 1
-        fingerprint = storage.fingerprint([making, *place, block.rows, dataset.digest(block)])
-        task = dataclasses.asdict(block)
-        units.append(Unit(name, block.rows, (f"{contract.PARTS}/{name}.parquet",), fingerprint, task))
-    return units
-
-
-def _short(file: str) -> str:
-    """A path as a part of a name: its end as far as it is plain, and a hash of all of it.
-
-    Example:
-        >>> _short("2026/Nov 26.parquet")
-        '2026-Nov-26-parquet-a9297a5fb135'
-    """
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", file)[-40:].strip("-")
-    return f"{plain}-{storage.fingerprint(file)[:12]}"
-
-
 class _Embed(beam.PTransform):
     """Read, infer, write: one fused stage."""
 
     def __init__(
         self,
         output: Output,
-        read: "ReadUnit",
+        read: ReadUnit,
         handler: SavedModelHandler,
         layout: Layout,
         made: lineage.Made,
@@ -286,168 +249,6 @@ class _Embed(beam.PTransform):
         blocks = units | "Read" >> read.with_output_types(UnitBlock)
         embedded = blocks | "Infer" >> infer.with_output_types(Embedded)
         return embedded | "Write" >> beam.ParDo(WriteUnit(self._output, self._made, self._layout))
-
-
-class ReadUnit(beam.DoFn):
-    """From a unit to its blocks of rows, in their order; from a store while the model works on those of the last one.
-
-    Args:
-        output: Where the units are committed.
-        dataset: The rows.
-        standardize: The units of their columns, if they are to be changed.
-        as_told: Whether the user named the signature: bytes of nothing but 0 and 1 are then what it takes them for.
-    """
-
-    def __init__(
-        self, output: Output, dataset: Rows, standardize: Standardization | None = None, as_told: bool = False
-    ):
-        self._output, self._dataset, self._standardize, self._as_told = output, dataset, standardize, as_told
-        self._ahead: tuple[Unit, ReadAhead[tuple[int, Block]]] | None = None
-        self._rows_read = metrics.counter("rows_read")
-
-    def process(self, unit: Unit) -> Iterator[UnitBlock]:
-        """Reads a block at a time; a file that is broken as a whole fails the job. A unit that is done stays."""
-        if self._output.is_done(unit):
-            return
-        blocks = self._blocks(unit)
-        if not self._dataset.is_far:
-            yield from self._checked(unit, blocks)
-            return
-        last, self._ahead = self._ahead, (unit, ReadAhead(blocks))
-        if last:
-            yield from self._checked(*last)
-
-    def start_bundle(self) -> None:
-        """See ``beam.DoFn``: what a bundle that failed had read is dropped."""
-        if self._ahead:
-            self._ahead[1].abandon()
-        self._ahead = None
-
-    def finish_bundle(self) -> Iterator[Any]:
-        """See ``beam.DoFn``: the rows of the last unit."""
-        last, self._ahead = self._ahead, None
-        if last:
-            yield from map(GlobalWindows.windowed_value, self._checked(*last))
-
-    def _blocks(self, unit: Unit) -> Iterator[tuple[int, Block]]:
-        """As they are read, each with the number of its slice."""
-        for index, one in enumerate(slices_of(unit)):
-            for block in self._dataset.read(one):
-                yield index, block
-
-    def _checked(self, unit: Unit, blocks: Iterable[tuple[int, Block]]) -> Iterator[UnitBlock]:
-        left, places = unit.rows, Places(unit)
-        with jobs.reporting(self._output, unit):
-            rows: Iterable[Block] = self._rows(places, blocks)
-            if len(places.slices) > 1:
-                rows = gathered(rows, block_rows(self._dataset.shape or (), self._dataset.dtype))
-            for index, block in enumerate(rows):
-                left -= len(block) + len(block.rejected)
-                yield UnitBlock(block, unit, index, is_last=left == 0)
-            if left:
-                raise PipelineError(f"{places} gave {unit.rows - left} of {unit.rows} rows: it has changed")
-
-    def _rows(self, places: Places, blocks: Iterable[tuple[int, Block]]) -> Iterator[Block]:
-        """Those of each slice; of several, numbered."""
-        for index, group in itertools.groupby(blocks, key=lambda pair: pair[0]):
-            rows = self._of_slice(places.slices[index], (block for _, block in group))
-            yield from places.numbered(index, rows) if len(places.slices) > 1 else rows
-
-    def _of_slice(self, one: BlockReference, blocks: Iterable[Block]) -> Iterator[Block]:
-        left, highest = one.rows, 0
-        for block in blocks:
-            rows = len(block) + len(block.rejected)
-            left -= rows
-            self._rows_read.inc(rows)
-            if block.x.dtype == np.uint8:
-                highest = max(highest, int(block.x.max(initial=0)))
-                block = self._numbers(block, highest, is_last=left == 0)
-            if self._dataset.dtype == "string":
-                block = block.readable()
-            yield block.standardized(self._standardize) if self._standardize else block
-        if left:
-            raise PipelineError(f"{one.file} gave {one.rows - left} of {one.rows} rows: it has changed")
-
-    def _numbers(self, block: Block, highest: int, is_last: bool) -> Block:
-        """Bytes as the signature takes them; of nothing but 0 and 1 the user says what they are, as for ``fit``."""
-        if self._dataset.dtype == "float32":
-            if highest > 1:
-                raise PipelineError(
-                    f"{block.file} holds uint8 up to {highest}, the signature takes float32, scaled as in training: "
-                    "pictures want a model exported for bytes; of counts or classes prepare rows with --dtype float32, "
-                    "and name that dataset by --prepared-with"
-                )
-            return dataclasses.replace(block, x=block.x.astype(np.float32))
-        if is_last and highest == 1 and not self._as_told:
-            floats, levels = (contract.signature(contract.EMBED, dtype) for dtype in ("float32", "uint8"))
-            raise PipelineError(
-                f"{block.file} holds uint8 of nothing but 0 and 1, of which a picture's white is 255: write "
-                f"--signature {floats} if 1 is white, --signature {levels} if it is the darkest grey"
-            )
-        return block
-
-
-class WriteUnit(beam.DoFn):
-    """From the embedded blocks of a unit to a Parquet part and a commit record. Yields the unit's name.
-
-    The blocks of a unit follow one another through a fused stage. A runner that would put anything between
-    them is found out by their numbers, and the job fails.
-    """
-
-    def __init__(self, output: Output, made: lineage.Made, layout: Layout):
-        self._output, self._made, self._layout = output, made, layout
-        self._rows_written, self._rows_rejected = map(metrics.counter, ("rows_written", "rows_rejected"))
-        self._part: ParquetPart | None = None
-        self._behind: OneBehind[tuple[str, int, int]] | None = None
-
-    def start_bundle(self) -> None:
-        """See ``beam.DoFn``: into a store a part is sent while the model works on the rows of the next one."""
-        self.teardown()  # of a try that failed half way
-        self._behind = OneBehind() if storage.is_address(self._output.path) else None
-
-    def process(self, embedded: Embedded) -> Iterator[str]:
-        """Writes one block, also when no row of it is left: a part says what its columns are."""
-        rows, unit = embedded.rows, embedded.rows.unit
-        with jobs.reporting(self._output, unit):
-            if rows.index == 0:
-                self._abandon()  # of a try that failed half way
-                self._part = ParquetPart(self._output, unit, self._layout)
-            if self._part is None or (unit.name, rows.index) != (self._part.unit.name, self._part.blocks):
-                raise PipelineError(f"block {rows.index} of unit {unit.name} came out of turn: the runner parts them")
-            self._part.add(embedded)
-        if rows.is_last:
-            commit = functools.partial(self._commit, self._part)
-            self._part = None
-            yield from self._told(self._behind.call(commit) if self._behind else [commit()])
-
-    def finish_bundle(self) -> Iterator[Any]:
-        """See ``beam.DoFn``: a bundle is done when its last unit is committed."""
-        if self._behind:
-            yield from map(GlobalWindows.windowed_value, self._told(self._behind.wait()))
-
-    def _commit(self, part: ParquetPart) -> tuple[str, int, int]:
-        facts = self._made.facts(part.unit.name) | joining.facts(part.unit)
-        with jobs.reporting(self._output, part.unit):
-            part.close()
-            self._output.commit(part.unit, part.rows, part.rejected, facts, part.files, part.described)
-        return part.unit.name, part.rows, len(part.rejected)
-
-    def _told(self, committed: Iterable[tuple[str, int, int]]) -> Iterator[str]:
-        for name, written, rejected in committed:
-            self._rows_written.inc(written)
-            self._rows_rejected.inc(rejected)
-            yield name
-
-    def teardown(self) -> None:
-        """See ``beam.DoFn``: drops what was not finished."""
-        self._abandon()
-        if self._behind:
-            self._behind.end()
-
-    def _abandon(self) -> None:
-        if self._part is not None:
-            self._part.abandon()
-        self._part = None
 
 
 def read_embeddings(output: str) -> pa.Table:

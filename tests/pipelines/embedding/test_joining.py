@@ -18,6 +18,7 @@ import pytest
 
 from pipelines import embed, preprocess
 from pipelines.embedding import joining
+from pipelines.embedding.reading import ReadUnit
 from pipelines.errors import PipelineError
 from pipelines.mend import mend
 from pipelines.verify import verify
@@ -145,9 +146,9 @@ class TestJoined:
     def test_a_file_that_changes_while_it_is_read(self, models, tmp_path, monkeypatch):
         for name in "ab":
             write(tmp_path / "in", name, keys(name))
-        of_slice = embed.ReadUnit._of_slice
+        of_slice = ReadUnit._of_slice
         planned = lambda one: dataclasses.replace(one, rows=one.rows + (one.file == "b.parquet"))  # noqa: E731
-        monkeypatch.setattr(embed.ReadUnit, "_of_slice", lambda self, one, blocks: of_slice(self, planned(one), blocks))
+        monkeypatch.setattr(ReadUnit, "_of_slice", lambda self, one, blocks: of_slice(self, planned(one), blocks))
         with pytest.raises(PipelineError, match=r"b.parquet gave 4 of 5 rows: it has changed"):
             embed.run(str(models), str(tmp_path / "in"), str(tmp_path / "out"), part_size=1)
 
