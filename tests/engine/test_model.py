@@ -675,9 +675,47 @@ def test_masked_cells_are_no_numbers_and_classes_no_callbacks(x):
             vae.fit(x, callbacks=wrong)
 
 
-@pytest.mark.parametrize("name", ["train_step", "test_step"])
-def test_a_step_that_would_never_be_called_is_refused(name):
-    kind = type("Mine", (VAE,), {name: lambda self, data: {}})
+def _of_kind(**methods):
     parts = (DistributionLayer("Normal", [size]) for size in (2, 4))
-    with pytest.raises(ValueError, match=rf"Mine\.{name} would never be called: .* as objective="):
-        kind(networks.mlp([4]), networks.mlp([4]), *parts).compile()
+    return type("Mine", (VAE,), methods)(networks.mlp([4]), networks.mlp([4]), *parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("train_step", "as objective="),
+        ("test_step", "as objective="),
+        ("compute_loss", "as objective="),
+        ("compute_metrics", "a callback of yours"),
+        ("predict_step", "override call"),
+    ],
+)
+def test_a_method_that_would_never_be_called_is_refused(name, instead):
+    vae = _of_kind(**{name: lambda self, *data: {}})
+    with pytest.raises(ValueError, match=rf"Mine\.{name} would never be called: .* {instead}"):
+        vae.compile()
+    if name == "predict_step":
+        with pytest.raises(ValueError, match=r"Mine\.predict_step would never"):
+            vae.predict(np.zeros([3, 4], "float32"), verbose=0)
+
+
+@pytest.mark.parametrize("name", ["call", "encode", "terms", "elbo"])
+def test_a_method_that_training_does_not_call_is_warned_of(name):
+    def one_s_own(self, *args, **kwargs):
+        return getattr(VAE, name)(self, *args, **kwargs)
+
+    with pytest.warns(UserWarning, match=rf"fit and evaluate never call Mine\.{name}\. ") as told:
+        _of_kind(**{name: one_s_own}).compile()
+    assert len(told) == 1 and told[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_called_or_new_is_not_told_of():
+    def bound_of_many(self, x):
+        return super(type(self), self).elbo(x, 64)
+
+    def decode(self, *args, **kwargs):
+        return VAE.decode(self, *args, **kwargs)
+
+    _of_kind(decode=decode, bound_of_many=bound_of_many).compile()
+    VAE(networks.mlp([4]), networks.mlp([4]), *(DistributionLayer("Normal", [n]) for n in (2, 4))).compile()

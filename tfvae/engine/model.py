@@ -26,7 +26,7 @@ from tfvae.arguments import (
     refuse_masked,
     refuse_unknown,
 )
-from tfvae.engine import batches, course, hooks, keras_private, loop, replicas, xla
+from tfvae.engine import batches, course, hooks, keras_private, loop, overrides, replicas, xla
 from tfvae.engine.batches import Data
 from tfvae.engine.doors import Doors
 from tfvae.engine.loop import Step
@@ -213,12 +213,7 @@ class UnsupervisedModel(Doors, abc.ABC):
             run_eagerly: Run as plain Python, for debugging.
         """
         refuse_unknown(self.compile, unknown, "The model's objective is the loss, and its parts are the metrics.")
-        for name in ("train_step", "test_step"):
-            if getattr(type(self), name) is not getattr(keras.Model, name):
-                raise ValueError(
-                    f"{type(self).__name__}.{name} would never be called: a program of many steps has a step of its "
-                    "own. Leave it out, and pass a loss of yours as objective=, a function of the terms of a batch."
-                )
+        self.check_overrides()
         if steps_per_execution is not None and not isinstance(steps_per_execution, int):
             raise ValueError(
                 f"compile takes an optimiser and steps_per_execution, a number, received {steps_per_execution!r}. "
@@ -241,6 +236,10 @@ class UnsupervisedModel(Doors, abc.ABC):
             "jit_compile": jit_compile,
             "run_eagerly": run_eagerly,
         }
+
+    def check_overrides(self) -> None:
+        """Raise ValueError where a subclass has a method that nobody would call."""
+        overrides.refuse(type(self), UnsupervisedModel, overrides.NEVER_CALLED)
 
     def forget_programs(self) -> None:
         """Forget programs that are kept beside Keras's: ``compile`` begins anew, as a layer that has changed needs."""

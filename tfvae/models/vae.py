@@ -20,7 +20,7 @@ from tensorflow_probability import distributions as tfd
 from tfvae import divergences, families, objectives, observations, posteriors, priors
 from tfvae.arguments import check_at_least, check_kind, check_whole, checked_shape, refuse_unknown
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.engine import batches, keras_private, saving, streams, xla
+from tfvae.engine import batches, keras_private, overrides, saving, streams, xla
 from tfvae.engine import model as engine
 from tfvae.engine.map_rows import map_rows
 from tfvae.engine.model import Loss
@@ -40,6 +40,15 @@ _GONE = "binarize=True is noise=tfvae.observations.Binarized() now."
 _GIVEN = "given"  # x before noise, among the parts of a row
 _PLAIN = ("num_samples", "condition_shape", "seed", "name")
 _FIXED = {*_PARTS, *_PLAIN} - {"name"}
+_BOUND = "A bound of yours is an objective: VAE(..., objective=), a function of the terms of a batch."
+_NEVER_CALLED = {"predict_step": "override call, which predict goes through"}
+# What else than training calls them: a subclass that overrides one has changed that alone.
+_NOT_TRAINED = {
+    "call": "predict and reconstruct do; what is to be trained belongs into a network or a layer.",
+    "encode": "embed and log_marginal do; what is to be trained belongs into the encoder or the posterior.",
+    "terms": _BOUND,
+    "elbo": _BOUND,
+}
 _DECODED = 8192  # of the rows of ``sample`` at once: a fraction of a second, after which Ctrl-C is heard
 
 
@@ -155,6 +164,12 @@ class VAE(engine.UnsupervisedModel):
                 raise ValueError(f"The decoder gives {_what(features)} for one z, expected features (1, ..., F).")
             self.likelihood(features)
         self.built = True
+
+    def check_overrides(self) -> None:
+        """See ``UnsupervisedModel.check_overrides``; what training alone does not call is warned of."""
+        super().check_overrides()
+        overrides.refuse(type(self), VAE, _NEVER_CALLED)
+        overrides.warn(type(self), VAE, _NOT_TRAINED)
 
     def _check_new_rows(self) -> None:
         rows, self.prior.new_rows = self.prior.new_rows, None
@@ -618,6 +633,7 @@ class VAE(engine.UnsupervisedModel):
     ) -> np.ndarray:
         """Keras's ``predict``: ``reconstruct`` of rows given as to ``fit``."""
         more = {"batch_size": batch_size, "verbose": verbose, "steps": steps, "callbacks": callbacks, **unknown}
+        overrides.refuse(type(self), VAE, _NEVER_CALLED)
         if not self.is_stream(x):
             x = self.prepare(x) if keras_private.strategy(self) is None else self.checked(x)
             if batches.num_rows(x) == 0:
