@@ -4,8 +4,8 @@ The exporter writes these names; the Beam jobs, the checks and the client read t
 that each of them may import it. ``saved_models/README.md`` shows the same to people.
 
 A signature is an operation on a kind of observation, and its name says both: ``embed_uint8``. A kind is known by the
-dtype of the tensor that carries it: float32, scaled as in training; uint8, pictures of 0 to 255; string, whole PNG or
-JPEG files.
+dtype of the tensor that carries it: float32, scaled as in training; uint8, pictures of 0 to 255, or counts and
+classes as they are; string, whole PNG or JPEG files.
 """
 
 # Signatures: operations, with what each gives.

@@ -292,8 +292,8 @@ def _has_fixed_ends(layer: Layer) -> bool:
 def examples(layer: Layer, num_rows: int, dtype: tf.DType = tf.float32) -> np.ndarray:
     """Observations that the likelihood scores, ``[num_rows, *event]``, by the facts of its family alone.
 
-    Floats, or a picture's bytes. No two rows are alike where that is possible, and the same ones come each time. Where
-    numbers may be missing, every other row lacks some.
+    Floats, or bytes: of a picture, or the numbers themselves where they are whole. No two rows are alike where that is
+    possible, and the same ones come each time. Where numbers may be missing, every other row lacks some.
 
     Example:
         >>> sorted(set(examples(DistributionLayer("Geometric", [50]), 3).ravel().tolist()))
@@ -304,7 +304,7 @@ def examples(layer: Layer, num_rows: int, dtype: tf.DType = tf.float32) -> np.nd
     u = np.random.default_rng(0).uniform(0.05, 0.95, [num_rows, *layer.event_shape])
     x = u if layer.facts is None else _in_support(layer, layer.facts.support, u)
     if dtype == tf.uint8:
-        return np.rint(np.clip(255.0 * x, 1, 254)).astype(np.uint8)
+        return (np.rint(np.clip(255.0 * x, 1, 254)) if is_picture(layer) else x).astype(np.uint8)
     x = x.astype(np.float32)
     if layer.missing:
         x[1::2][u[1::2] < 0.35] = np.nan
@@ -312,13 +312,22 @@ def examples(layer: Layer, num_rows: int, dtype: tf.DType = tf.float32) -> np.nd
 
 
 def scores_bytes(layer: Layer) -> bool:
-    """Whether x may be a picture's bytes: no byte lies between a low of 2 and a high of 3.
+    """Whether bytes are rows of x beyond doubt: a picture's, numbers from 0 to 1 as bytes, or counts and classes.
+
+    Of real vectors uint8 may be a column that was standardized, which no division by 255 stands for. No byte lies
+    between a low of 2 and a high of 3.
 
     Example:
-        >>> scores_bytes(DistributionLayer("Bernoulli", [8])), scores_bytes(DistributionLayer("Poisson", [8]))
-        (True, False)
+        >>> [scores_bytes(DistributionLayer(family, [8])) for family in ("Bernoulli", "Poisson", "Normal")]
+        [True, True, False]
     """
-    return is_picture(layer) and bool(fits(layer, extent(layer, tf.constant(examples(layer, 8, tf.uint8)))))
+    if isinstance(layer, MixedLayer) or layer.facts is None:
+        return False
+    support = layer.facts.support
+    is_pixels = support.is_picture and (len(layer.event_shape) == 3 or support.high == 1.0)
+    if not (is_pixels or support.is_whole):
+        return False
+    return bool(fits(layer, extent(layer, tf.constant(examples(layer, 8, tf.uint8)))))
 
 
 def _in_support(layer: Layer, support: families.Support, u: np.ndarray) -> np.ndarray:

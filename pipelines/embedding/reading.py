@@ -107,14 +107,15 @@ class ReadUnit(beam.DoFn):
             if highest > 1:
                 raise PipelineError(
                     f"{block.file} holds uint8 up to {highest}, the signature takes float32, scaled as in training: "
-                    "pictures want a model exported for bytes; of counts or classes prepare rows with --dtype float32, "
-                    "and name that dataset by --prepared-with"
+                    f"leave it out, so that bytes go to {contract.signature(contract.EMBED, 'uint8')}, or prepare rows "
+                    "with --dtype float32, and name that dataset by --prepared-with"
                 )
             return dataclasses.replace(block, x=block.x.astype(np.float32))
         if is_last and highest == 1 and not self._as_told:
             floats, levels = (contract.signature(contract.EMBED, dtype) for dtype in ("float32", "uint8"))
             raise PipelineError(
                 f"{block.file} holds uint8 of nothing but 0 and 1, of which a picture's white is 255: write "
-                f"--signature {floats} if 1 is white, --signature {levels} if it is the darkest grey"
+                f"--signature {floats} if 1 is white, --signature {levels} if it is the darkest grey "
+                "or a count"
             )
         return block

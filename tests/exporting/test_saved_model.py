@@ -249,7 +249,7 @@ def test_a_failed_export_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
 
 
 def test_signatures_are_those_that_apply(tmp_path):
-    """Vectors have no image signatures; counts take whole numbers; a Dirichlet has no inverse CDF to score by."""
+    """Real vectors take no bytes, counts do, no picture files; a Dirichlet has no inverse CDF to score by."""
     vector = tfvae.VAE(
         networks.mlp([4]), networks.mlp([4]), tfvae.DistributionLayer("Laplace", [2]), likelihoods.normal([5])
     )
@@ -263,7 +263,12 @@ def test_signatures_are_those_that_apply(tmp_path):
     common = {"serving_default", "embed", "reconstruct", "decode"}
     paths = [tfvae.export(vae, tmp_path / str(i), warmup_batch_sizes=[2]) for i, vae in enumerate((vector, topics))]
     assert set(tf.saved_model.load(paths[0]).signatures) == common | {"sample", "score"}
-    assert set(tf.saved_model.load(paths[1]).signatures) == common
+    counting = tf.saved_model.load(paths[1]).signatures
+    assert set(counting) == common | {"embed_uint8"}
+    counts = np.array([[0, 3, 7, 255, 1]], np.uint8)
+    embedded = counting["embed_uint8"](x=tf.constant(counts))["embedding"]
+    np.testing.assert_array_equal(embedded, topics.embed(counts))
+    np.testing.assert_array_equal(embedded, counting["embed"](x=tf.constant(counts, tf.float32))["embedding"])
     x = np.arange(10, dtype=np.float32).reshape(2, 5)
     noise = np.random.default_rng(0).normal(size=[2, 20_000, 2]).astype(np.float32)
     (answer,) = run_in_subprocess(paths[0], [("score", {"x": x, "noise": noise})])
@@ -336,7 +341,15 @@ def test_a_model_with_a_prior_of_the_users_own_is_exported(tmp_path):
     vae = tfvae.VAE(networks.mlp([8]), networks.mlp([8]), *parts, prior=Ring(2), seed=0)
     path = tfvae.export(vae, tmp_path / "m", warmup_batch_sizes=[1])
     signatures = tf.saved_model.load(path).signatures
-    assert set(signatures) == {"serving_default", "embed", "reconstruct", "decode", "score"}
+    assert set(signatures) == {
+        "serving_default",
+        "embed",
+        "embed_uint8",
+        "reconstruct",
+        "decode",
+        "score",
+        "score_uint8",
+    }
     x, noise = RNG.random([3, 4]).astype(np.float32), RNG.normal(size=[3, 5, 2]).astype(np.float32)
     q = vae.encode(x)
     z = q.mean() + q.stddev() * np.transpose(noise, [1, 0, 2])

@@ -112,10 +112,11 @@ def _spec(spec: tf.TensorSpec) -> dict[str, Any]:
 
 
 def _scale(vae: VAE, spec: tf.TensorSpec) -> str:
-    if spec.dtype == tf.string:
-        return f"a PNG or JPEG file of shape {list(vae.event_shape)}, 0 to 255, divided by 255 in the graph"
-    if spec.dtype == tf.uint8:
-        return "0 to 255, divided by 255 in the graph"
+    if spec.dtype in (tf.string, tf.uint8):
+        of = f"a PNG or JPEG file of shape {list(vae.event_shape)}, " if spec.dtype == tf.string else ""
+        if observations.is_picture(vae.likelihood):
+            return f"{of}0 to 255, divided by 255 in the graph"
+        return f"{of}{observations.scale(vae.likelihood)}, as they are"
     if spec.name in _SCALES:
         return _SCALES[spec.name]
     noise = f", scored as they come; training drew them by {type(vae.noise).__name__}" if vae.noise else ""

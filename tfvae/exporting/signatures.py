@@ -122,12 +122,12 @@ def libraries(vae: VAE) -> list[Input]:
 
 
 def observation_kinds(vae: VAE) -> list[Input]:
-    """x as a request may carry it: floats; bytes and whole files too, where the model is of pictures."""
+    """x as a request may carry it: floats; bytes and whole files too, where bytes are x beyond doubt."""
     event = list(vae.event_shape)
     kinds = [_observations(vae, tf.float32)]
-    if len(event) == 3 and observations.scores_bytes(vae.likelihood):
+    if observations.scores_bytes(vae.likelihood):
         kinds.append(_observations(vae, tf.uint8))
-        if event[-1] in (1, 3, 4):  # that a PNG or JPEG file can have
+        if len(event) == 3 and event[-1] in (1, 3, 4):  # that a PNG or JPEG file can have
             files = tf.TensorSpec([None], tf.string, contract.IMAGE_BYTES)
             kinds.append(Input(files, lambda contents: _observed_files(vae, contents)))
     return kinds

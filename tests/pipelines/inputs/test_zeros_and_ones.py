@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import tfvae
 from pipelines import embed, preprocess
 from pipelines.errors import PipelineError
 from pipelines.sources import Fields, make_source
+from tfvae import networks, posteriors
 
 from ..conftest import Linear, read_dataset
 
@@ -48,6 +50,18 @@ def write_parquet(x, folder):
     column = pa.array(x.reshape(len(x), -1).tolist(), pa.list_(pa.uint8()))
     pq.write_table(pa.table({"x": column}), f"{folder}.parquet")
     return "parquet", f"{folder}.parquet"
+
+
+@pytest.mark.parametrize("highest", [9, 1])
+def test_bytes_that_are_counts_are_embedded_as_the_counts_that_fit_took(tmp_path, highest):
+    counts = np.random.default_rng(0).integers(0, highest + 1, [30, 5]).astype(np.uint8)
+    parts = networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2)
+    vae = tfvae.VAE(*parts, tfvae.DistributionLayer("Poisson", [5]), seed=0)
+    tfvae.export(vae, tmp_path / "model", warmup_batch_sizes=[1])
+    _, path = write_npy(counts, tmp_path / "counts")
+    told = {"signature": "embed_uint8"} if highest == 1 else {}
+    embed.run(tmp_path / "model", path, tmp_path / "out", score=2, **told)
+    np.testing.assert_allclose(embedded(tmp_path / "out"), vae.embed(counts), rtol=1e-5, atol=1e-6)
 
 
 slow = [pytest.param(write, marks=pytest.mark.slow) for write in (write_idx, write_npz, write_parquet)]
