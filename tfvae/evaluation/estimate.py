@@ -64,7 +64,8 @@ class MarginalEstimate:
     Attributes:
         log_marginal: The estimate of log p(x), nats. In expectation, importance sampling's is a lower bound of log p(x)
             and HMC's an upper bound.
-        standard_error: That of ``log_marginal``, by the delta method, nats. Trust it where the sample size is large.
+        standard_error: That of ``log_marginal``, by the delta method, nats. Weights that were not drawn are
+            not in it: where k̂ is between 0.4 and 0.7 other draws move the estimate by 1.0 to 1.6 times as much.
         effective_sample_size: (Σw)² / Σw², between 1 and the number of samples.
         acceptance_rate: HMC's; None for importance sampling.
         pareto_shape: k̂ of the weights, ``evaluation.pareto_shape``, for importance sampling by 25 samples or more, else

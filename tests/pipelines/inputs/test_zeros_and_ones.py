@@ -52,7 +52,7 @@ def write_parquet(x, folder):
     return "parquet", f"{folder}.parquet"
 
 
-@pytest.mark.parametrize("highest", [9, 1])
+@pytest.mark.parametrize("highest", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_bytes_that_are_counts_are_embedded_as_the_counts_that_fit_took(tmp_path, highest):
     counts = np.random.default_rng(0).integers(0, highest + 1, [30, 5]).astype(np.uint8)
     parts = networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2)
