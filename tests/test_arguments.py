@@ -1,6 +1,9 @@
 """The wrong thing at a constructor or a method: our sentence, with what came, and no other library's."""
 
+import functools
+
 import keras
+import numpy as np
 import pytest
 
 from tfvae import (
@@ -25,6 +28,12 @@ def a_vae(**more) -> VAE:
     return VAE(networks.mlp([2]), networks.mlp([2]), posteriors.diagonal_normal(2), likelihoods.bernoulli([3]), **more)
 
 
+def compiled() -> VAE:
+    vae = a_vae()
+    vae.compile()
+    return vae
+
+
 @pytest.mark.parametrize(
     ("door", "message"),
     [
@@ -43,6 +52,53 @@ def a_vae(**more) -> VAE:
         (lambda: a_vae().sample(-1), "n must be at least 0, received -1"),
         (lambda: a_vae().sample("a"), "n must be a whole number of 0 or more, received 'a'"),
         (lambda: a_vae().embed([[0.0, 1.0, 0.0]], batch_size=0), "batch_size must be at least 1, received 0"),
+        (lambda: objectives.Weighted(10**400), "beta is 1000.*, expected a finite number of 0 or more"),
+        (lambda: a_vae(num_samples=10**20), r"num_samples must be at most 2,147,483,647, received 100,000,000,"),
+        (
+            lambda: a_vae().elbo(X, num_samples=10**9),
+            r"samples of a batch would be 1,000,000,000 x 1 x 3 numbers",
+        ),
+        (lambda: a_vae().sample(10**9), r"The samples would be 1,000,000,000 x 3 numbers, more than .*: choose fewer"),
+        (lambda: a_vae().embed(X, batch_size=2**31), "batch_size must be at most 2,147,483,647"),
+        (
+            lambda: compiled().fit(X, validation_split=float("inf")),
+            "validation_split is inf, expected a finite",
+        ),
+        (
+            lambda: objectives.Weighted(float("inf")),
+            "beta is inf, expected a finite number of 0 or more, or",
+        ),
+        (lambda: objectives.Renyi(float("inf")), "alpha is inf, expected a finite number, or -inf for VR-max"),
+        (lambda: DistributionLayer("Normal", [10**20]), r"event_shape must hold sizes of 2,147,483,647 at most"),
+        (lambda: DistributionLayer("Normal", [50_000, 50_000]), "An event would be 50,000 x 50,000 numbers"),
+        (
+            lambda: DistributionLayer("Normal", [10**8])(np.ones([1, 20])),
+            "would be 20 x 200,000,000 numbers",
+        ),
+        (
+            lambda: networks.Masked(2, [10**6])(np.ones([1, 3000], "f")),
+            "would be 3,000 x 1,000,000",
+        ),
+        (lambda: priors.Mixture(10**6, 10**4), "A mixture would be 10,000 x 1,000,000 numbers"),
+        (lambda: priors.Mixture(10**5, full_covariance=True), "A mixture would be 10 x 100,000 x 100,000 numbers"),
+        *(
+            (lambda door=door: door(10**9), r"latent_dim must be at most 16,777,216, received 1,000,000,000")
+            for door in (
+                *(priors.Flow, priors.Autoregressive, priors.StandardNormal, priors.Mixture, priors.Resampled),
+                *(posteriors.diagonal_normal, posteriors.coupling, posteriors.planar),
+            )
+        ),
+        *(
+            (lambda door=door, name=name: door(name=name), r"name is b?'a/?b?', expected a string without '/'")
+            for name in (b"a", "a/b")
+            for door in (
+                a_vae,
+                functools.partial(DistributionLayer, "Normal", [3]),
+                functools.partial(priors.Mixture, 2),
+                functools.partial(networks.mlp, [3]),
+                functools.partial(networks.Masked, 2),
+            )
+        ),
     ],
 )
 def test_the_wrong_argument_is_told_in_a_sentence(door, message):

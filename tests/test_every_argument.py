@@ -136,7 +136,10 @@ RIGHT = {
 JUNK = {
     "a word": "rubbish",
     "below zero": -1,
+    "too many": 10**20,
     "a fraction": 2.5,
+    "no end": float("inf"),
+    "bytes": b"a",
     "NaN": float("nan"),
     "an object": object(),
     "no list": [],

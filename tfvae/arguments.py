@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 import numbers
 import os
 import reprlib
@@ -11,10 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 Rows = TypeVar("Rows", bound=Sized)
+MOST = 2**31 - 1  # what TensorFlow counts axes by
+_MOST_LATENT = 2**24
 
 
-def check_at_least(least: int, **given: Any) -> None:
-    """Raise ValueError unless each is a whole number of ``least`` or more.
+def check_at_least(least: int, *, most: int = MOST, **given: Any) -> None:
+    """Raise ValueError unless each is a whole number of ``least`` or more, and no more than ``most``.
 
     Example:
         >>> check_at_least(1, num_samples=5)
@@ -27,6 +30,47 @@ def check_at_least(least: int, **given: Any) -> None:
             raise ValueError(f"{name} must be a whole number of {least} or more, received {value!r}.")
         if value < least:
             raise ValueError(f"{name} must be at least {least}, received {value}.")
+        if int(value) > most:
+            raise ValueError(f"{name} must be at most {most:,}, received {int(value):,}.")
+
+
+def check_latent_dim(latent_dim: Any) -> None:
+    """Raise ValueError unless it is a whole number of axes that a row of z may have.
+
+    Example:
+        >>> check_latent_dim(2)
+        >>> check_latent_dim(10**9)
+        Traceback (most recent call last):
+        ValueError: latent_dim must be at most 16,777,216, received 1,000,000,000.
+    """
+    check_at_least(1, most=_MOST_LATENT, latent_dim=latent_dim)
+
+
+def check_room(what: str, *sizes: int) -> None:
+    """Raise ValueError where an array of these sizes would hold more numbers than TensorFlow counts.
+
+    Example:
+        >>> check_room("An event", 28, 28, 1)
+        >>> check_room("A weight of the network", 10**9, 64)
+        Traceback (most recent call last):
+        ValueError: A weight of the network would be 1,000,000,000 x 64 numbers, more than 2,147,483,647: choose fewer.
+    """
+    if math.prod(sizes) > MOST:
+        told = " x ".join(f"{size:,}" for size in sizes)
+        raise ValueError(f"{what} would be {told} numbers, more than {MOST:,}: choose fewer.")
+
+
+def check_name(name: Any) -> None:
+    """Raise ValueError unless it is a name that Keras gives a layer, or None.
+
+    Example:
+        >>> check_name("posterior")
+        >>> check_name(b"posterior")
+        Traceback (most recent call last):
+        ValueError: name is b'posterior', expected a string without '/', such as 'posterior'.
+    """
+    if name is not None and not (isinstance(name, str) and "/" not in name):
+        raise ValueError(f"name is {reprlib.repr(name)}, expected a string without '/', such as 'posterior'.")
 
 
 def check_whole(**given: Any) -> None:
@@ -89,13 +133,15 @@ def checked_shape(name: str, given: Any) -> tuple[int, ...]:
         raise ValueError(f"{name} is {given!r}, expected a list of sizes, whole numbers of 1 or more, such as [{one}].")
     if any(size < 1 for size in sizes):
         raise ValueError(f"{name} must hold positive sizes, received {tuple(sizes)}.")
+    if any(size > MOST for size in sizes):
+        raise ValueError(f"{name} must hold sizes of {MOST:,} at most, received {tuple(sizes)}.")
     return tuple(int(size) for size in sizes)
 
 
-def check_number(least: float, *, is_open: bool = False, also: str = "", **given: Any) -> None:
-    """Raise ValueError unless each is a number of ``least`` or more; above it, where the end is open.
+def check_number(least: float, *, is_open: bool = False, most: float = math.inf, also: str = "", **given: Any) -> None:
+    """Raise ValueError unless each is a finite number of ``least`` or more; above it, where the end is open.
 
-    ``also`` are words for what else might have come.
+    ``most`` is the greatest that it may be; ``also`` are words for what else might have come.
 
     Example:
         >>> check_number(0, is_open=True, scale=1.5)
@@ -108,9 +154,15 @@ def check_number(least: float, *, is_open: bool = False, also: str = "", **given
             number = float("nan") if isinstance(value, (str, bytes, bool)) else float(value)
         except (TypeError, ValueError):
             number = float("nan")
-        if not (number > least if is_open else number >= least):
-            expected = f"a number above {least:g}" if is_open else f"{least:g} or more"
-            raise ValueError(f"{name} is {value!r}, expected {expected}{also and ', ' + also}.")
+        except OverflowError:  # a whole number that no float holds
+            number = math.inf
+        if not (number > least if is_open else number >= least) or number > most or number == math.inf:
+            no_end = math.isinf(number)
+            of_open, of_closed = f"a {'finite ' * no_end}number above ", "a finite number of " * no_end
+            expected = f"{of_open}{least:g}" if is_open else f"{of_closed}{least:g} or more"
+            expected = "a finite number" if math.isinf(least) else expected
+            expected += "" if math.isinf(most) else f", {most:g} at most"
+            raise ValueError(f"{name} is {reprlib.repr(value)}, expected {expected}{also and ', ' + also}.")
 
 
 def check_path(in_stores: bool = False, **given: Any) -> None:

@@ -19,7 +19,7 @@ from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from tfvae import families
-from tfvae.arguments import check_kind, checked_shape, found_by
+from tfvae.arguments import check_kind, check_name, check_room, checked_shape, found_by
 from tfvae.engine import keras_private
 from tfvae.families.facts import FACTS, REAL, Facts
 from tfvae.families.sigmoid import Sigmoid
@@ -220,9 +220,11 @@ class DistributionLayer(keras.layers.Layer):
         trainable: bool = True,
         **fixed: Any,
     ):
+        check_name(name)
         super().__init__(name=name, trainable=trainable, dtype="float32")
         self.family = families.find(distribution)
         self.event_shape = checked_shape("event_shape", event_shape)
+        check_room("An event", *self.event_shape)
         _facts(self.family).check_event(self.family.__name__, self.event_shape)
         check_kind("constraints", constraints or {}, Mapping, "constraints by parameter, such as {'scale': 'exp'}")
         given = dict(constraints or {})
@@ -370,6 +372,7 @@ class DistributionLayer(keras.layers.Layer):
         self._check_positions()
         units = sum(self._sizes())
         if units:
+            check_room(f"The weights of {self.name}", input_shape[-1] or 1, units)
             self.projection = keras.layers.Dense(
                 units, dtype="float32", name="projection", kernel_regularizer=self._regularizer, **self._initializers
             )

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import families
-from tfvae.arguments import check_kind
+from tfvae.arguments import check_kind, check_name
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import keras_private
 from tfvae.families import facts
@@ -37,6 +37,7 @@ class MixedLayer(keras.layers.Layer):
     facts = None  # each part has its own
 
     def __init__(self, parts: Sequence[DistributionLayer], name: str | None = None, trainable: bool = True):
+        check_name(name)
         super().__init__(name=name, trainable=trainable, dtype="float32")
         check_kind("parts", parts, Sequence, 'a list of layers, such as [DistributionLayer("Normal", [3])]')
         for part in parts:

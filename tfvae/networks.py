@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfvae.arguments import check_at_least, check_kind, checked_shape, found_by
+from tfvae.arguments import check_at_least, check_kind, check_name, check_room, checked_shape, found_by
 
 _LAST = {"data_format": "channels_last"}  # as event shapes have it, whatever Keras's default is
 
@@ -29,6 +29,7 @@ def mlp(hidden: Sequence[int] = (500,), activation: str = "tanh", name: str | No
         >>> mlp([500])(np.zeros([5, 28, 28, 1], "float32")).shape
         TensorShape([5, 500])
     """
+    check_name(name)
     hidden, activation = checked_shape("hidden", hidden), _activation(activation)
     return keras.Sequential(
         [keras.layers.Flatten(**_LAST), *(keras.layers.Dense(units, activation) for units in hidden)], name=name
@@ -65,6 +66,7 @@ class Conditional(keras.layers.Layer):
     """
 
     def __init__(self, network: keras.layers.Layer, **layer: Any):
+        check_name(layer.get("name"))
         super().__init__(**layer)
         check_kind("network", network, keras.layers.Layer, "a Keras layer or model, such as networks.mlp([500])")
         self.network = network
@@ -126,6 +128,7 @@ class Masked(keras.layers.Layer):
         activation: Any = "elu",
         **layer: Any,
     ):
+        check_name(layer.get("name"))
         super().__init__(**{**layer, "dtype": "float32"})
         check_at_least(1, num_outputs=num_outputs)
         self.num_outputs, self.hidden = int(num_outputs), checked_shape("hidden", hidden)
@@ -137,6 +140,8 @@ class Masked(keras.layers.Layer):
         size = int(inputs_shape[-1] or 0)
         if self.degrees is not None and len(self.degrees) != size:
             raise ValueError(f"degrees holds {len(self.degrees)} numbers, expected one for each of the {size} units.")
+        for below, above in itertools.pairwise([size, *self.hidden, size * self.num_outputs]):
+            check_room(f"A weight of {self.name}", below, above)
         units = np.array(self.degrees or range(1, size + 1))
         # A hidden unit of degree 0 sees the context alone: the outputs of lowest degree see no other.
         lowest = 0 if context_shape is not None or units.max() == 1 else 1
@@ -192,6 +197,7 @@ class ResizeConv2D(keras.layers.Layer):
     convolves = True  # see engine.xla.pays_off
 
     def __init__(self, filters: int, activation: Any = None, **layer: Any):
+        check_name(layer.get("name"))
         super().__init__(**layer)
         (self.filters,) = checked_shape("filters", [filters])
         self.activation = _activation(activation)
@@ -259,6 +265,7 @@ class Gated(keras.layers.Layer):
     """
 
     def __init__(self, units: int, **layer: Any):
+        check_name(layer.get("name"))
         super().__init__(**layer)
         check_at_least(1, units=units)
         self.units = int(units)
@@ -288,6 +295,7 @@ class Maxout(keras.layers.Layer):
     """
 
     def __init__(self, units: int, pieces: int = 4, **layer: Any):
+        check_name(layer.get("name"))
         super().__init__(**layer)
         check_at_least(1, units=units, pieces=pieces)
         self.units, self.pieces = int(units), int(pieces)

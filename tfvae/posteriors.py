@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae.arguments import check_at_least
+from tfvae.arguments import check_latent_dim
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import replicas
 from tfvae.families import facts
@@ -137,7 +137,7 @@ def coupling(
 
 
 def _layer(family: str, latent_dim: int, **fixed: Any) -> DistributionLayer:
-    check_at_least(1, latent_dim=latent_dim)
+    check_latent_dim(latent_dim)
     return DistributionLayer(family, [latent_dim], name="posterior", **fixed)
 
 

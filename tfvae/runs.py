@@ -16,7 +16,6 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
-import math
 import os
 import pathlib
 import re
@@ -176,11 +175,7 @@ def train(
 
 def _check_numbers(learning_rate: float | None, seed: int) -> None:
     check_number(0, is_open=True, learning_rate=1.0 if learning_rate is None else learning_rate)
-    if learning_rate is not None and math.isinf(learning_rate):
-        raise ValueError("learning_rate is inf, expected a finite number above 0.")
-    check_at_least(0, seed=seed)
-    if seed >= 2**32:  # Keras's, of which NumPy's and Python's are made
-        raise ValueError(f"seed is {seed}, expected a whole number below 2^32.")
+    check_at_least(0, most=2**32 - 1, seed=seed)  # Keras's, of which NumPy's and Python's are made
 
 
 def _of_first(output: pathlib.Path) -> contextlib.nullcontext[pathlib.Path]:

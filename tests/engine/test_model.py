@@ -719,3 +719,22 @@ def test_what_is_called_or_new_is_not_told_of():
 
     _of_kind(decode=decode, bound_of_many=bound_of_many).compile()
     VAE(networks.mlp([4]), networks.mlp([4]), *(DistributionLayer("Normal", [n]) for n in (2, 4))).compile()
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_weights_beyond_float32_are_refused_and_a_loss_beyond_it_is_told(method, x):
+    vae = make_vae()
+    vae.compile()
+    with pytest.raises(ValueError, match="sample_weight holds numbers whose sum float32 does not hold: divide them"):
+        getattr(vae, method)(x, sample_weight=np.full(len(x), 1e38), verbose=0)
+    with pytest.warns(UserWarning, match=r"The loss (of epoch 1 )?is inf\. "):
+        getattr(vae, method)(x, sample_weight=np.full(len(x), 3e38 / len(x)), verbose=0)
+
+
+def test_a_list_of_x_and_none_is_validated_as_a_tuple_is(x):
+    found = []
+    for kind in (tuple, list):
+        vae = make_vae()
+        vae.compile()
+        found.append(vae.fit(x, verbose=0, validation_data=kind([x[:9], None, np.ones(9)])).history)
+    assert found[0] == found[1] and "val_elbo" in found[0]

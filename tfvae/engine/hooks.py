@@ -146,6 +146,9 @@ class Watch(keras.callbacks.CallbackList):
     def on_test_end(self, logs: Any = None) -> None:
         super().on_test_end(logs)
         self._tests = False
+        loss = float((logs or {}).get("loss", 0.0))
+        if not self._fits and not math.isfinite(loss):
+            warnings.warn(f"The loss is {loss:g}. {self.model.why_no_number()}", stacklevel=2)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._first, self._ended = batch, False

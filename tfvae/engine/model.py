@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tfvae.arguments import (
     check_at_least,
+    check_name,
     check_number,
     check_truth,
     check_whole,
@@ -104,6 +105,7 @@ class UnsupervisedModel(Doors, abc.ABC):
     steps_per_execution: int
 
     def __init__(self, seed: int | None, name: str):
+        check_name(name)
         super().__init__(name=name, dtype="float32")  # always: only networks inside it compute in half
         self.__dict__.pop("quantize")  # Keras's wrapper around the method, which has words of its own
         self.seed = seed
@@ -305,7 +307,7 @@ class UnsupervisedModel(Doors, abc.ABC):
         _check_verbose(verbose)
         sizes = {"batch_size": batch_size, "validation_batch_size": validation_batch_size}
         _check_counts(**sizes, steps_per_epoch=steps_per_epoch, validation_steps=validation_steps)
-        check_at_least(0, epochs=epochs, initial_epoch=initial_epoch)
+        check_at_least(0, most=2**53, epochs=epochs, initial_epoch=initial_epoch)
         check_number(0, validation_split=validation_split)
         validation_freq = _validated_epochs(validation_freq)
         if validation_split and validation_data is None:
@@ -638,22 +640,30 @@ def _sample_weights(given: Any) -> tuple[tf.Tensor, ...]:
 
 
 def _broken_weights(data: Data) -> tf.Tensor:
-    """2 where a row's weight is no finite number, 1 where one is negative, else 0."""
+    """3 where float32 does not hold their sum, 2 where one is no finite number, 1 where one is negative, else 0."""
     if not data.sample_weight:
         return tf.constant(0.0)
     weights = data.sample_weight[0]
     negative = tf.where(tf.reduce_any(weights < 0), 1.0, 0.0)
-    return tf.where(tf.reduce_all(tf.math.is_finite(weights)), negative, 2.0)
+    overflown = tf.where(tf.math.is_finite(tf.reduce_sum(tf.abs(weights))), negative, 3.0)
+    return tf.where(tf.reduce_all(tf.math.is_finite(weights)), overflown, 2.0)
 
 
 def _judge_weights(broken: Any) -> None:
+    if broken > 2:
+        raise ValueError("sample_weight holds numbers whose sum float32 does not hold: divide them by the largest.")
     if broken:
         held = "NaN or infinite values" if broken > 1 else "negative numbers, by which a bound would be made lower"
         raise ValueError(f"sample_weight holds {held}: a row that is not to count has the weight 0.")
 
 
 def _validation(given: Any) -> tuple[Any, Any]:
-    """x and sample weights of Keras's ``validation_data``: x, ``(x,)``, ``(x, None)`` or ``(x, None, weights)``."""
+    """x and sample weights of Keras's ``validation_data``: x, ``(x,)``, ``(x, None)`` or ``(x, None, weights)``.
+
+    A list with None in it holds no rows: Keras takes it for a tuple.
+    """
+    if isinstance(given, list) and len(given) <= 3 and any(part is None for part in given):
+        given = tuple(given)
     if not isinstance(given, tuple):
         return given, None
     if len(given) > 3 or (len(given) > 1 and given[1] is not None):

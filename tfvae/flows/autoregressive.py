@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from tfvae import networks
-from tfvae.arguments import check_at_least, checked_shape, found_by
+from tfvae.arguments import check_at_least, check_latent_dim, checked_shape, found_by
 from tfvae.families.flow import Step
 from tfvae.flows.transforms import TRANSFORMS
 
@@ -50,7 +50,7 @@ class Autoregressive(keras.layers.Layer):
         name: str | None = None,
     ):
         super().__init__(name=name, dtype="float32")
-        check_at_least(1, latent_dim=latent_dim)
+        check_latent_dim(latent_dim)
         found = found_by(TRANSFORMS.__getitem__, "transform", transform, f"one of {', '.join(TRANSFORMS)}")
         self.latent_dim, self.transform, self.hidden = int(latent_dim), transform, checked_shape("hidden", hidden)
         self.is_coupling, self.is_backward = bool(is_coupling), bool(is_backward)

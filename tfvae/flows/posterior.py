@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae.arguments import check_at_least
+from tfvae.arguments import check_latent_dim
 from tfvae.distribution_layer import DistributionLayer, Family
 from tfvae.families.flow import Flow
 from tfvae.flows.autoregressive import stack
@@ -40,7 +40,7 @@ class FlowPosterior(DistributionLayer):
         name: str = "posterior",
         trainable: bool = True,
     ):
-        check_at_least(1, latent_dim=latent_dim)
+        check_latent_dim(latent_dim)
         super().__init__("Normal", [latent_dim], name=name, trainable=trainable)
         options = {"transform": transform, "hidden": hidden, "is_coupling": is_coupling}
         self.flows = stack(num_flows, latent_dim=latent_dim, **options)

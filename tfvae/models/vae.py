@@ -8,6 +8,7 @@ model is another argument, not a subclass.
 import dataclasses
 import functools
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
@@ -18,7 +19,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import divergences, families, objectives, observations, posteriors, priors
-from tfvae.arguments import check_at_least, check_kind, check_whole, checked_shape, refuse_unknown
+from tfvae.arguments import check_at_least, check_kind, check_room, check_whole, checked_shape, refuse_unknown
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import batches, keras_private, overrides, saving, streams, xla
 from tfvae.engine import model as engine
@@ -307,6 +308,7 @@ class VAE(engine.UnsupervisedModel):
         check_at_least(1, num_samples=num_samples)
         seed = self.seed_or_next(seed, training)
         batch, path = self.batch(x), PathWeight()
+        check_room("The samples of a batch", num_samples, *(size or 1 for size in batch.x.shape))
         features = self._features(batch, training)
         if isinstance(self.posterior, DistributionLayer):
             q, held = self.posterior.with_held(features)
@@ -398,6 +400,7 @@ class VAE(engine.UnsupervisedModel):
         ``condition`` is ``[n, *condition_shape]``, where the model has one; ``library`` as in ``decode``.
         """
         check_at_least(0, n=n)
+        check_room("The samples", n, max(self.latent_dim, math.prod(self.event_shape)))
         key = self.seed_or_next(seed)
         given = self._condition(condition, n)
         prior = self.prior(given)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfvae.arguments import check_at_least, check_number, check_whole, checked_shape
+from tfvae.arguments import check_latent_dim, check_number, check_whole, checked_shape
 from tfvae.objectives.configured import Schedule, at_step, check_schedule
 from tfvae.objectives.elbo import elbo
 from tfvae.objectives.stateful import Stateful
@@ -53,7 +53,7 @@ class AdversarialTotalCorrelation(Stateful):
         learning_rate: float = 1e-4,
         seed: int = 0,
     ):
-        check_at_least(1, latent_dim=latent_dim)
+        check_latent_dim(latent_dim)
         check_schedule("gamma", gamma)
         check_number(0, is_open=True, learning_rate=learning_rate)
         check_whole(seed=seed)

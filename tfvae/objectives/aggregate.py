@@ -49,7 +49,7 @@ class TotalCorrelation(Configured):
     def __init__(
         self, num_rows: int, beta: float = 6.0, alpha: float = 1.0, gamma: float = 1.0, stratified: bool = True
     ):
-        check_at_least(1, num_rows=num_rows)
+        check_at_least(1, most=2**53, num_rows=num_rows)
         for name, weight in {"beta": beta, "alpha": alpha, "gamma": gamma}.items():
             check_schedule(name, weight)
         self.num_rows, self.stratified = int(num_rows), bool(stratified)

@@ -113,9 +113,7 @@ class Renyi(Configured):
     _arguments = ("alpha",)
 
     def __init__(self, alpha: float = 0.5):
-        check_number(-math.inf, alpha=alpha)
-        if float(alpha) == math.inf:
-            raise ValueError(f"alpha is {alpha}, expected a finite number, or -inf for VR-max.")
+        check_number(-math.inf, also="or -inf for VR-max", alpha=alpha)
         self.alpha = float(alpha)
 
     def __call__(self, terms: Terms) -> Estimate:

@@ -12,6 +12,8 @@ from tfvae.plots.style import PathLike
 with extras.needed("plots"):
     from PIL import Image
 
+_LONGEST = 655.0  # seconds: a GIF counts hundredths in 16 bits
+
 
 def animation(
     pictures: Sequence[np.ndarray], path: PathLike, seconds: float = 0.1, rest: float = 2.0, greys: int = 16
@@ -34,7 +36,7 @@ def animation(
     """
     check_kind("pictures", pictures, (Sequence, np.ndarray), "a list of arrays, [H, W, 1] or [H, W, 3] each")
     check_path(path=path)
-    check_number(0, seconds=seconds, rest=rest)
+    check_number(0, most=_LONGEST, seconds=seconds, rest=rest)
     check_at_least(2, greys=greys)
     shapes = {np.shape(picture) for picture in pictures}
     if len(shapes) != 1 or not (len(shape := next(iter(shapes))) == 3 and shape[-1] in (1, 3)):

@@ -177,7 +177,7 @@ def attributes(
     means = vae.embed(x)
     vector = evaluation.attribute_vector(vae, x, attribute)
     lacking = np.flatnonzero(~np.asarray(attribute, bool))[:rows]
-    steps = np.linspace(0.0, reach, columns)[:, np.newaxis] * vector
+    steps = np.linspace(0.0, float(reach), columns)[:, np.newaxis] * vector
     z = (means[lacking, np.newaxis] + steps).reshape(-1, vae.latent_dim)
     c = x.get("condition") if isinstance(x, Mapping) else None
     c = None if c is None else np.repeat(np.asarray(c)[lacking], columns, axis=0)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae.arguments import check_at_least
+from tfvae.arguments import check_latent_dim, check_name
 from tfvae.families import facts
 
 Encode = Callable[[tf.Tensor], tfd.Distribution]
@@ -39,8 +39,9 @@ class Prior(keras.layers.Layer, abc.ABC):
         return super().__new__(cls, *args, **kwargs)
 
     def __init__(self, latent_dim: int, name: str = "prior"):
+        check_name(name)
         super().__init__(name=name, dtype="float32")
-        check_at_least(1, latent_dim=latent_dim)
+        check_latent_dim(latent_dim)
         self.latent_dim = int(latent_dim)
         self.built = True
 

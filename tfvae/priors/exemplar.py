@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import families
-from tfvae.arguments import check_at_least, found_by
+from tfvae.arguments import check_at_least, check_room, found_by
 from tfvae.families import draws
 from tfvae.families.equal_normals import EqualNormals
 from tfvae.priors.base import Encode, Prior
@@ -147,6 +147,7 @@ class HeldExemplars(Prior):
     def __init__(self, latent_dim: int, num_exemplars: int, name: str = "prior"):
         super().__init__(latent_dim, name=name)
         check_at_least(1, num_exemplars=num_exemplars)
+        check_room("The exemplars", num_exemplars, self.latent_dim)
         self.num_exemplars = int(num_exemplars)
         shape = (self.num_exemplars, self.latent_dim)
         self.means = self.add_weight(name="means", shape=shape, initializer="zeros", trainable=False)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfvae import distribution_layer
-from tfvae.arguments import check_at_least, checked_shape
+from tfvae.arguments import check_latent_dim, checked_shape
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.families import facts
 from tfvae.priors.base import Prior
@@ -84,7 +84,7 @@ class StandardNormal(Family):
     """
 
     def __init__(self, latent_dim: int, name: str = "prior"):
-        check_at_least(1, latent_dim=latent_dim)
+        check_latent_dim(latent_dim)
         super().__init__("Normal", [latent_dim], loc=0.0, scale=1.0, name=name)
 
     def get_config(self) -> dict[str, Any]:

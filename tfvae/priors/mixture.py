@@ -10,7 +10,7 @@ from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from tfvae import families
-from tfvae.arguments import check_at_least
+from tfvae.arguments import check_at_least, check_room
 from tfvae.priors.base import Prior
 
 _LOWEST_SCALE = 1e-5
@@ -43,6 +43,7 @@ class Mixture(Prior):
     def __init__(self, latent_dim: int, num_components: int = 10, full_covariance: bool = False, name: str = "prior"):
         super().__init__(latent_dim, name=name)
         check_at_least(1, num_components=num_components)
+        check_room("A mixture", num_components, *[self.latent_dim] * (1 + bool(full_covariance)))
         self.num_components, self.full_covariance = int(num_components), bool(full_covariance)
         shape = (self.num_components, self.latent_dim)
         one = (

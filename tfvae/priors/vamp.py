@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae.arguments import check_at_least, checked_shape, found_by
+from tfvae.arguments import check_at_least, check_room, checked_shape, found_by
 from tfvae.distribution_layer import CONSTRAINTS
 from tfvae.priors.base import Encode, Prior
 
@@ -56,6 +56,7 @@ class VampPrior(Prior):
         self.constraint, self._bijector = constraint, CONSTRAINTS[constraint]()
         self._encode: Encode | None = None
         shape = (self.num_components, *self.x_shape)
+        check_room("The pseudo-inputs", *shape)
         self.raw_inputs = self.add_weight(name="raw_inputs", shape=shape, initializer="zeros")
         start = keras.random.normal(shape, 0.05, 0.01) if initial is None else initial
         numbers = "numbers [C, *x_shape], rows of the training data, say"

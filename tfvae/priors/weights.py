@@ -28,7 +28,7 @@ class WeightPrior:
     """
 
     def __init__(self, num_rows: int, scale: float = 1.0):
-        check_at_least(1, num_rows=num_rows)
+        check_at_least(1, most=2**53, num_rows=num_rows)
         check_number(0, is_open=True, scale=scale)
         self.num_rows, self.scale = int(num_rows), float(scale)
 
