@@ -43,7 +43,7 @@ from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
 from .embedding.parquet_parts import KIND, Layout, complete_parts
 from .embedding.planning import units_of
 from .embedding.reading import ReadUnit
-from .embedding.saved_models import choose_score, choose_signature, find_model
+from .embedding.saved_models import choose_score, choose_signature, find_model, refuse_other_units
 from .embedding.writing import WriteUnit
 from .errors import PipelineError, number, require_names
 from .formats.files import refuse_own_output
@@ -160,6 +160,7 @@ def run(
     if isinstance(dataset, Parquet):
         refuse_own_output(dataset.path, target.path, f"{contract.PARTS}/a.parquet", _A_PART)
     chosen = choose_signature(version, dataset, signature, stddev, condition)
+    refuse_other_units(version, bool(standardize) or dataset.is_standardized, told=signature is not None)
     lists = f"{contract.WORK}/plan"
     dataset = dataset.fitted(chosen.shape, chosen.dtype).listed_in(target.file(*lists.split("/")))
     dataset = dataset.continuing(before.groups())

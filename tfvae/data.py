@@ -61,8 +61,10 @@ def open_dataset(directory: PathLike) -> Any:
     return builder
 
 
-def identity(directory: PathLike) -> dict[str, str | None]:
+def identity(directory: PathLike) -> dict[str, Any]:
     """Which dataset lies there: its ``name``, its ``folder`` (no path) and the ``manifest_sha256``, None without one.
+
+    With a manifest, ``standardized`` says whether its columns were.
 
     Raises:
         ValueError: If the directory holds no dataset.
@@ -72,10 +74,12 @@ def identity(directory: PathLike) -> dict[str, str | None]:
         ('digits', 64)
     """
     manifest = os.path.join(_on_this_machine(directory), contract.MANIFEST)
+    has_manifest = os.path.isfile(manifest)
     return {
         "name": open_dataset(directory).info.name,
         "folder": os.path.basename(storage.absolute(directory)) or None,
-        "manifest_sha256": storage.sha256(manifest) if os.path.isfile(manifest) else None,
+        "manifest_sha256": storage.sha256(manifest) if has_manifest else None,
+        "standardized": "standardized" in storage.read_json(manifest) if has_manifest else None,
     }
 
 

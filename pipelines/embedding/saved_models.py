@@ -218,6 +218,37 @@ def choose_signature(
     return Signature(wanted, input_name, tuple(spec.shape[1:]), spec.dtype.name, dimension, asked)
 
 
+def refuse_other_units(model: ModelVersion, standardized: bool, told: bool) -> None:
+    """Raise PipelineError where rows are standardized and those that the model was trained on were not, or else.
+
+    Args:
+        model: The version, whose card may say it.
+        standardized: Whether the rows are.
+        told: Whether the user named the signature, by which rows are on the scale that it takes.
+    """
+    trained = _trained_on(model).get("standardized")
+    if told or trained in (None, standardized):
+        return
+    if trained:
+        raise PipelineError(
+            f"{model.path} was trained on columns that tfvae prepare --standardize had changed, and these rows are as "
+            f"they are: name that dataset by --prepared-with, or write --signature {contract.EMBED} if they were "
+            "standardized elsewhere"
+        )
+    raise PipelineError(
+        f"{model.path} was trained on columns as they are, and these rows are standardized: take a dataset that was "
+        f"prepared without --standardize, or write --signature {contract.EMBED} if the model's were standardized "
+        "elsewhere"
+    )
+
+
+def _trained_on(model: ModelVersion) -> dict[str, Any]:
+    """What the card says of the data; nothing where there is none."""
+    card = os.path.join(model.path, contract.EXTRA, contract.MODEL_JSON)
+    found = storage.read_json(card).get("trained_on") if storage.exists(card) else None
+    return found if isinstance(found, dict) else {}
+
+
 def _condition(spec: Any, signature: str, column: str | None) -> tuple[int, ...] | None:
     """The shape of the condition that a signature takes, if the job and the signature agree that there is one."""
     if spec is None:

@@ -174,6 +174,11 @@ class Rows(abc.ABC):
         return 0
 
     @property
+    def is_standardized(self) -> bool:
+        """Whether the columns were standardized before they were written."""
+        return False
+
+    @property
     def unread(self) -> tuple[str, ...]:
         """What else lies there: see ``formats.files.Found``."""
         return ()

@@ -44,6 +44,11 @@ class Prepared(Rows):
     others: tuple[str, ...] = ()
 
     @property
+    def is_standardized(self) -> bool:
+        """See ``Rows.is_standardized``."""
+        return prepared_standardization(self.path) is not None
+
+    @property
     def unread(self) -> tuple[str, ...]:
         """See ``Rows.unread``."""
         return self.others

@@ -94,7 +94,7 @@ def test_carries_what_it_is_told(tmp_path):
         ),
     )
     described, text = card(tfvae.export(image_model("mlp"), tmp_path / "m", warmup_batch_sizes=[1], provenance=known))
-    assert described["trained_on"] == {"name": "idx", "folder": "mnist", "manifest_sha256": SHA}
+    assert described["trained_on"] == {"name": "idx", "folder": "mnist", "manifest_sha256": SHA, "standardized": None}
     assert described["measured"] == dataclasses.asdict(known.measured)
     assert "| ELBO | -104.460 nats, standard error unknown |" in text and "-98.800 nats, standard error 0.240" in text
     cells = [len(re.split(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| data set")]
@@ -190,7 +190,8 @@ def exported(run: pathlib.Path, base: pathlib.Path) -> dict:
 def test_a_runs_card_holds_its_own_records_and_no_others(run, tmp_path, digits):
     described = exported(run, tmp_path / "m")
     manifest = storage.sha256(str(pathlib.Path(digits, "manifest.json")))
-    assert described["trained_on"] == {"name": "digits", "folder": "digits", "manifest_sha256": manifest}
+    known = {"name": "digits", "folder": "digits", "manifest_sha256": manifest, "standardized": False}
+    assert described["trained_on"] == known
     assert described["measured"]["elbo"] is None
     result = runs.evaluate(run, digits, num_samples=2)
     described = exported(run, tmp_path / "m")

@@ -208,7 +208,9 @@ def _signature_rows(signatures: Mapping[str, Any]) -> list[list[str]]:
 
 def _dataset_rows(dataset: Mapping[str, Any]) -> list[list[str]]:
     names = {"name": "data set", "folder": "folder", "manifest_sha256": "SHA-256 of its manifest"}
-    return [[title, _text(dataset[key])] for key, title in names.items()]
+    rows = [[title, _text(dataset[key])] for key, title in names.items()]
+    by = "standardized: by the means and standard deviations in its manifest"
+    return [*rows, ["columns", by]] if dataset["standardized"] else rows
 
 
 def _measured_rows(measured: Mapping[str, Any]) -> list[list[str]]:

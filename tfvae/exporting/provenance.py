@@ -52,13 +52,17 @@ class Dataset:
         name: The dataset's own name.
         folder: The last part of its path.
         manifest_sha256: Hexadecimal SHA-256 of its ``manifest.json``.
+        standardized: Whether its columns were standardized, by what the manifest holds.
     """
 
     name: str | None = None
     folder: str | None = None
     manifest_sha256: str | None = None
+    standardized: bool | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.standardized, bool | None):
+            raise ValueError(f"standardized is {self.standardized!r}, expected True, False or None.")
         _check_texts(self, "name", "folder", "manifest_sha256")
         if self.folder is not None and re.search(r"[/\\]", self.folder):
             raise ValueError(f"folder is {self.folder!r}, expected the last part of a path alone.")

@@ -3,9 +3,14 @@
 import json
 
 import numpy as np
+import pytest
 from sklearn.preprocessing import StandardScaler
 
+import tfvae
 from pipelines import embed, preprocess
+from pipelines.errors import PipelineError
+from tfvae import data, likelihoods, networks, posteriors
+from tfvae.exporting import provenance
 
 from ..conftest import Linear, read_dataset, rejections
 from ..test_embed import read_parts
@@ -40,3 +45,34 @@ def test_train_test_and_later_rows_have_the_units_of_the_training_rows(tmp_path)
     truth = model.embed(np.stack([both[key] for key in rows]))
     np.testing.assert_allclose(np.stack([row["embedding"] for row in rows.values()]), truth, atol=1e-5)
     assert rejections(tmp_path / "e")["huge"]["reason"] == "x has values that are not finite after --standardize"
+
+
+@pytest.mark.slow
+def test_rows_in_other_units_than_the_models_are_refused(tmp_path):
+    """Whichever side was standardized, unless the user says by --signature that the units are the same."""
+    numbers = np.random.default_rng(0).normal(size=(60, 3)) * [3, 1e-3, 50] + [1e4, 0.1, 0]
+    lines = [f"r{i}," + ",".join(map(repr, row)) for i, row in enumerate(numbers.tolist())]
+    (tmp_path / "x.csv").write_text("\n".join(["key,a,b,c", *lines]))
+    models = {}
+    for standardize in (True, False):
+        name = str(tmp_path / f"{standardize}")
+        preprocess.run("csv", str(tmp_path / "x.csv"), name, standardize=standardize)
+        parts = networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.normal([3])
+        known = provenance.Provenance(provenance.Dataset(**data.identity(name)))
+        model = tmp_path / f"m{standardize}"
+        tfvae.export(tfvae.VAE(*parts, seed=0), model, warmup_batch_sizes=[1], provenance=known)
+        models[standardize] = str(model)
+    raw, scaled = str(tmp_path / "x.csv"), {"prepared_with": str(tmp_path / "True")}
+    with pytest.raises(PipelineError, match=r"trained on columns that .*--standardize.*--prepared-with.*--signature"):
+        embed.run(models[True], raw, str(tmp_path / "e"))
+    with pytest.raises(PipelineError, match="trained on columns as they are, and these rows are standardized"):
+        embed.run(models[False], raw, str(tmp_path / "e"), **scaled)
+    with pytest.raises(PipelineError, match="trained on columns as they are, and these rows are standardized"):
+        embed.run(models[False], str(tmp_path / "True"), str(tmp_path / "e"))
+    embed.run(models[True], raw, str(tmp_path / "with"), **scaled)
+    embed.run(models[True], str(tmp_path / "True"), str(tmp_path / "prepared"), split="all")
+    embed.run(models[True], raw, str(tmp_path / "told"), signature="embed")
+    rows = {name: read_parts(tmp_path / name) for name in ("with", "prepared", "told")}
+    one, other, unscaled = (np.stack([found[f"r{i}"]["embedding"] for i in range(60)]) for found in rows.values())
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert np.abs(one - unscaled).max() > 0.1
