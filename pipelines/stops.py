@@ -67,7 +67,8 @@ _now: _Answer | None = None
 
 def is_free(number: int) -> bool:
     """Whether a signal ends the command, and no part of the program has taken it for something of its own."""
-    return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, _hear)
+    heard_by = signal.getsignal(number)
+    return heard_by in (signal.SIG_DFL, signal.default_int_handler, _hear) or getattr(heard_by, "is_free", False)
 
 
 def stopped(number: int) -> BaseException:

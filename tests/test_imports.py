@@ -103,7 +103,8 @@ TFVAE: dict[str, set[str]] = {
         "pipelines.storage",
         "pipelines.verify",
     },
-    "__main__": {"cli"},
+    "command": {"cli"},
+    "__main__": {"command"},
 }
 PIPELINES: dict[str, set[str]] = {
     "contract": set(),

@@ -12,7 +12,6 @@ passes by both. Where Keras runs on another backend than TensorFlow, nothing is 
 
 import functools
 import importlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import itertools
@@ -73,7 +72,7 @@ def check_backend() -> None:
         )
 
 
-class _Watch(importlib.abc.MetaPathFinder):
+class _Watch:
     """Notices that Keras has been imported, and that no module of the package is half-way through its own import."""
 
     def __init__(self) -> None:

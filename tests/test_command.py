@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM before a command has begun, and after it has ended: one sentence, no traceback."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+WHILE_IMPORTING = """
+class Stops:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), {number})
+
+sys.meta_path.insert(0, Stops())
+"""
+AT_THE_END = "import atexit; atexit.register(os.kill, os.getpid(), {number})\n"
+
+
+def stopped(when: str, *arguments: str, **where) -> subprocess.CompletedProcess:
+    program = f"import os, sys\n{when.format(**where)}\nfrom tfvae.command import main\nmain()\n"
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("module", ["tfvae.cli", "click"])
+def test_a_stop_while_the_command_is_imported_is_one_sentence(module, number):
+    done = stopped(WHILE_IMPORTING, "--version", module=module, number=int(number))
+    assert done.returncode == 128 + number and done.stdout == ""
+    assert done.stderr == "\nStopped: nothing had begun; give the same command again.\n"
+
+
+def test_a_stop_after_the_command_says_that_all_is_whole():
+    done = stopped(AT_THE_END, "--version", number=int(signal.SIGINT))
+    assert done.returncode == 130 and "version" in done.stdout
+    assert done.stderr == "\nStopped: the command had ended; what it wrote is whole.\n"
+
+
+def test_an_error_has_its_own_exit_code():
+    done = stopped("", "runs", "nowhere")
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+def test_a_signal_that_the_program_ignores_stays_ignored():
+    ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + AT_THE_END
+    assert stopped(ignored, "--version", number=int(signal.SIGINT)).returncode == 0
