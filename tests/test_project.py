@@ -4,6 +4,8 @@ import json
 import runpy
 import sys
 
+import keras
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -53,3 +55,19 @@ def test_a_folder_that_cannot_be_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     result = invoke("init", tmp_path / "file/mine")
     assert result.exit_code == 1 and "Traceback" not in result.output and "error: " in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["gaussian-mlp", "its own"])
+def test_rows_with_missing_numbers_train_at_once(tmp_path, model):
+    x = np.random.default_rng(0).normal(size=[200, 3])
+    lines = [f"r{i}," + ",".join("" if value > 1 else repr(value) for value in row) for i, row in enumerate(x.tolist())]
+    (tmp_path / "x.csv").write_text("\n".join(["key,a,b,c", *lines]))
+    prepare = ["prepare", "--source", "csv", "--input", tmp_path / "x.csv", "--missing", "--standardize"]
+    assert invoke(*prepare, "--output", tmp_path / "p").exit_code == 0
+    assert invoke("init", tmp_path / "mine").exit_code == 0
+    chosen = f"{tmp_path / 'mine' / 'model.py'}:build" if model == "its own" else model
+    train = ["train", "--data", tmp_path / "p", "--model", chosen, "--epochs", 2, "--output", tmp_path / "run"]
+    result = invoke(*train)
+    assert result.exit_code == 0, result.output
+    assert keras.models.load_model(tmp_path / "run/model.keras").likelihood.missing

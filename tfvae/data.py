@@ -83,6 +83,18 @@ def identity(directory: PathLike) -> dict[str, Any]:
     }
 
 
+def has_missing(directory: PathLike) -> bool:
+    """Whether the dataset was prepared so that numbers of x may be missing: NaN, for ``likelihoods.missing``.
+
+    Example:
+        >>> has_missing(DIGITS)
+        False
+    """
+    manifest = os.path.join(_on_this_machine(directory), contract.MANIFEST)
+    options = storage.read_json(manifest).get("options") if os.path.isfile(manifest) else None
+    return isinstance(options, dict) and options.get("missing") is True
+
+
 def _read(directory: PathLike, split: str, features: str | Names, **options: Any) -> tf.data.Dataset:
     """The rows of a split, each a tensor or, of several features, a mapping of them."""
     builder = open_dataset(directory)

@@ -26,6 +26,7 @@ _FACTS = {
     "event_shape": "the shape of one observation",
     "condition_shape": "of its condition, None where the data have none",
     "rows": "how many there are to train on",
+    "missing": "whether numbers may be missing, NaN, by prepare --missing",
     "data": "the prepared dataset's folder, for tfvae.data.load",
     "latent_dim": "what --latent-dim says, 20 where nothing does",
     "seed": "what --seed says",

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from tfvae import likelihoods, networks, posteriors
+from tfvae.distribution_layer import DistributionLayer
 from tfvae.models.vae import VAE
 
 
@@ -20,7 +21,7 @@ class Experiment:
 
     Attributes:
         about: What it is, in a line.
-        build: (event_shape, latent_dim, seed) -> VAE.
+        build: (event_shape, latent_dim, seed, missing=False) -> VAE, of which x may have missing numbers.
         latent_dim, epochs, batch_size, learning_rate: The defaults; the optimiser is Adam.
     """
 
@@ -32,32 +33,36 @@ class Experiment:
     learning_rate: float = 1e-3
 
 
-def _mlp(event_shape: Sequence[int], latent_dim: int, seed: int) -> VAE:
+def _of(likelihood: DistributionLayer, missing: bool) -> DistributionLayer:
+    return likelihoods.missing(likelihood) if missing else likelihood
+
+
+def _mlp(event_shape: Sequence[int], latent_dim: int, seed: int, missing: bool = False) -> VAE:
     return VAE(
         encoder=networks.mlp([500], "tanh", name="encoder"),
         decoder=networks.mlp([500], "tanh", name="decoder"),
         posterior=posteriors.diagonal_normal(latent_dim),
-        likelihood=likelihoods.bernoulli(event_shape),
+        likelihood=_of(likelihoods.bernoulli(event_shape), missing),
         seed=seed,
     )
 
 
-def _gaussian_mlp(event_shape: Sequence[int], latent_dim: int, seed: int) -> VAE:
+def _gaussian_mlp(event_shape: Sequence[int], latent_dim: int, seed: int, missing: bool = False) -> VAE:
     return VAE(
         encoder=networks.mlp([200], "tanh", name="encoder"),
         decoder=networks.mlp([200], "tanh", name="decoder"),
         posterior=posteriors.diagonal_normal(latent_dim),
-        likelihood=likelihoods.normal(event_shape),
+        likelihood=_of(likelihoods.normal(event_shape), missing),
         seed=seed,
     )
 
 
-def _conv(event_shape: Sequence[int], latent_dim: int, seed: int) -> VAE:
+def _conv(event_shape: Sequence[int], latent_dim: int, seed: int, missing: bool = False) -> VAE:
     return VAE(
         encoder=networks.conv_encoder([32, 64]),
         decoder=networks.conv_decoder(event_shape, [64, 32]),
         posterior=posteriors.diagonal_normal(latent_dim),
-        likelihood=likelihoods.bernoulli(event_shape),
+        likelihood=_of(likelihoods.bernoulli(event_shape), missing),
         seed=seed,
     )
 

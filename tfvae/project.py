@@ -7,21 +7,24 @@ import shlex
 from tfvae import configuration
 
 _MODEL = '''\
-"""The model: build is called with what it names of event_shape, condition_shape, rows, data, latent_dim and seed."""
+"""The model: build is called with what it names of event_shape, condition_shape, rows, missing, data, latent_dim
+and seed.
+"""
 
 import keras
 
 import tfvae
 
 
-def build(event_shape, latent_dim=10, seed=0):
+def build(event_shape, missing=False, latent_dim=10, seed=0):
     """Pictures have a Bernoulli likelihood, other rows a normal one: take the one that your data ask for."""
-    likelihood = tfvae.likelihoods.bernoulli if len(event_shape) > 1 else tfvae.likelihoods.normal
+    family = tfvae.likelihoods.bernoulli if len(event_shape) > 1 else tfvae.likelihoods.normal
+    likelihood = tfvae.likelihoods.missing(family(event_shape)) if missing else family(event_shape)
     return tfvae.VAE(
         encoder=keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(200, "relu")]),
         decoder=keras.Sequential([keras.layers.Dense(200, "relu")]),
         posterior=tfvae.posteriors.diagonal_normal(latent_dim),
-        likelihood=likelihood(event_shape),
+        likelihood=likelihood,
         seed=seed,
     )
 '''

@@ -223,15 +223,16 @@ def _chosen(model: str) -> tuple[Experiment, ModelFile | None]:
 def _built(
     chosen: Experiment, file: ModelFile | None, info: Any, directory: PathLike, latent_dim: int | None, seed: int
 ) -> VAE:
-    event_shape = tuple(info.features["x"].shape)
+    event_shape, missing = tuple(info.features["x"].shape), data.has_missing(directory)
     if file is None:
-        return chosen.build(event_shape, latent_dim or chosen.latent_dim, seed)
+        return chosen.build(event_shape, latent_dim or chosen.latent_dim, seed, missing)
     if latent_dim is not None and "latent_dim" not in file.parameters:
         raise ValueError(f"--latent-dim is {latent_dim}, but {file.function} of {file.path} has no such parameter.")
     vae = file.build(
         event_shape=event_shape,
         condition_shape=tuple(info.features["condition"].shape) if "condition" in info.features else None,
         rows=info.splits["train"].num_examples,
+        missing=missing,
         data=os.fspath(directory),
         latent_dim=latent_dim,
         seed=seed,
