@@ -23,7 +23,7 @@ from .errors import HandedOver, PipelineError, in_a_line
 
 _EXIT_COMPLETE, _EXIT_ERROR, _EXIT_USAGE = 0, 1, 2
 _BEAM = (
-    "Every other option is one of Beam's own, for example --runner FlinkRunner, --direct_num_workers 2, "
+    "Every other option is one of Beam's own, for example --runner FlinkRunner, --job_name NAME, "
     "--setup_file ./setup.py. The default runner is Beam's in-process one with one worker."
 )
 
@@ -292,7 +292,8 @@ def _run(module: str, title: str, given: dict[str, Any], beam_args: Sequence[str
         job = importlib.import_module(module)
         from .jobs import options, progress
 
-        options.beam_options(beam_args)  # a misspelt flag should not wait for a model to load
+        ours = [f"--{name.replace('_', '-')}" for name in given]
+        options.beam_options(beam_args, ours)  # a misspelt flag should not wait for a model to load
         with progress.progress_bar(title) as report:
             summary = job.run(**given, beam_args=beam_args, progress=report)
     except HandedOver as told:

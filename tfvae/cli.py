@@ -409,7 +409,7 @@ def _mended(directory: str) -> Any:
     from tfvae.pipelines import mend
     from tfvae.pipelines.jobs import progress
 
-    registration.leave_out()
+    _load_tensorflow_alone()
     with progress.progress_bar("mend") as report:
         return mend.mend(directory, report)
 

@@ -71,8 +71,10 @@ def _unknown(parser: argparse.ArgumentParser, beam_args: Sequence[str]) -> list[
     return job_server.parse_known_args(unknown)[1]
 
 
-def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
+def beam_options(beam_args: Sequence[str], ours: Sequence[str] = ()) -> PipelineOptions:
     """Beam's options from command-line arguments, on the in-process runner unless another is named.
+
+    ``ours`` are the flags of the command itself, of which one may have been meant.
 
     Raises:
         PipelineError: An argument is unknown to Beam, or names a runner that is none, or is known to lose rows.
@@ -98,7 +100,7 @@ def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
     parser = _beam_parser()
     unknown = _unknown(parser, beam_args)
     if unknown:
-        known = [flag for action in parser._actions for flag in action.option_strings]
+        known = [*ours, *(flag for action in parser._actions for flag in action.option_strings)]
         near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         hint = f": did you mean {near[0]}?" if near else ""
         raise PipelineError(f"unknown argument {unknown[0]!r}, neither ours nor Beam's{hint}")

@@ -471,7 +471,10 @@ class TestCommand:
         ("extra", "message"),
         [
             (["--source", "idx", "--input", "/nowhere"], "/nowhere is not a folder"),
-            (["--source", "digits", "--rows-per-shrad", "3"], "unknown argument '--rows-per-shrad'"),
+            (
+                ["--source", "digits", "--rows-per-shrad", "3"],
+                "did you mean --rows-per-shard?",
+            ),
             (["--source", "digits", "--direct_num_worker", "3"], "did you mean --direct_num_workers"),
             (
                 ["--source", "digits", "--rows-per-shard", "many"],
