@@ -264,7 +264,8 @@ def pipeline(name: str, first: Callable[[], None] | None = None) -> Command:
         if first:
             first()
         context = click.get_current_context()
-        code = _run(module, name, given, context.args)
+        ours = [flag for option in context.command.params for flag in option.opts]
+        code = _run(module, name, given, context.args, ours)
         if code:
             context.exit(code)
         return code
@@ -286,13 +287,12 @@ def pipeline(name: str, first: Callable[[], None] | None = None) -> Command:
     )
 
 
-def _run(module: str, title: str, given: dict[str, Any], beam_args: Sequence[str]) -> int:
+def _run(module: str, title: str, given: dict[str, Any], beam_args: Sequence[str], ours: Sequence[str]) -> int:
     """Runs a pipeline and returns the exit code. An error is one line on the terminal and no traceback."""
     try:
         job = importlib.import_module(module)
         from .jobs import options, progress
 
-        ours = [f"--{name.replace('_', '-')}" for name in given]
         options.beam_options(beam_args, ours)  # a misspelt flag should not wait for a model to load
         with progress.progress_bar(title) as report:
             summary = job.run(**given, beam_args=beam_args, progress=report)
