@@ -6,11 +6,12 @@ they are declared, before memory is taken, and hold: neither format's reader giv
 """
 
 import functools
+import os
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import BinaryIO, NamedTuple
 
 from .. import storage
@@ -20,9 +21,26 @@ from .text import is_utf8, shown
 from .unpacked import open_unpacked
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
+_UNREAD = (".7z", ".rar", ".zst", ".tzst", ".lz4", ".lzma", ".lz", ".tar.z", ".cab", ".iso")
+_READ = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 _MAX_HEADER = 1 << 20  # bytes of a tar header with its extensions; names and times take a few hundred
 _MAX_PADDING = 1 << 20  # bytes behind the end mark that are looked at
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # the others unpack without bounds
+
+
+def told(names: Iterable[str]) -> str:
+    """What to do with archives among names of files that are read as none, or nothing where there is none.
+
+    Example:
+        >>> told(["notes.txt", "cats.7z"])[:55]
+        '; cats.7z is an archive of a kind that is not read: unp'
+    """
+    for name in names:
+        if name.lower().endswith(_UNREAD):
+            return f"; {name} is an archive of a kind that is not read: unpack it, or pack it as {_READ}"
+        if name.lower().endswith(SUFFIXES):
+            return f"; {name} is an archive: name it, or several by a pattern, '*{os.path.splitext(name)[1]}'"
+    return ""
 
 
 class Member(NamedTuple):

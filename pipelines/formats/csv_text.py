@@ -1,6 +1,7 @@
 """CSV text read exactly: where each row begins, and its cells as Python's strict ``csv`` reader finds them."""
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ from .text import is_utf8
 SUFFIXES = (".csv", ".csv.gz")
 BOM = b"\xef\xbb\xbf"
 MAX_ROW_BYTES = 16 << 20
+_FIRST = 256  # bytes that are looked at for another encoding
 _GZIP = b"\x1f\x8b"
 
 
@@ -50,9 +52,16 @@ def read_header(stream: BinaryIO, path: str, known: Sequence[str] = (), *, no_he
         >>> read_header(io.BytesIO(b"height,weight\\n1.8,70\\n"), "x.csv")
         ('height', 'weight')
     """
-    begin = stream.read(len(BOM))
+    begin = stream.read(_FIRST)
     if begin[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise PipelineError(f"{path} is UTF-16, expected UTF-8: save it as such")
+    if b"\0" in begin:  # of UTF-16, letters of Latin and digits are a NUL and another byte
+        order = "LE" if begin[1::2].count(0) > begin[::2].count(0) else "BE"
+        raise PipelineError(
+            f"{path} begins with NUL bytes among its letters, as UTF-16 does, expected UTF-8: save it as such, by "
+            f"iconv -f UTF-16{order} -t UTF-8 {os.path.basename(path)} > utf8.csv, say"
+        )
+    begin = begin[: len(BOM)]
     start = len(BOM) if begin == BOM else 0
     stream.seek(start)
     rows = read_rows(stream, path)

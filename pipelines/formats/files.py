@@ -7,7 +7,7 @@ import re
 import time
 import types
 import urllib.parse
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from .. import storage
@@ -240,6 +240,18 @@ def files_with_suffix(path: str, suffixes: tuple[str, ...], links: bool = False)
     for file in files if not (links or is_file) else ():
         _refuse_odd(root, file)
     return Found(root, tuple(files), hidden, tuple(others))
+
+
+def owner(place: str, is_file: Callable[[str], bool]) -> str:
+    """The file that a place lies in, which may be the file itself or, behind a slash, a member of it.
+
+    Example:
+        >>> owner("sub/a.npz/part/x", {"sub/a.npz"}.__contains__)
+        'sub/a.npz'
+    """
+    parts = place.split("/")
+    above = ("/".join(parts[:end]) for end in range(1, len(parts)))
+    return next(filter(is_file, above), place)
 
 
 def is_hidden(path: str) -> bool:

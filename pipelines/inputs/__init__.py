@@ -142,11 +142,12 @@ def _kind(path: str, source: str | None) -> str:
     if any(image_files.is_named_so(name) for name in names if not is_hidden(name)):
         return "images"
     if storage.is_folder(path) or not found.files:
-        raise PipelineError(f"{path} names no {_KINDS} and is no prepared dataset either")
+        raise PipelineError(f"{path} names no {_KINDS} and is no prepared dataset either{archives.told(sorted(names))}")
     with found.open(found.files[0]) as file:
         head = file.read(12)
     if head[:4] == b"PAR1":
         return "Parquet"
     if head and record_files.is_record_header(head):
         return "TFRecord"
-    raise PipelineError(f"{found.path(found.files[0])} is none of {_KINDS}: its name does not say what it is")
+    told = archives.told(found.files)
+    raise PipelineError(f"{found.path(found.files[0])} is none of {_KINDS}: its name does not say what it is{told}")

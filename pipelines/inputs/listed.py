@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from .. import contract, storage
 from ..errors import PipelineError, Rejection
-from ..formats.files import Content
+from ..formats.files import Content, owner
 from ..sources import Fields, Plan, Schema, Source, make_source
 from ..sources.work_lists import read_work_list, write_work_list
 from .base import Block, BlockReference, Rows, Writing, block_rows, is_row_of
@@ -113,7 +113,7 @@ class Listed(Rows):
     def _owners(self) -> dict[str, str]:
         """The file of the input that holds each file of the plan, itself or as a member; empty where others matter."""
         places = self._plan.rows["file"].unique().to_pylist()
-        owners = {place: place if place in self.contents else place.rpartition("/")[0] for place in places}
+        owners = {place: owner(place, self.contents.__contains__) for place in places}
         return owners if {*owners.values()} == self.contents.keys() else {}
 
     @property

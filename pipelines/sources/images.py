@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from .. import contract, storage
 from ..errors import PipelineError, Rejection, RowError
+from ..formats import archives
 from ..formats.files import Found, folder_values, is_hidden
 from ..formats.images import SUFFIXES, foreign, read_encoded
 from ..formats.text import is_utf8, shown
@@ -106,6 +107,7 @@ class Images(RowSource):
             first = f", the first is {rejected[0].key}: {rejected[0].reason}" if rejected else ""
             raise PipelineError(
                 f"{self.input_path} matches no PNG or JPEG file that can be read ({len(rejected)} rejected{first})"
+                f"{archives.told(unread)}"
             )
         return Found(root, tuple(sorted(files)), hidden, tuple(sorted(unread))), rejected
 

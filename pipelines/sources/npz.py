@@ -12,7 +12,7 @@ from .. import contract, storage
 from ..errors import PipelineError, first_line
 from ..formats.archives import open_zip, zip_refusal
 from ..formats.arrays import check_labels, check_rows, layout_of, reading_header
-from ..formats.files import find_files, is_hidden, root_of
+from ..formats.files import find_files, is_hidden, owner, root_of
 from ..formats.text import EMPTY_KEY
 from .base import ArraySource
 from .plan import Plan, Schema, class_names, describe, numbered
@@ -80,8 +80,9 @@ class Npz(ArraySource):
 
     def arrays(self, file: str) -> tuple[np.ndarray, np.ndarray | None]:
         """See ``ArraySource.arrays``; the file is an archive and, behind a slash, the array in it."""
-        archive, _, name = file.rpartition("/")
-        path = os.path.join(root_of(self.input_path), *archive.split("/"))
+        root = root_of(self.input_path)
+        archive = owner(file, lambda above: storage.is_file(os.path.join(root, *above.split("/"))))
+        path, name = os.path.join(root, *archive.split("/")), file[len(archive) + 1 :]
         [part] = [part for part in _parts(path) if part.x == name]
         return _load(path, part)
 

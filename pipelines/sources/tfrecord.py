@@ -24,9 +24,10 @@ class TfRecord(RowSource):
 
     The feature ``column`` (by default ``x``) is one string of raw bytes (with ``shape``) or an encoded PNG or JPEG
     image (without), or a list of floats. ``key`` is a string or an integer; without it the feature ``key``, and where
-    no record has one, ``FILE:NUMBER`` by the number of the record. ``label`` is an integer from 0 up, also as a float,
-    or a string; without it the feature ``label``, where a record has one, or the folders ``label=VALUE``. The position
-    of a row is the byte of its record, within the unpacked content where the file is gzip.
+    no record has one, ``FILE:NUMBER`` by the number of the record, as one that is rejected for its key is called too.
+    ``label`` is an integer from 0 up, also as a float, or a string; without it the feature ``label``, where a record
+    has one, or the folders ``label=VALUE``. The position of a row is the byte of its record, within the unpacked
+    content where the file is gzip.
     """
 
     takes = ("key", "column", "label", "shape", "dtype", "missing")
@@ -193,10 +194,9 @@ class _Survey:
         table = TableRows()
         for file, (keys, offsets, reasons) in self._rows.items():
             for row, key in enumerate(keys):
-                if key is None and numbered and row not in reasons:
-                    keys[row] = f"{file}:{row}"
-                elif key is None:
+                if key is None and not numbered:
                     reasons.setdefault(row, _NO_KEY.format(source.key_name))
+                keys[row] = f"{file}:{row}" if key is None else key  # one that is rejected is called so too
             table.add(file, keys, offsets, reasons)
         if not self._layouts:
             why = f", the first for this: {self._fault}" if self._fault else ": there are no records"

@@ -533,3 +533,52 @@ def test_pictures_in_records_are_judged_alike(data, tmp_path):
     (tmp_path / "a.tfrecord").write_bytes(b"".join(records))
     _, found, _, reasons = read_by_both("tfrecord", tmp_path / "a.tfrecord", tmp_path / "out", "string")
     assert sorted(found) == ["good0.png", "good1.png", "good2.png"] and reasons.keys() == expected.keys()
+
+
+@pytest.mark.parametrize("name", ["sub/x", "model/layer.0/x"])
+@pytest.mark.parametrize("file", ["a.npz", "folder/a.npz"])
+def test_an_array_whose_name_has_slashes(name, file, tmp_path):
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **{name: np.arange(12, dtype=np.float32).reshape(6, 2)})
+    for given in (path, tmp_path):
+        keys, _ = read_by_both("npz", given, tmp_path / f"out-{given.name}")[:2]
+        assert len(keys) == 6
+
+
+def test_records_without_a_key_are_called_by_their_number(tmp_path):
+    records = [framed_example(key=[b"one"], x=[1.0, 2.0]), framed_example(x=[3.0, 4.0]), framed_example(x=[5.0, 6.0])]
+    (tmp_path / "a.tfrecord").write_bytes(b"".join(records))
+    found = make_source("tfrecord", str(tmp_path / "a.tfrecord")).plan()
+    assert [row.key for row in found.rejected] == ["a.tfrecord:1", "a.tfrecord:2"]
+    _, rejected = read_to_embed(open_input(str(tmp_path / "a.tfrecord")).fitted((2,), "float32"), tmp_path / "lists")
+    assert sorted(rejected) == ["a.tfrecord:1", "a.tfrecord:2"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_told_by_its_name(encoding, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("a,b\n1,2\n".encode(encoding))
+    message = rf"begins with NUL bytes .*as UTF-16 does, .* iconv -f UTF-16{encoding[-2:].upper()} -t UTF-8 a\.csv"
+    for read in (lambda: make_source("csv", str(path)).plan(), lambda: open_input(str(path))):
+        with pytest.raises(PipelineError, match=message) as told:
+            read()
+        assert "\0" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["cats.7z", "cats.tar.zst", "cats.rar"])
+def test_archives_that_are_not_read_are_told_which_are(name, tmp_path):
+    (tmp_path / name).write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(100))
+    message = rf"{name} is an archive of a kind .* pack it as \.tar, .* or \.zip"
+    for given in (str(tmp_path / name), str(tmp_path)):
+        with pytest.raises(PipelineError, match=message):
+            make_source("images", given).plan()
+        with pytest.raises(PipelineError, match=message):
+            open_input(given)
+
+
+def test_archives_in_a_folder_are_named_by_a_pattern(tmp_path):
+    with zipfile.ZipFile(tmp_path / "cats.zip", "w") as archive:
+        archive.writestr("a.txt", "a")
+    with pytest.raises(PipelineError, match=r"cats\.zip is an archive: name it, or several by a pattern, '\*\.zip'"):
+        make_source("images", str(tmp_path)).plan()
