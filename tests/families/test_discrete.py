@@ -1,6 +1,7 @@
 """Families of a few values against TFP and their own probabilities."""
 
 import decimal
+import itertools
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy import special, stats
 from tensorflow_probability import distributions as tfd
 
 from tfvae import families
+from tfvae.families import draws
 
 N = 100_000
 
@@ -95,3 +97,21 @@ def test_categorical_is_tfps():
     np.testing.assert_allclose(
         families.Categorical(logits).log_prob([0.0, 2.0, 4.0]), tfd.Categorical(logits).log_prob([0, 2, 4]), rtol=1e-6
     )
+
+
+def test_of_classes_grades_and_rankings_the_likeliest_is_told_and_of_indicators_the_probabilities():
+    """Between two likely classes there is no class; what is told is one that the density scores highest."""
+    rng, k = np.random.default_rng(0), np.arange(4.0, dtype=np.float32)
+    logits = rng.normal(size=[50, 2, 4]).astype(np.float32)
+    classes = tfd.Independent(families.Categorical(logits), 1)
+    grades = tfd.Independent(families.OrderedLogistic(CUTS, rng.normal(size=[50, 2]).astype(np.float32)), 1)
+    for p in (classes, grades, families.Observed(grades.distribution, 1, inside=0.0)):
+        scores = np.stack([p.distribution.log_prob(one) for one in k], axis=-1)
+        np.testing.assert_array_equal(draws.mean(p), scores.argmax(axis=-1))
+    np.testing.assert_array_equal(draws.mean(families.Mixed([classes, grades]))[:, :2], logits.argmax(axis=-1))
+    ranking = tfd.PlackettLuce(np.exp(logits[:, 0]))
+    orders = np.float32(list(itertools.permutations(range(4))))
+    scores = np.stack([ranking.log_prob(one.astype(np.int32)) for one in orders], axis=-1)
+    np.testing.assert_array_equal(draws.mean(ranking), orders[scores.argmax(axis=-1)])
+    shares = draws.mean(families.OneHotCategorical(logits=logits[:, 0]))
+    np.testing.assert_allclose(shares, special.softmax(logits[:, 0], axis=-1), rtol=1e-5)

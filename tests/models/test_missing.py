@@ -10,6 +10,7 @@ from tests import linear_gaussian as exact
 from tests.conformance.models import TABLE, _small, _table
 from tfvae import VAE, DistributionLayer, evaluation, export, likelihoods, observations, priors
 from tfvae.checks import rules
+from tfvae.exporting import signatures
 
 NAN = np.float32(np.nan)
 X = exact.rows(7, seed=3)[0]
@@ -183,6 +184,13 @@ def test_a_table_trains_and_is_filled_with_numbers_of_its_kinds():
     np.testing.assert_array_equal(found.x[there], TABLE[there])
     assert np.isfinite(found.x).all() and np.isin(found.x[:, 3], [0, 1, 2]).all()
     assert np.isin(found.draws[..., 3], [0, 1, 2]).all() and np.isfinite(found.draws).all()
+    by_name = {operation.name: operation.answer for operation in signatures.operations(vae)}
+    noise = tf.random.stateless_normal([50, vae.latent_dim], [1, 2])
+    told = [vae.reconstruct(TABLE), vae.predict(TABLE, verbose=0), vae.sample(50, seed=1)]
+    told += [by_name[name](noise)[key] for name, key in (("decode", "reconstruction"), ("sample", "sample"))]
+    probs = vae.decode(noise).parts[-1].distribution.log_probs().numpy()[:, 0]
+    assert all(np.isin(np.asarray(one)[:, 3], [0, 1, 2]).all() for one in told)
+    np.testing.assert_array_equal(told[3][:, 3], probs.argmax(axis=-1))
     seen = vae.likelihood.seen(tf.constant(TABLE)).numpy()
     np.testing.assert_array_equal(seen[:, 2:4], there[:, :2])
     np.testing.assert_allclose(seen[:, 4], np.log1p(TABLE[:, 2]), rtol=1e-6)

@@ -110,6 +110,8 @@ class _Labels(tfd.Distribution):
 class Categorical(_Labels):
     """One of K classes, 0 to K - 1. Its mean is that of the class's number; the likely class is its mode.
 
+    A model answers with the likely class, where it answers others by their means; see ``draws.mean``.
+
     Example:
         >>> Categorical([0.0, 0.0, 0.0]).log_prob([2.0]).numpy().round(4)  # -log 3
         array([-1.0986], dtype=float32)

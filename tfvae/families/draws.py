@@ -64,18 +64,26 @@ def from_noise_with_log_prob(distribution: tfd.Distribution, noise: tf.Tensor) -
 def mean(distribution: tfd.Distribution) -> tf.Tensor:
     """The mean, ``[B, *event]``; where it does not exist (Cauchy, Student's t with df <= 1), the mode.
 
+    Of numbers that stand for classes or items (``Categorical``, ``OrderedLogistic``, ``PlackettLuce``) it is the mode,
+    the likeliest: halfway between the classes 0 and 2 there is no class.
+
     Where TFP has no formula, as for a flow, it is the mean of 100 draws of a fixed seed: the same for the same row, and
     within a tenth of a standard deviation of the truth two times in three.
 
     Example:
         >>> mean(tfd.Independent(tfd.Gamma([[2.0]], 1.0), 1)).numpy().tolist()
         [[2.0]]
+        >>> mean(tfd.Independent(tfd.Categorical([[0.0, 2.0, 1.5]]), 1)).numpy().tolist()
+        [1.0]
     """
+    known = facts.of(distribution)
+    if known is not None and known.support.is_name:
+        with contextlib.suppress(NotImplementedError):
+            return tf.cast(distribution.mode(), tf.float32)
     try:
         value = distribution.mean()
     except NotImplementedError:
         return tf.reduce_mean(_draws(distribution), axis=0)
-    known = facts.of(distribution)
     if known is not None and known.has_mean:
         return value
     try:

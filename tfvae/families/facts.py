@@ -39,6 +39,7 @@ class Support:
         is_unit: Whether they are a vector of length 1.
         is_log: Whether they are logarithms of what sums to the total.
         is_permutation: Whether they are 0, 1, 2, ... in some order along the last axis.
+        is_name: Whether they stand for classes or items, so that their mean is none of them: the likeliest is told.
         lost_dimensions: By how many dimensions the support is smaller than its event.
         instead: What to do about numbers that lie outside.
 
@@ -61,6 +62,7 @@ class Support:
     is_unit: bool = False
     is_log: bool = False
     is_permutation: bool = False
+    is_name: bool = False
     lost_dimensions: int = 0
     instead: str = "Choose a likelihood for the values that x holds."
 
@@ -160,10 +162,15 @@ LABELS = dataclasses.replace(
     COUNTS,
     words="classes 0, 1, 2, ... below num_classes",
     at_most="num_classes",
+    is_name=True,
     instead="Number the classes from 0, or choose a larger num_classes.",
 )
 PERMUTATION = dataclasses.replace(
-    COUNTS, words="permutations of 0, 1, 2, ...", is_permutation=True, instead="Rank the values first."
+    COUNTS,
+    words="permutations of 0, 1, 2, ...",
+    is_permutation=True,
+    is_name=True,
+    instead="Rank the values first.",
 )
 ONE_HOT = Support(
     "indicators: a single 1 among zeros",

@@ -101,7 +101,7 @@ class Mixed(tfd.Distribution):
 def centre(distribution: tfd.Distribution, weights: tf.Tensor) -> tf.Tensor:
     """Σ_k w_k E[x|z_k], ``[B, *event]``, for p(x|z_k) of batch ``[K, B]``; of classes the likeliest of the mixture.
 
-    Where a mean does not exist, the mode stands in for it, as in ``draws.mean``.
+    Where a mean does not exist or says nothing, the mode stands in for it, as in ``draws.mean``.
 
     Example:
         >>> p = tfd.Independent(tfd.Normal([[[1.0]], [[3.0]]], 1.0), 1)

@@ -391,12 +391,16 @@ class VAE(engine.UnsupervisedModel):
         return self._map(self._embed, x, [self.latent_dim], batch_size)
 
     def reconstruct(self, x: Any, batch_size: int = 1024) -> np.ndarray:
-        """The mean of p(x|z) at the posterior mean, NumPy ``[N, *event_shape]``, for rows given as to ``fit``."""
+        """The mean of p(x|z) at the posterior mean, NumPy ``[N, *event_shape]``, for rows given as to ``fit``.
+
+        Of classes, grades and rankings the likeliest: their numbers have no meaningful mean.
+        """
         return self._map(self._reconstruct, x, self.event_shape, batch_size)
 
     def sample(self, n: int, seed: int | None = None, condition: Any = None, library: Any = None) -> np.ndarray:
         """n means of p(x|z) for z ~ p(z), NumPy ``[n, *event_shape]``; for drawn pixels, ``decode(z).sample()``.
 
+        Classes, grades and rankings are the likeliest given z, as in ``reconstruct``.
         ``condition`` is ``[n, *condition_shape]``, where the model has one; ``library`` as in ``decode``.
         """
         check_at_least(0, n=n)

@@ -109,7 +109,7 @@ class Client:
         return tuple(answer[name] for name in outputs) if with_stddev else answer[contract.EMBEDDING]
 
     def reconstruct(self, x: np.ndarray, condition: np.ndarray | None = None) -> np.ndarray:
-        """Means of p(x|z) at the posterior means of float ``x``, ``[N, *event]``."""
+        """Means of p(x|z), of classes the likeliest, at the posterior means of float ``x``, ``[N, *event]``."""
         return self._only(contract.RECONSTRUCT, contract.X, x, condition)
 
     def decode(
