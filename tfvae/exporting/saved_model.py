@@ -59,7 +59,7 @@ def export(
         >>> vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.bernoulli([8]))
         >>> path = export(vae, "tiny", warmup_batch_sizes=[1])
         >>> os.path.basename(path), sorted(tf.saved_model.load(path).signatures)[:3]
-        ('1', ['decode', 'embed', 'reconstruct'])
+        ('1', ['decode', 'embed', 'embed_uint8'])
     """
     check_path(in_stores=True, directory=directory)
     base, known = os.fspath(directory), provenance or Provenance()
