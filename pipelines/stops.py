@@ -20,6 +20,7 @@ from typing import Any
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _GRACE, _LAST_WORDS = 1.0, 0.5  # seconds: for the main thread, and then for the sentence
 _ANSWERED = 0x80  # beside a signal's number, in a byte to the thread that watches: it is for us, whoever heard it first
+ENDED = "the command had ended; what it wrote is whole"
 _PLAIN = "nothing that was there before is lost; give the same command again"
 
 
@@ -109,10 +110,20 @@ def answered() -> Iterator[None]:
             ...
         SystemExit: 130
     """
-    global _now
     if _now or threading.current_thread() is not threading.main_thread():
         yield
         return
+    try:
+        with _answering():
+            yield
+    except KeyboardInterrupt as error:  # while it was left: what came within is a SystemExit
+        sys.stderr.write(f"\nStopped: {ENDED}.\n")
+        raise SystemExit(EXIT_CODES[signal.SIGINT]) from error
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    global _now
     with contextlib.ExitStack() as stack:
         _now = _Answer()
         stack.callback(_forget)
@@ -123,7 +134,8 @@ def answered() -> Iterator[None]:
         stack.callback(_now.close)
         stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(_now.wake, warn_on_full_buffer=False))
         for number in filter(is_free, EXIT_CODES):
-            stack.callback(signal.signal, number, signal.signal(number, _hear))
+            before = signal.signal(number, _hear)
+            stack.callback(signal.signal, number, getattr(before, "afterwards", before))
         threading.Thread(target=_now.watch, name="stops", daemon=True).start()
         try:
             yield

@@ -14,6 +14,21 @@ class Stops:
 
 sys.meta_path.insert(0, Stops())
 """
+WHILE_IT_IS_LEFT = """
+import signal
+from tfvae.pipelines import stops
+
+set_to = signal.signal
+
+def stops_before(number, handler):
+    if handler is not stops._hear and stops._now and number == {number}:
+        os.kill(os.getpid(), {number})
+        time.sleep(0)
+    return set_to(number, handler)
+
+import tfvae.cli, time
+signal.signal = stops_before
+"""
 AT_THE_END = "import atexit; atexit.register(os.kill, os.getpid(), {number})\n"
 
 
@@ -33,6 +48,13 @@ def test_a_stop_while_the_command_is_imported_is_one_sentence(module, number):
 def test_a_stop_after_the_command_says_that_all_is_whole():
     done = stopped(AT_THE_END, "--version", number=int(signal.SIGINT))
     assert done.returncode == 130 and "version" in done.stdout
+    assert done.stderr == "\nStopped: the command had ended; what it wrote is whole.\n"
+
+
+def test_a_stop_while_the_answer_is_left_says_so_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = stopped(WHILE_IT_IS_LEFT, "runs", ".", number=int(signal.SIGINT))
+    assert done.returncode == 130 and "holds no run" in done.stdout
     assert done.stderr == "\nStopped: the command had ended; what it wrote is whole.\n"
 
 

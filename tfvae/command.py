@@ -29,7 +29,8 @@ def _after(number: int, frame: Any) -> None:
     _ends(number, "the command had ended; what it wrote is whole")
 
 
-_before.is_free = True  # type: ignore[attr-defined]  # what ``pipelines.stops`` may replace
+# ``pipelines.stops`` may put its own in the place of the one, and then the other.
+_before.is_free, _before.afterwards = True, _after  # type: ignore[attr-defined]
 
 
 def _answer_by(handler: Any, *others: Any) -> None:
