@@ -41,15 +41,16 @@ from . import jobs
 from .embedding import joining, lineage, repeated_keys
 from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
 from .embedding.parquet_parts import KIND, Layout, complete_parts
-from .embedding.planning import units_of
+from .embedding.planning import all_read, is_unread, may_read_later, units_of
 from .embedding.reading import ReadUnit
 from .embedding.saved_models import choose_score, choose_signature, find_model, refuse_other_units
 from .embedding.writing import WriteUnit
 from .errors import PipelineError, number, require_names
 from .formats.files import refuse_own_output
 from .inputs import Fields, open_input, prepared_fields, prepared_source, prepared_standardization
+from .inputs.base import Rows
 from .inputs.parquet import Parquet
-from .jobs.commits import Output
+from .jobs.commits import Output, Unit
 
 BATCH_SIZE = 4096
 MEGABYTE = 1_000_000
@@ -156,7 +157,8 @@ def run(
         source = prepared_source(storage.absolute(prepared_with))
         fields = fields.over(prepared_fields(storage.absolute(prepared_with)))
         standardize = prepared_standardization(storage.absolute(prepared_with))
-    dataset = open_input(input, key, column, taken, fields, before.contents, source)
+    later = may_read_later(target, before, overwrite)
+    dataset = open_input(input, key, column, taken, fields, before.contents, source, later)
     if isinstance(dataset, Parquet):
         refuse_own_output(dataset.path, target.path, f"{contract.PARTS}/a.parquet", _A_PART)
     chosen = choose_signature(version, dataset, signature, stddev, condition)
@@ -188,13 +190,19 @@ def run(
     settings = json.loads(storage.to_json(asked))  # as a later run finds them: with lists for tuples
     observation = {"shape": list(dataset.shape or ()), "dtype": dataset.dtype, "missing": dataset.missing}
     told = {"model": version.manifest(), "options": settings}
-    units = units_of(blocks, dataset, storage.fingerprint([KIND, told, observation]))
-    if layout.file_bytes:
-        numbers = chosen.dimension * (1 + stddev) + bool(score)
-        earlier = [] if overwrite else joining.earlier(target.generation(current), before)
-        units = joining.Joining.of(layout, numbers, 1 + len(keep)).joined(units, earlier)
-    rejected = [dataclasses.asdict(row) for row in dataset.rejected]
-    fingerprint = storage.fingerprint([[unit.name, unit.fingerprint] for unit in units] + rejected)
+    made_by = storage.fingerprint([KIND, told, observation])
+    numbers = chosen.dimension * (1 + stddev) + bool(score)
+    joins = joining.Joining.of(layout, numbers, 1 + len(keep)) if layout.file_bytes else None
+    earlier = joining.earlier(target.generation(current), before) if joins and not overwrite else []
+
+    def plan(dataset: Rows) -> tuple[str, list[Unit]]:
+        """The units, and the fingerprint of them all."""
+        units = units_of(blocks, dataset, made_by)
+        units = joins.joined(units, earlier) if joins else units
+        rejected = [dataclasses.asdict(row) for row in dataset.rejected]
+        return storage.fingerprint([[unit.name, unit.fingerprint] for unit in units] + rejected), units
+
+    fingerprint, units = plan(dataset)
     scoring = choose_score(version, chosen, score)
     handler = SavedModelHandler(version, chosen, batch_size, stddev, scoring, condition, condition in shown)
     changes = before.changes(dataset, blocks, output)
@@ -209,6 +217,10 @@ def run(
             read = ReadUnit(job.output, dataset.to_travel(), standardize, signature is not None)
             steps = _Embed(job.output, read, handler, layout, made)
             job.run_units(units, steps)
+            if any(map(is_unread, units)):
+                dataset = all_read(job.output, units, dataset)
+                fingerprint, units = plan(dataset)
+                job.replan(fingerprint, units)
             while repeated_keys.reject(job.output, units):
                 job.run_units(units, steps)
             records = job.verify()

@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from . import stores
 from .errors import PipelineError
+from .stores import AT_ONCE as AT_ONCE
 from .stores import Entry as Entry
 from .stores import Identity as Identity
 from .stores import hexdigest as hexdigest

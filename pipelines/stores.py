@@ -33,7 +33,7 @@ from . import extras
 from .errors import PipelineError, StoreError
 from .hdfs import Hdfs
 
-_BLOCK = 32 << 20  # bytes of a request, where little is asked for at a time: as many as a block of rows has
+AT_ONCE = 32 << 20  # bytes of a request, where little is asked for at a time: as many as a block of rows has
 _COPIES = 4  # of whole files, which a process keeps
 _BEAT, _DEAD = 5.0, 20.0  # seconds: how often the holder of a lock shows that it lives, and how long a dead one has not
 _ATTEMPTS, _CONNECT, _ANSWER = 6, 10, 60  # tries of a request; seconds until it is connected, and answered
@@ -305,7 +305,7 @@ def point(path: str, target: str, temporary: str) -> None:
 def pointed_at(path: str) -> str | None:
     """See ``storage.pointed_at``."""
     found = size(path)
-    return read(path).decode("utf-8", "replace").strip() if found is not None and found < _BLOCK else None
+    return read(path).decode("utf-8", "replace").strip() if found is not None and found < AT_ONCE else None
 
 
 class _Raw(io.RawIOBase):
@@ -354,7 +354,7 @@ class _Raw(io.RawIOBase):
 def open_to_read(path: str, buffering: int = -1) -> BinaryIO:
     """See ``storage.open_to_read``."""
     raw = _Raw(path)
-    block = min(_BLOCK, max(raw.size(), io.DEFAULT_BUFFER_SIZE))  # of a small file no more memory than it has bytes
+    block = min(AT_ONCE, max(raw.size(), io.DEFAULT_BUFFER_SIZE))  # of a small file no more memory than it has bytes
     return cast(BinaryIO, raw if buffering == 0 else io.BufferedReader(raw, max(buffering, block)))
 
 
@@ -384,7 +384,7 @@ def _copied(path: str, size: int, modified: int) -> BinaryIO:
     """A local copy of a file, without a name: it is gone with the process."""
     copy = tempfile.TemporaryFile()  # noqa: SIM115
     with open_to_read(path) as file:
-        shutil.copyfileobj(file, copy, _BLOCK)
+        shutil.copyfileobj(file, copy, AT_ONCE)
     copy.seek(0)
     return copy
 
@@ -402,7 +402,7 @@ def local_folder(folder: str, but: tuple[str, ...] = ()) -> Iterator[str]:
             target = os.path.join(copy, *name.split("/"))
             os.makedirs(os.path.dirname(target), exist_ok=True)
             with open_to_read(f"{folder}/{name}") as file, open(target, "xb") as mine:
-                shutil.copyfileobj(file, mine, _BLOCK)
+                shutil.copyfileobj(file, mine, AT_ONCE)
         yield copy
 
 
@@ -415,7 +415,7 @@ def filling(folder: str) -> Iterator[str]:
             for file in sorted(files):
                 path = os.path.join(where, file)
                 with open(path, "rb") as content, replacing(f"{folder}/{os.path.relpath(path, draft)}", "") as sent:
-                    shutil.copyfileobj(content, sent, _BLOCK)
+                    shutil.copyfileobj(content, sent, AT_ONCE)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from ..inputs.base import BlockReference, Rows
 from ..jobs.commits import Output, Unit
 from .slices import slices_of
 
+SHA256 = "sha256"  # the fact of a unit that says the checksums of files that were not read when it was planned
 SLICES = "slices"  # the fact of a unit that names the slices of one that is joined: see ``pipelines.embedding.joining``
 
 
@@ -164,7 +165,7 @@ def write(
                     for name in files
                 ],
                 **told,
-                **record["facts"],
+                **{name: fact for name, fact in record["facts"].items() if name != SHA256},
             }
             file.write(storage.to_json(line))
 

@@ -18,6 +18,8 @@ from ..jobs import metrics
 from ..jobs.commits import Output, Unit
 from .beside import ReadAhead
 from .handler import UnitBlock
+from .lineage import SHA256
+from .planning import as_read, is_unread
 from .slices import Places, slices_of
 
 
@@ -35,18 +37,19 @@ class ReadUnit(beam.DoFn):
         self, output: Output, dataset: Rows, standardize: Standardization | None = None, as_told: bool = False
     ):
         self._output, self._dataset, self._standardize, self._as_told = output, dataset, standardize, as_told
-        self._ahead: tuple[Unit, ReadAhead[tuple[int, Block]]] | None = None
+        self._ahead: tuple[Unit, ReadAhead[tuple[int, Block]], dict[str, str]] | None = None
         self._rows_read = metrics.counter("rows_read")
 
     def process(self, unit: Unit) -> Iterator[UnitBlock]:
         """Reads a block at a time; a file that is broken as a whole fails the job. A unit that is done stays."""
-        if self._output.is_done(unit):
+        if self._is_done(unit):
             return
-        blocks = self._blocks(unit)
+        sha256: dict[str, str] = {}
+        blocks = self._blocks(unit, sha256)
         if not self._dataset.is_far:
-            yield from self._checked(unit, blocks)
+            yield from self._checked(unit, blocks, sha256)
             return
-        last, self._ahead = self._ahead, (unit, ReadAhead(blocks))
+        last, self._ahead = self._ahead, (unit, ReadAhead(blocks), sha256)
         if last:
             yield from self._checked(*last)
 
@@ -62,13 +65,22 @@ class ReadUnit(beam.DoFn):
         if last:
             yield from map(GlobalWindows.windowed_value, self._checked(*last))
 
-    def _blocks(self, unit: Unit) -> Iterator[tuple[int, Block]]:
-        """As they are read, each with the number of its slice."""
+    def _is_done(self, unit: Unit) -> bool:
+        if is_unread(unit):
+            if (record := self._output.record(unit.name)) is None:
+                return False
+            unit = as_read(unit, self._dataset, record["facts"].get(SHA256, {}))
+        return self._output.is_done(unit)
+
+    def _blocks(self, unit: Unit, sha256: dict[str, str]) -> Iterator[tuple[int, Block]]:
+        """As they are read, each with the number of its slice; files that are unread are told to ``sha256``."""
+        once = self._dataset.fetched_once(sha256)
         for index, one in enumerate(slices_of(unit)):
-            for block in self._dataset.read(one):
+            for block in (once if one.making else self._dataset).read(one):
                 yield index, block
 
-    def _checked(self, unit: Unit, blocks: Iterable[tuple[int, Block]]) -> Iterator[UnitBlock]:
+    def _checked(self, unit: Unit, blocks: Iterable[tuple[int, Block]], sha256: dict[str, str]) -> Iterator[UnitBlock]:
+        """The last block has the unit with its own fingerprint, if that was not known before."""
         left, places = unit.rows, Places(unit)
         with jobs.reporting(self._output, unit):
             rows: Iterable[Block] = self._rows(places, blocks)
@@ -76,7 +88,8 @@ class ReadUnit(beam.DoFn):
                 rows = gathered(rows, block_rows(self._dataset.shape or (), self._dataset.dtype))
             for index, block in enumerate(rows):
                 left -= len(block) + len(block.rejected)
-                yield UnitBlock(block, unit, index, is_last=left == 0)
+                is_last = left == 0
+                yield UnitBlock(block, as_read(unit, self._dataset, sha256) if is_last else unit, index, is_last)
             if left:
                 raise PipelineError(f"{places} gave {unit.rows - left} of {unit.rows} rows: it has changed")
 

@@ -11,7 +11,7 @@ from .. import jobs, storage
 from ..errors import PipelineError
 from ..jobs import metrics
 from ..jobs.commits import Output
-from . import joining, lineage
+from . import joining, lineage, planning
 from .beside import OneBehind
 from .handler import Embedded
 from .parquet_parts import Layout, ParquetPart
@@ -46,6 +46,7 @@ class WriteUnit(beam.DoFn):
                 raise PipelineError(f"block {rows.index} of unit {unit.name} came out of turn: the runner parts them")
             self._part.add(embedded)
         if rows.is_last:
+            self._part.unit = unit
             commit = functools.partial(self._commit, self._part)
             self._part = None
             yield from self._told(self._behind.call(commit) if self._behind else [commit()])
@@ -56,7 +57,7 @@ class WriteUnit(beam.DoFn):
             yield from map(GlobalWindows.windowed_value, self._told(self._behind.wait()))
 
     def _commit(self, part: ParquetPart) -> tuple[str, int, int]:
-        facts = self._made.facts(part.unit.name) | joining.facts(part.unit)
+        facts = self._made.facts(part.unit.name) | joining.facts(part.unit) | planning.facts(part.unit)
         with jobs.reporting(self._output, part.unit):
             part.close()
             self._output.commit(part.unit, part.rows, part.rejected, facts, part.files, part.described)

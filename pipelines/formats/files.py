@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+import hashlib
 import os
 import re
 import time
 import types
 import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import pyarrow as pa
 
 from .. import storage
 from ..errors import PipelineError
@@ -25,7 +28,7 @@ class Content(NamedTuple):
     """What is in a file, and by what it is known again without being read.
 
     Attributes:
-        sha256: The checksum of its bytes.
+        sha256: The checksum of its bytes; empty of one that could not be read, or is not read yet.
         size: How many there are, where that was asked.
         modified: When it was written, in nanoseconds; None where its next change might bear the same time.
     """
@@ -33,6 +36,11 @@ class Content(NamedTuple):
     sha256: str
     size: int | None = None
     modified: int | None = None
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether who reads its rows is to say its checksum."""
+        return not self.sha256 and self.size is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,16 +82,24 @@ class Found:
         """A file, to be read."""
         return storage.open_to_read(self.path(file))
 
+    def note(self, file: str, content: bytes) -> None:
+        """Is told all bytes of a file that was read whole."""
+
     def folder_values(self, file: str) -> dict[str, str | int | None]:
         """See the function ``folder_values``."""
         return dict(folder_values(file))
 
     def contents(
-        self, known: Mapping[str, "Content"] = types.MappingProxyType({}), but_unreadable: bool = False
+        self,
+        known: Mapping[str, "Content"] = types.MappingProxyType({}),
+        but_unreadable: bool = False,
+        later: Collection[str] = (),
     ) -> dict[str, "Content"]:
         """What is in each file; one of the size and time of a ``known`` one is not read again.
 
-        ``but_unreadable`` ones have an empty checksum, or else raise OSError.
+        ``but_unreadable`` ones have an empty checksum, or else raise OSError. Files that are read ``later``, in one
+        piece, and are not known are unread until then, if they lie in a store and are small enough: see
+        ``FetchedOnce``.
 
         Example:
             >>> with open("rows.bin", "wb") as file:
@@ -109,9 +125,42 @@ class Found:
             if earlier and earlier[1:] == identity:
                 return earlier
             settled = identity.modified < time.time_ns() - _UNSETTLED
-            return Content(storage.sha256(self.path(file)), identity.size, identity.modified if settled else None)
+            waits = file in wait and earlier is None and identity.size <= storage.AT_ONCE
+            sha256 = "" if waits else storage.sha256(self.path(file))
+            return Content(sha256, identity.size, identity.modified if settled else None)
+
+        wait = {*later} if self.are_far else ()
 
         return dict(zip(self.files, storage.map_files(content, self.files, self.are_far), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class FetchedOnce(Found):
+    """Small files of a store, each of which is fetched when it is opened, whole, and hashed.
+
+    Attributes:
+        sha256: The checksum of each file that was read.
+
+    Example:
+        >>> with open("rows.bin", "wb") as file:
+        ...     _ = file.write(b"two rows")
+        >>> found = FetchedOnce(".", ("rows.bin",), sha256={})
+        >>> with found.open("rows.bin") as file:
+        ...     file.read(3), found.sha256["rows.bin"][:8]
+        (b'two', '5eed10e2')
+    """
+
+    sha256: dict[str, str] = dataclasses.field(kw_only=True)
+
+    def open(self, file: str) -> BinaryIO:
+        """See ``Found.open``."""
+        content = storage.read(self.path(file))
+        self.note(file, content)
+        return cast(BinaryIO, pa.BufferReader(content))  # which gives columns without a copy
+
+    def note(self, file: str, content: bytes) -> None:
+        """See ``Found.note``."""
+        self.sha256[file] = hashlib.sha256(content).hexdigest()
 
 
 def folder_values(file: str) -> FolderValues:

@@ -53,6 +53,7 @@ def open_input(
     fields: Fields | None = None,
     known: Mapping[str, Content] = types.MappingProxyType({}),
     source: str | None = None,
+    later: bool = False,
 ) -> Rows:
     """The rows of a prepared dataset, of files of one kind, of ``digits`` or of ``tfds:NAME``.
 
@@ -65,6 +66,7 @@ def open_input(
         fields: What else is known of the columns; ``key`` and ``column`` are taken from there where they are not given.
         known: What was in files of the input; one of the same size and time is not read again to be hashed.
         source: The kind of the files, as ``pipelines.preprocess`` spells it, where there are some of several kinds.
+        later: Whether small files of a store may be unread until their rows are: see ``Content`` in ``formats.files``.
 
     Raises:
         PipelineError: There is nothing of the kind, or it lacks a column.
@@ -104,11 +106,12 @@ def open_input(
     if kind == "images":
         if named or keep or fields.missing:
             raise PipelineError(f"{path} names images, which have no columns: leave the column options out")
-        return open_images(path, *Images("images", path).checked_files(), known)
+        return open_images(path, *Images("images", path).checked_files(), known, later)
     found = files_with_suffix(path, _SUFFIXES[kind])
     if not found.files:
         found = files_with_suffix(path, ("",))
-    opened = (open_parquet if kind == "Parquet" else open_tfrecords)(path, found, key, column, tuple(keep), known)
+    named_files = (path, found, key, column, tuple(keep), known)
+    opened = open_parquet(*named_files, later) if kind == "Parquet" else open_tfrecords(*named_files)
     opened = dataclasses.replace(opened, missing=bool(fields.missing))
     if not fields.dtype or opened.dtype not in ("uint8", "bytes", INTEGERS):
         return opened

@@ -17,7 +17,7 @@ import pyarrow as pa
 from .. import storage
 from ..errors import PipelineError, Rejection, RowError
 from ..formats.arrays import finite_rows
-from ..formats.files import Content, Found
+from ..formats.files import Content, FetchedOnce, Found
 from ..formats.images import check_encoded
 from ..formats.parquet import INTEGERS
 from ..formats.standardization import REASON, Standardization
@@ -31,13 +31,24 @@ _IMAGE_BYTES = 32 << 10  # what an encoded image may well take
 
 @dataclasses.dataclass(frozen=True)
 class BlockReference:
-    """A run of rows in one file of one split: a unit of work, or a slice of one that is joined."""
+    """A run of rows in one file of one split: a unit of work, or a slice of one that is joined.
+
+    Attributes:
+        split: Which split.
+        file: Which file; of several the first.
+        first: The position of its first row.
+        rows: How many there are.
+        files: Where each row is a file of its own, these.
+        making: Where files are unread (see ``formats.files.Content``), what else is in its fingerprint: the fingerprint
+            of the model and the options.
+    """
 
     split: str
     file: str
     first: int
     rows: int
-    files: tuple[str, ...] = ()  # where each row is a file of its own; ``file`` is the first of them
+    files: tuple[str, ...] = ()
+    making: str = ""
 
 
 @dataclasses.dataclass
@@ -154,6 +165,21 @@ class Rows(abc.ABC):
         """Plain values that change with the rows of a unit, and with nothing else."""
         return [self.contents[block.file].sha256, block.first, block.rows]
 
+    def is_unread(self, block: BlockReference) -> bool:
+        """Whether the digest of a unit is not known before its rows are read."""
+        return self.is_far and any(self.contents[file].is_unread for file in self.files_of(block))
+
+    def read_as(self, sha256: Mapping[str, str]) -> "Rows":
+        """The same rows, of files that are read now and have these checksums, empty ones where they could not be."""
+        unknown = Content("", size=None)
+        read = {file: self.contents.get(file, unknown)._replace(sha256=one) for file, one in sha256.items()}
+        contents = {file: content if content.sha256 else unknown for file, content in read.items()}
+        return dataclasses.replace(self, contents={**self.contents, **contents})
+
+    def fetched_once(self, sha256: dict[str, str]) -> "Rows":
+        """The same rows, of files that are unread: their checksums are told to ``sha256`` when they are read."""
+        return self
+
     def continuing(self, earlier: Iterable[Mapping[str, str]]) -> "Rows":
         """The same rows, in the units of an earlier run where those may stay: the SHA-256 of each one's files."""
         return self
@@ -233,6 +259,11 @@ class WholeRows(Rows):
     def unread(self) -> tuple[str, ...]:
         """See ``Rows.unread``."""
         return self.found.unread
+
+    def fetched_once(self, sha256: dict[str, str]) -> "WholeRows":
+        """See ``Rows.fetched_once``."""
+        found = FetchedOnce(self.found.root, self.found.files, sha256=sha256)
+        return dataclasses.replace(self, found=found)
 
     @abc.abstractmethod
     def units(self) -> list[BlockReference]:

@@ -78,6 +78,7 @@ class Images(WholeRows):
         for file in block.files:
             try:
                 contents.append(read_encoded(self.found.path(file), MAX_BYTES))
+                self.found.note(file, contents[-1])
                 keys.append(file)
             except RowError as error:
                 rejected.append(Rejection(file, file, 0, str(error)))
@@ -88,15 +89,16 @@ class Images(WholeRows):
             yield _block(keys, contents, rejected)
 
 
-def open_images(path: str, found: Found, refused: Sequence[Rejection], known: Mapping[str, Content]) -> Images:
+def open_images(
+    path: str, found: Found, refused: Sequence[Rejection], known: Mapping[str, Content], later: bool = False
+) -> Images:
     """Image files, each hashed but those that are known, beside those that are not to be opened.
 
-    One that cannot be read has no checksum, and is looked at by every run.
+    One that cannot be read has no checksum, and is looked at by every run. See ``Found.contents`` for ``later``.
     """
     signature, runs = contract.signature(contract.EMBED, "string"), _runs(found.files)
-    return Images(
-        path, (), "string", signature, found.contents(known, but_unreadable=True), found, runs, tuple(refused)
-    )
+    contents = found.contents(known, but_unreadable=True, later=found.files if later else ())
+    return Images(path, (), "string", signature, contents, found, runs, tuple(refused))
 
 
 def _runs(files: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -40,17 +40,7 @@ class Parquet(ColumnRows):
 
     def units(self) -> list[BlockReference]:
         """See ``WholeRows.units``."""
-        units = []
-        for file, groups in self.groups.items():
-            first = rows = 0
-            for count in groups:
-                if rows and rows + count > BLOCK_ROWS:
-                    units.append(BlockReference("all", file, first, rows))
-                    first, rows = first + rows, 0
-                rows += count
-            if rows:
-                units.append(BlockReference("all", file, first, rows))
-        return units
+        return [unit for file, groups in self.groups.items() for unit in _units(file, groups)]
 
     def read(self, block: BlockReference) -> Iterator[Block]:
         """See ``Rows.read``."""
@@ -87,9 +77,17 @@ class Parquet(ColumnRows):
 
 
 def open_parquet(
-    path: str, found: Found, key: str, column: str, keep: tuple[str, ...], known: Mapping[str, Content]
+    path: str,
+    found: Found,
+    key: str,
+    column: str,
+    keep: tuple[str, ...],
+    known: Mapping[str, Content],
+    later: bool = False,
 ) -> Parquet:
     """Parquet files, each hashed but those that are known; their footers say what the columns hold.
+
+    Those that are a unit of work each may be hashed ``later``: see ``Found.contents``.
 
     Raises:
         PipelineError: They hold no rows, or a column is absent or of no use.
@@ -99,7 +97,23 @@ def open_parquet(
     own = key if key in columns.kinds else None
     described = check_columns(path, columns, column, own)
     found = found.beside(columns.names, (own, column, *keep, contract.LABEL))
-    return Parquet(path, *described, found.contents(known), found, own, column, keep, columns.groups)
+    one_unit = [file for file, groups in columns.groups.items() if len(_units(file, groups)) == 1] if later else []
+    contents = found.contents(known, later=one_unit)
+    return Parquet(path, *described, contents, found, own, column, keep, columns.groups)
+
+
+def _units(file: str, groups: Sequence[int]) -> list[BlockReference]:
+    """A unit of work is a run of row groups of a file."""
+    units = []
+    first = rows = 0
+    for count in groups:
+        if rows and rows + count > BLOCK_ROWS:
+            units.append(BlockReference("all", file, first, rows))
+            first, rows = first + rows, 0
+        rows += count
+    if rows:
+        units.append(BlockReference("all", file, first, rows))
+    return units
 
 
 def _narrow(table: pa.Table) -> pa.Table:

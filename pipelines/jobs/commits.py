@@ -60,6 +60,11 @@ class Unit:
     task: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
 
+def _job(kind: str, fingerprint: str, units: Sequence[Unit]) -> dict[str, Any]:
+    planned = [name for unit in units for name in (*unit.files, f"{REJECTED}/{unit.name}.jsonl")]
+    return {"kind": kind, "fingerprint": fingerprint, "files": [*planned, f"{REJECTED}/plan.jsonl"]}
+
+
 def _record_of(unit: str) -> str:
     return f"{contract.WORK}/commits/{unit}.json"
 
@@ -167,9 +172,7 @@ class Output:
         Raises:
             PipelineError: The directory belongs to another job.
         """
-        planned = [name for unit in units for name in (*unit.files, f"{REJECTED}/{unit.name}.jsonl")]
-        job = {"kind": kind, "fingerprint": fingerprint, "files": [*planned, f"{REJECTED}/plan.jsonl"]}
-        damaged = []
+        job, damaged = _job(kind, fingerprint, units), []
         try:
             old = self.read_record(JOB)
         except DamagedError as error:
@@ -188,6 +191,10 @@ class Output:
         if old is None or anew:
             self.write_record(JOB, job)
         return [] if overwrite else damaged
+
+    def rename_job(self, kind: str, fingerprint: str, units: Sequence[Unit]) -> None:
+        """Lets this job have another fingerprint; see ``claim``."""
+        self.write_record(JOB, _job(kind, fingerprint, units))
 
     def _refuse_other(self, old: dict[str, Any], job: dict[str, Any], overwrite: bool) -> None:
         if old.get("kind") != job["kind"]:

@@ -188,6 +188,11 @@ class Job:
             with _watching(self.output, units, self.progress):
                 self.latency = metrics.latency(_run(self.output, left, steps, self.beam_options))
 
+    def replan(self, fingerprint: str, units: Sequence[Unit]) -> None:
+        """Goes on with the same units by the fingerprints that they turned out to have."""
+        self.fingerprint, self.units = fingerprint, units
+        self.output.rename_job(self.kind, fingerprint, units)
+
     def verify(self) -> list[dict[str, Any]]:
         """The commit records, in the order of the units, of an output that holds what was planned.
 
