@@ -37,8 +37,17 @@ def stopped(when: str, *arguments: str, **where) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-@pytest.mark.parametrize("module", ["tfvae.cli", "click"])
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        ("tfvae.cli", signal.SIGINT),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (("click", signal.SIGINT), ("click", signal.SIGTERM))
+        ),
+    ],
+    ids=lambda part: getattr(part, "name", part),
+)
 def test_a_stop_while_the_command_is_imported_is_one_sentence(module, number):
     done = stopped(WHILE_IMPORTING, "--version", module=module, number=int(number))
     assert done.returncode == 128 + number and done.stdout == ""
@@ -58,11 +67,13 @@ def test_a_stop_while_the_answer_is_left_says_so_too(tmp_path, monkeypatch):
     assert done.stderr == "\nStopped: the command had ended; what it wrote is whole.\n"
 
 
+@pytest.mark.slow
 def test_an_error_has_its_own_exit_code():
     done = stopped("", "runs", "nowhere")
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_signal_that_the_program_ignores_stays_ignored():
     ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + AT_THE_END
     assert stopped(ignored, "--version", number=int(signal.SIGINT)).returncode == 0
