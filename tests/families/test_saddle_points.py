@@ -1,6 +1,7 @@
 """Probabilities of counts against fifty digits, where the textbook's forms have lost theirs in float32."""
 
 import itertools
+import operator
 
 import mpmath
 import numpy as np
@@ -77,6 +78,25 @@ def test_the_slopes_of_a_negative_binomial_are_those_of_fifty_digits(size, log_m
             assert abs(slope - truth) <= 1e-4 * abs(truth) + 1e-5 * (1.0 if which else float(count) ** 0.5 + 1.0)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_slopes_stay_finite_and_right_at_the_ends_of_float32(compiled):
+    """Of means up to e^85 the slope is that of μ^-r; of sizes down to 1e-30 that of r times what x has."""
+
+    @tf.function(jit_compile=compiled, autograph=False)
+    def slopes(x, log_mean, size):
+        with tf.GradientTape() as tape:
+            tape.watch([log_mean, size])
+            found = saddle_points.log_negative_binomial(x, log_mean, size)
+        return tape.gradient(found, [log_mean, size])
+
+    x, log_mean, size = map(tf.constant, np.float32([*itertools.product([0, 10, 1e5], [45, 70, 85], [1, 1e3])]).T)
+    np.testing.assert_allclose(slopes(x, log_mean, size)[0], -size, rtol=1e-5)
+    tiny = np.float32([1e-10, 1e-20, 1e-30])
+    of_mean, of_size = slopes(tf.fill([3], 3.0), tf.math.log(tiny), tf.constant(tiny))  # a probability of ½
+    np.testing.assert_allclose(of_size + of_mean / tiny, 1 / tiny, rtol=1e-5)
+    assert all(np.isfinite(slope).all() for slope in slopes(tf.zeros(3), tf.math.log(tiny), tf.constant(tiny)))
+
+
 @pytest.mark.parametrize(("words", "total"), VECTORS)
 def test_a_multinomial_is_exact_for_large_totals(words, total):
     rng = np.random.default_rng(words)
@@ -113,7 +133,7 @@ def test_successes_are_exact_for_large_totals(total):
 
 def test_a_negative_binomials_kin_are_exact_too():
     theta, logits = np.float32([0.5, 1e4, 1e7]), np.float32([12.0, 4.0, -2.0])
-    zero = np.full(3, -1.0, np.float32)
+    zero = np.float32([-1.0, 57.5, -80.0])
     x = np.float32([1e5, 5e5, 1.3535e6])
     log_mean = [mpmath.log(r) + logit for r, logit in zip(exactly(theta), exactly(logits), strict=True)]
     truth = [log_negative_binomial(*point) for point in zip(exactly(x), log_mean, exactly(theta), strict=True)]
@@ -121,5 +141,5 @@ def test_a_negative_binomials_kin_are_exact_too():
     inflated = families.ZeroInflatedNegativeBinomial(
         inflated_loc_logits=zero, total_count=theta, logits=logits
     ).log_prob(x)
-    counted = mpmath.log(1 / (1 + mpmath.exp(2 * float(zero[0]))))  # TFP's sigmoid is of twice the logit
-    assert max(map(off, inflated, [value + counted for value in truth])) < 1e-5
+    counted = [-mpmath.log1p(mpmath.exp(2 * gate)) for gate in exactly(zero)]  # TFP's sigmoid is of twice the logit
+    assert max(map(off, inflated, map(operator.add, truth, counted))) < 1e-5

@@ -6,7 +6,12 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 from tensorflow_probability import util as tfp_util
 
-from tfvae.families.saddle_points import log_dirichlet_multinomial, log_multinomial, log_negative_binomial
+from tfvae.families.saddle_points import (
+    log_dirichlet_multinomial,
+    log_multinomial,
+    log_negative_binomial,
+    log_zero_inflated,
+)
 from tfvae.families.sigmoid import Sigmoid
 
 
@@ -104,8 +109,24 @@ class NegativeBinomial(tfd.NegativeBinomial):
         return log_negative_binomial(x, self._logits_parameter_no_checks() + tf.math.log(size), size)
 
 
-# TFP's, of our counts; a zero that is none has the probability sigmoid(2 inflated_loc_logits), as there.
-ZeroInflatedNegativeBinomial = tfd.inflated.inflated_factory("ZeroInflatedNegativeBinomial", NegativeBinomial, 0.0)
+_Inflated: Any = tfd.inflated.inflated_factory("ZeroInflatedNegativeBinomial", NegativeBinomial, 0.0)
+
+
+class ZeroInflatedNegativeBinomial(_Inflated):
+    """TFP's, its probability exact; a zero is no count with the probability sigmoid(2 inflated_loc_logits), as there.
+
+    Example:
+        >>> p = ZeroInflatedNegativeBinomial(inflated_loc_logits=0.0, total_count=1.0, logits=0.0)
+        >>> p.prob([0.0, 1.0]).numpy().round(3).tolist()
+        [0.75, 0.125]
+    """
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        if self._inflated_loc_logits is None:
+            zero_logits = tf.math.log(self._inflated_loc_probs) - tf.math.log1p(-self._inflated_loc_probs)
+        else:
+            zero_logits = 2.0 * self._inflated_loc_logits
+        return log_zero_inflated(x, zero_logits, self._distribution.log_prob(x))
 
 
 def _one_total(properties: dict[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from tensorflow_probability import distributions as tfd
 from tensorflow_probability import random as tfp_random
 from tensorflow_probability import util as tfp_util
 
-from tfvae.families.poisson import Bag, Counts, log_zero_inflated
+from tfvae.families.poisson import Bag, Counts
 from tfvae.families.random import standard_uniform
-from tfvae.families.saddle_points import log_negative_binomial, log_poisson
+from tfvae.families.saddle_points import log_negative_binomial, log_poisson, log_zero_inflated
 from tfvae.families.table import Mixed
 
 _Properties = tfp_util.ParameterProperties

@@ -10,20 +10,9 @@ from tensorflow_probability import util as tfp_util
 
 from tfvae.families.counts import DirichletMultinomial, Multinomial
 from tfvae.families.random import standard_uniform
-from tfvae.families.saddle_points import log_dirichlet_multinomial, log_multinomial, log_poisson
+from tfvae.families.saddle_points import log_dirichlet_multinomial, log_multinomial, log_poisson, log_zero_inflated
 
 _Properties = tfp_util.ParameterProperties
-
-
-def log_zero_inflated(x: tf.Tensor, zero_logits: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
-    """log P(x) of what is 0 with probability sigmoid(zero_logits), and else a count of that ``log_prob``, nats.
-
-    Example:
-        >>> round(float(log_zero_inflated(tf.constant(0.0), tf.constant(0.0), tf.constant(-1.0))), 4)
-        -0.3799
-    """
-    of_zero = zero_logits + tf.nn.softplus(log_prob - zero_logits)
-    return tf.where(x < 0.5, of_zero, log_prob) - tf.nn.softplus(zero_logits)
 
 
 class Poisson(tfd.Poisson):

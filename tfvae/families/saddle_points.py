@@ -47,9 +47,12 @@ def log_negative_binomial(x: tf.Tensor, log_mean: tf.Tensor, size: tf.Tensor) ->
     both, mean = size + some, tf.exp(tf.minimum(log_mean, 80.0))
     log_size, log_both = tf.math.log(size), tf.math.log(both)
     odds = tf.nn.softplus(log_mean - log_size)  # log(1 + μ / r)
-    apart = (some - mean) / (size + mean)  # e^t - 1
-    t = tf.where(apart < -0.5, log_both - log_size - odds, tf.math.log1p(tf.maximum(apart, -0.5)))
-    away = some * _excess(t + _log_ratio(log_mean, mean, some), -apart * size / some) + size * _excess(t, apart)
+    # e^t - 1, where t is small; else the bounds hold, by which no square in a slope overflows.
+    apart = (some - mean) / tf.maximum(both / 3, tf.minimum(5 * both, size + mean))
+    is_near, far = tf.abs(apart) < 0.5, log_both - log_size - odds
+    t = tf.where(is_near, tf.math.log1p(tf.clip_by_value(apart, -0.5, 0.5)), far)
+    expm1 = tf.where(is_near, apart, tf.math.expm1(far))
+    away = some * _excess(t + _log_ratio(log_mean, mean, some), -expm1 * size / some) + size * _excess(t, expm1)
     spread = 0.5 * (log_size - log_both) + _stirling_error(both, log_both) - _stirling_error(size, log_size)
     return tf.where(x < 0.5, -size * odds, spread - away - log_peak(some))
 
@@ -93,6 +96,17 @@ def log_dirichlet_multinomial(x: tf.Tensor, total: tf.Tensor, concentration: tf.
     each = log_negative_binomial(x, tf.math.log(concentration) + log_odds, concentration)
     joint = tf.reduce_sum(each, axis=-1) - log_negative_binomial(some, tf.math.log(some), whole)
     return tf.where(total < 0.5, tf.zeros_like(joint), joint)
+
+
+def log_zero_inflated(x: tf.Tensor, zero_logits: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
+    """log P(x) of what is 0 with probability sigmoid(zero_logits), and else a count of that ``log_prob``, nats.
+
+    Example:
+        >>> round(float(log_zero_inflated(tf.constant(0.0), tf.constant(0.0), tf.constant(-1.0))), 4)
+        -0.3799
+    """
+    of_zero = zero_logits + tf.nn.softplus(log_prob - zero_logits)
+    return tf.where(x < 0.5, of_zero, log_prob) - tf.nn.softplus(zero_logits)
 
 
 def log_peak(x: tf.Tensor) -> tf.Tensor:
