@@ -74,6 +74,14 @@ def test_a_replica_finds_its_rows_of_the_whole_draw(make):
         np.testing.assert_allclose(log_q_part, log_q[:, 2 * index : 2 * index + 2], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mean", "stddev"])
+def test_a_flow_says_where_its_moments_are_found_and_there_they_are(name):
+    base = tfd.Independent(families.Normal([[1.0, -2.0]] * ROWS, [[3.0, 0.5]] * ROWS), 1)
+    with pytest.raises(NotImplementedError, match=rf"has no formula: tfvae\.families\.draws\.{name}\(q\) gives it"):
+        getattr(families.Flow(base, []), name)()
+    np.testing.assert_allclose(getattr(draws, name)(families.Flow(base, [])), getattr(base, name)(), rtol=1e-5)
+
+
 def test_a_mean_without_formula_is_that_of_fixed_draws():
     q = flow(Counting())
     with pytest.raises(NotImplementedError):
@@ -81,8 +89,8 @@ def test_a_mean_without_formula_is_that_of_fixed_draws():
     many = q.sample(20_000, seed=SEED).numpy()
     mean, stddev = draws.mean(q), draws.stddev(q)
     np.testing.assert_array_equal(mean, draws.mean(q))
-    assert np.abs((mean - many.mean(axis=0)) / many.std(axis=0)).max() < 4.5 / np.sqrt(100)
-    np.testing.assert_allclose(stddev, many.std(axis=0), rtol=4.5 / np.sqrt(200))
+    assert np.abs((mean - many.mean(axis=0)) / many.std(axis=0)).max() < 5 / np.sqrt(20_000) + 0.03  # 0.45 of draws
+    np.testing.assert_allclose(stddev, many.std(axis=0), rtol=0.12)  # 0.32 of draws
 
 
 @pytest.mark.parametrize("name", ["LogitNormal", "RelaxedBernoulli"])

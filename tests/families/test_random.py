@@ -64,3 +64,15 @@ def test_streams_of_neighbouring_seeds_are_independent():
     assert np.abs(np.corrcoef(draws) - np.eye(20)).max() < 5 / np.sqrt(N)
     first = np.ravel([families.standard_normal([1], [a, b]) for a in range(30) for b in range(30)])
     assert stats.kstest(first, stats.norm.cdf).pvalue > 1e-3
+
+
+def test_stratified_normals_take_each_stratum_once_in_orders_of_their_own():
+    noise = families.random.stratified_normal(100, 5)
+    inside = tf.function(lambda: tf.constant(families.random.stratified_normal(100, 5)))
+    np.testing.assert_array_equal(inside(), noise)
+    ranks = np.argsort(np.argsort(noise, axis=0), axis=0)
+    for column, rank in zip(noise.T, ranks.T, strict=True):
+        np.testing.assert_allclose(np.sort(column), stats.norm.ppf((np.arange(100) + 0.5) / 100), rtol=0.01)
+        np.testing.assert_allclose([column.mean(), (column**2).mean()], [0, 1], atol=1e-6)
+        assert stats.kstest(rank, stats.randint(0, 100).cdf).pvalue > 0.01
+    assert np.abs(np.corrcoef(ranks.T) - np.eye(5)).max() < 4 / np.sqrt(100)

@@ -6,6 +6,11 @@ from typing import Any, Protocol
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+_NO_FORMULA = (
+    "A flow's {0} has no formula: tfvae.families.draws.{0}(q) gives it by 100 stratified draws. For the means of rows "
+    "call vae.embed(x)."
+)
+
 
 class Step(Protocol):
     """An invertible map of z ``[..., D]``. Either way comes with log |det dy/dz| of the map forward, ``[...]``."""
@@ -90,6 +95,12 @@ class Flow(tfd.Distribution):
             y, log_det = step.inverse(y)
             total += log_det
         return self.base.log_prob(y) - total
+
+    def _mean(self) -> tf.Tensor:
+        raise NotImplementedError(_NO_FORMULA.format("mean"))
+
+    def _stddev(self) -> tf.Tensor:
+        raise NotImplementedError(_NO_FORMULA.format("stddev"))
 
     def _batch_shape(self) -> tf.TensorShape:
         return self.base.batch_shape
