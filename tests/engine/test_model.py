@@ -141,6 +141,24 @@ def test_history_keys(x, plain):
         np.testing.assert_allclose(loss, -elbo, rtol=1e-5)
 
 
+@pytest.mark.parametrize("floatx", ["float16", "bfloat16"])
+def test_what_is_reported_is_a_sum_in_float32_whatever_keras_is_set_to(floatx, x):
+    bits = np.repeat(x, 200, axis=0)  # of so many rows a sum in half precision has lost all that was after the point
+    told = {"verbose": 0, "batch_size": 100}
+    vaes = [make_vae(), make_vae()]
+    vaes[0].compile(jit_compile=False)
+    expected = vaes[0].evaluate(bits, return_dict=True, **told)
+    keras.config.set_floatx(floatx)
+    try:
+        vaes[1].compile(jit_compile=False)
+        found = vaes[1].evaluate(bits, return_dict=True, **told)
+        history = vaes[1].fit(bits, **told).history
+    finally:
+        keras.config.set_floatx("float32")
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert all(type(value) is float for value in (*found.values(), *(values[0] for values in history.values())))
+
+
 def test_a_row_of_weight_zero_counts_for_nothing(x):
     vae = make_vae()
     vae.compile(run_eagerly=True)

@@ -133,6 +133,17 @@ def test_what_is_no_code_is_told():
         evaluation.separated_predictability(GRID, GRID, categorical=[3])
     with pytest.raises(ValueError, match="code is the same for every row"):
         evaluation.factor_vae_score(np.ones([60, 2]), GRID)
+    each = np.column_stack([GRID, np.arange(60)])
+    for score in (evaluation.interventional_robustness, evaluation.factor_vae_score, evaluation.beta_vae_score):
+        with pytest.raises(ValueError, match="factors has another value for each row in column 3"):
+            score(GRID, each)
+
+
+def test_values_of_one_row_do_not_make_a_code_robust(rng):
+    """A factor of which most values come once: what moves of those that come again is small for no unit."""
+    rare = np.r_[np.arange(400), np.zeros(100, int)]
+    found = evaluation.interventional_robustness(rng.normal(size=[500, 3]), np.column_stack([rare, rare % 3]))
+    assert found.value < 0.5
 
 
 def test_sprites_move_grow_and_turn_by_their_factors():

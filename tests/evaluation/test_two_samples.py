@@ -147,6 +147,17 @@ def test_neighbors_are_counted_as_by_hand(rng, monkeypatch):
     assert alike.mean == 1.0 and 0.02 < alike.standard_error < 0.03
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_rows_that_come_again_lie_in_the_balls_of_each_other(scale, rng):
+    """Of eight bits 256 rows are possible: of 1,200 each comes five times, and a ball of five is of radius 0 or 1."""
+    bits = scale * rng.integers(0, 2, [1200, 8]) + 1 / 3
+    for one, other in ((bits, bits), (bits[:600], bits[600:]), (np.ones([20, 3]), np.ones([30, 3]))):
+        found = evaluation.precision_recall(one, other)
+        assert min(found.precision.mean, found.recall.mean, found.coverage.mean) > 0.97
+    apart = evaluation.precision_recall(bits, bits + scale * 10)
+    assert apart.precision.mean == apart.recall.mean == apart.coverage.mean == 0
+
+
 def test_samples_that_do_not_fit_are_told(rng):
     with pytest.raises(ValueError, match="b has rows of 2 numbers, expected 3"):
         evaluation.maximum_mean_discrepancy(normal(rng, 5), normal(rng, 5, size=2))

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+from keras.src.utils import tracking
 
 __all__ = [
     "EVALUATED_BY_FIT",
@@ -31,6 +32,7 @@ __all__ = [
     "layers",
     "loss_tracker",
     "note_raised",
+    "report_in_float32",
     "seed_states",
     "steps_taken",
     "strategy",
@@ -100,6 +102,13 @@ def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
     """The metric that Keras reports as ``loss``, there once the model is compiled."""
     return model._loss_tracker
+
+
+def report_in_float32(model: keras.Model) -> None:
+    """Makes the loss a mean in float32, whatever ``keras.config.floatx()`` is, by which Keras makes it."""
+    if model._loss_tracker.dtype != "float32":
+        with tracking.DotNotTrackScope():  # as in Keras's compile, or a model that is built would refuse it
+            model._loss_tracker = keras.metrics.Mean(name="loss", dtype="float32")
 
 
 def is_writing_h5() -> bool:

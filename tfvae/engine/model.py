@@ -112,7 +112,7 @@ class UnsupervisedModel(Doors, abc.ABC):
         self.seed_generator = keras.random.SeedGenerator(seed)
         # Validation draws from a stream of its own: whether one looks must not change what is trained.
         self.evaluation_seed_generator = keras.random.SeedGenerator(None if seed is None else seed + 1)
-        self._report_metrics = [keras.metrics.Mean(name=name) for name in self.reported]
+        self._report_metrics = [keras.metrics.Mean(name=name, dtype="float32") for name in self.reported]
         self._auto_steps = False
         self._watch: hooks.Watch | None = None  # of the fit or evaluate that runs now
 
@@ -232,6 +232,7 @@ class UnsupervisedModel(Doors, abc.ABC):
             jit_compile=(xla.pays_off(self) if jit_compile is None else jit_compile) and not run_eagerly,
             run_eagerly=run_eagerly,
         )
+        keras_private.report_in_float32(self)
         self.forget_programs()
         self._choice = {
             "steps_per_execution": steps_per_execution,

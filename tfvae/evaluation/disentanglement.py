@@ -117,13 +117,14 @@ def interventional_robustness(code: Any, factors: Any, seed: int = 0) -> Score:
         >>> interventional_robustness(factors, factors).value
         1.0
     """
-    code, factors = active(code, factors)
+    code, factors = repeated(*active(code, factors))
 
     def of_units(code: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         furthest = np.abs(code - code.mean(axis=0)).max(axis=0)
         deviations = []
         for factor in factors.T:
-            groups = [code[factor == value] for value in np.unique(factor)]
+            values, counts = np.unique(factor, return_counts=True)
+            groups = [code[factor == value] for value in values[counts > 1]]  # one row does not move
             moved = [np.percentile(np.abs(group - group.mean(axis=0)), _QUANTILE, axis=0) for group in groups]
             deviations.append(np.mean(moved, axis=0))
         return 1 - np.min(deviations, axis=0) / np.maximum(furthest, np.finfo(float).tiny), furthest
@@ -157,7 +158,7 @@ def factor_vae_score(
         >>> factor_vae_score(factors, factors, num_train=100, num_test=50).mean
         1.0
     """
-    code, factors = active(code, factors)
+    code, factors = repeated(*active(code, factors))
     check_at_least(2, num_train=num_train, num_test=num_test, group_size=group_size)
     code = code / code.std(axis=0)
     votes = [
@@ -196,6 +197,26 @@ def active(code: Any, factors: Any, least_factors: int = 1) -> tuple[np.ndarray,
     if not deviation.max():
         raise ValueError("code is the same for every row, expected units that vary.")
     return code[:, deviation >= _ACTIVE * deviation.max()], factors
+
+
+def repeated(code: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The code and the factors, of which each has some value in two rows or more.
+
+    Raises:
+        ValueError: For a factor that has another value in each row, so that nothing can be seen while it is held.
+
+    Example:
+        >>> repeated(np.zeros([3, 1]), np.array([[0], [1], [2]]))
+        Traceback (most recent call last):
+        ValueError: factors has another value for each row in column 0: leave the column out, or take more rows of a value.
+    """  # noqa: E501
+    single = [k for k, factor in enumerate(factors.T) if len(np.unique(factor)) == len(factor)]
+    if single:
+        raise ValueError(
+            f"factors has another value for each row in column {single[0]}: leave the column out, or take more rows of "
+            "a value."
+        )
+    return code, factors
 
 
 def paired_rows(

@@ -21,8 +21,8 @@ class PrecisionRecall:
     """Shares and their errors, which hold for the balls as they are: those of other rows would be others.
 
     Attributes:
-        precision: Generated rows inside of a ball of a real one. One outlier among the real rows makes it large.
-        recall: Real rows inside of a ball of a generated one.
+        precision: Generated rows in a ball of a real one. One outlier among the real rows makes it large.
+        recall: Real rows in a ball of a generated one. What lies on its edge is in a ball.
         density: Balls of real rows that a generated row lies in, over k: about 1 of like samples, unbounded.
         coverage: Real rows whose ball holds a generated row.
         k: The neighbour that a ball reaches to.
@@ -57,17 +57,20 @@ def precision_recall(real: Any, generated: Any, k: int = 5) -> PrecisionRecall:
     """
     check_at_least(1, k=k)
     real, generated = two_samples("real", real, "generated", generated, least=k + 1)
-    of_real, of_generated = _radii(real, k), _radii(generated, k)
+    # Of equal rows the distance is 0, and so is a ball's radius where a row comes more than k times; but for rounding.
+    centre = real.mean(axis=0)
+    rounding = 1e-12 * max(np.square(rows - centre).sum(axis=1).max() for rows in (real, generated))
+    of_real, of_generated = (_radii(rows, k) + rounding for rows in (real, generated))
     balls, recalled, nearest = [], [], np.full(len(real), np.inf)
     for part in _parts(generated, len(real)):
         distances = squared_distances(part, real)
-        balls.append((distances < of_real).sum(axis=1))
+        balls.append((distances <= of_real).sum(axis=1))
         nearest = np.minimum(nearest, distances.min(axis=0))
     for part in _parts(real, len(generated)):
-        recalled.append((squared_distances(part, generated) < of_generated).any(axis=1))
+        recalled.append((squared_distances(part, generated) <= of_generated).any(axis=1))
     inside = np.concatenate(balls)
     precision, recall = Mean.of_shares(inside > 0), Mean.of_shares(np.concatenate(recalled))
-    return PrecisionRecall(precision, recall, Mean.of(inside / k), Mean.of_shares(nearest < of_real), k)
+    return PrecisionRecall(precision, recall, Mean.of(inside / k), Mean.of_shares(nearest <= of_real), k)
 
 
 def _radii(rows: np.ndarray, k: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfvae.arguments import check_at_least, check_whole
-from tfvae.evaluation.disentanglement import active, paired_rows
+from tfvae.evaluation.disentanglement import active, paired_rows, repeated
 from tfvae.evaluation.estimate import Mean
 
 _HELD_OUT = 3  # one row of so many tests a predictor
@@ -152,7 +152,7 @@ def beta_vae_score(
 
     with extras.needed("sklearn"):
         from sklearn.linear_model import LogisticRegression
-    code, factors = active(code, factors, least_factors=2)
+    code, factors = repeated(*active(code, factors, least_factors=2))
     check_at_least(2, num_train=num_train, num_test=num_test, num_pairs=num_pairs)
     code = code / code.std(axis=0)
     points = [
