@@ -19,6 +19,7 @@ import json
 import mmap
 import os
 import shutil
+import stat
 import statistics
 import tempfile
 import time
@@ -97,6 +98,17 @@ def is_file(path: str) -> bool:
 def is_folder(path: str) -> bool:
     """Whether a folder lies there, or a link to one."""
     return os.path.isdir(path)
+
+
+def is_special(path: str) -> bool:
+    """Whether a pipe, a socket or a device is there, which has no end or answers nobody; a store has none."""
+    if is_address(path):
+        return False
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 @_also_in_stores

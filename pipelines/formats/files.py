@@ -333,5 +333,9 @@ def _refuse_odd(root: str, file: str) -> None:
         link = os.path.join(root, *parts[:end])
         if storage.is_link(link):
             raise PipelineError(f"{link} is a link, and links are not followed: name the file itself")
+    if storage.is_special(os.path.join(root, file)):
+        raise PipelineError(
+            f"{os.path.join(root, file)} is a pipe, a socket or a device, expected a file: take it away"
+        )
     if not is_utf8(file):
         raise PipelineError(f"the name of {os.path.join(root, file)!a} is not UTF-8: rename the file")

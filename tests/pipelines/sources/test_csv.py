@@ -132,12 +132,22 @@ def test_named_columns_words_and_a_last_line_without_an_end(tmp_path):
         ("2 0 x", ("0", "2", "x"), [1, 0, 2]),
         ("02 0 2", ("0", "02", "2"), [1, 0, 2]),
         ("1 0 99999999", ("0", "1", "99999999"), [1, 0, 2]),
+        ("10 -1 9", ("-1", "9", "10"), [2, 0, 1]),
+        ("3.10 3.0 3.11", ("3.0", "3.10", "3.11"), [1, 0, 2]),
+        ("2.0 10.0 x", ("10.0", "2.0", "x"), [1, 0, 2]),
     ],
 )
 def test_labels_are_numbers_where_all_of_them_are(tmp_path, labels, names, indices):
     path = write(tmp_path / "x.csv", "x,label\n" + "".join(f"1,{label}\n" for label in labels.split()))
     plan, rows = read_all(source(path))
     assert plan.schema.labels == names and [row.label for row in rows] == indices
+
+
+@pytest.mark.parametrize("labels", ["0.0 1.0 10.0", "0 1. 2", "-1.00 3"])
+def test_whole_numbers_that_were_written_as_floats_are_no_names_of_classes(tmp_path, labels):
+    path = write(tmp_path / "x.csv", "x,label\n" + "".join(f"1,{label}\n" for label in labels.split()))
+    with pytest.raises(PipelineError, match=r"is a whole one that was written as a float: write it '-?[01]'"):
+        source(path).plan()
 
 
 def test_a_folder_without_keys(tmp_path):

@@ -1,5 +1,6 @@
 """Folders ``NAME=VALUE`` are columns in every kind of source that has folders, to ``prepare`` and ``embed`` alike."""
 
+import os
 import tarfile
 
 import numpy as np
@@ -168,3 +169,16 @@ def test_a_label_is_a_float_in_tfrecords(x, tmp_path):
     assert [row.label for row in read_all(source)[1]] == [2, 0]
     with pytest.raises(PipelineError, match=r"feature 'label' holds 0\.5, a number that is no class: name another"):
         make_source("tfrecord", str(tmp_path / "share.tfrecord"), fields=Fields(shape=(4, 3))).plan()
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("csv", "csv"), ("parquet", "parquet"), ("tfrecord", "tfrecord"), ("npz", "npz")]
+)
+def test_a_pipe_among_files_is_refused_and_not_waited_for(tmp_path, x, kind, suffix):
+    os.mkfifo(tmp_path / f"b.{suffix}")
+    (tmp_path / f"a.{suffix}").write_bytes(b"")
+    with pytest.raises(PipelineError, match=rf"b.{suffix} is a pipe, a socket or a device, expected a file"):
+        make_source(kind, str(tmp_path), Fields()).plan()
+    if kind != "npz":
+        with pytest.raises(PipelineError, match=rf"b.{suffix} is a pipe, a socket or a device, expected a file"):
+            open_input(str(tmp_path))
