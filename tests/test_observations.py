@@ -11,7 +11,7 @@ from scipy import stats
 from tensorflow_probability import distributions as tfd
 
 import tfvae
-from tfvae import DistributionLayer, families, networks, observations
+from tfvae import DistributionLayer, families, likelihoods, networks, observations
 
 COUNT_FAMILIES = ["Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial", "Skellam"]
 
@@ -254,3 +254,39 @@ def test_a_glance_leaves_no_complaint_out(family, value):
     assert (observations.complaint(layer, both) is None) == (
         observations.complaint(layer, observations.extent(layer, tf.constant(bad)).numpy()) is None
     )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wrong"),
+    [(0.0, 1.0, None), (-0.4, 1.4, None), (0.0, 255.0, "0 to 255"), (-1.0, 1.0, "-1 to 1"), (-0.4, 2.8, "-0.4 to 2.8")],
+)
+@pytest.mark.parametrize("missing", [False, True])
+def test_what_a_mean_between_two_ends_cannot_reach_is_refused(low, high, wrong, missing):
+    """Grey values with some noise pass; floats of 0 to 255, of -1 to 1 and standardized ones do not."""
+    layer = likelihoods.sigmoid_normal([2])
+    layer = likelihoods.missing(layer) if missing else layer
+    x = np.float32([[low, high], [0.5, np.nan if missing else 0.5]])
+    program = tf.function(lambda x: observations.measured(layer, x))
+    said = observations.complaint(layer, program(x).numpy())
+    if wrong is None:
+        observations.check(layer, tf.constant(x))
+        assert said is None
+        return
+    message = f"x ranges from {wrong}, but the mean of this Normal.*from -0.5 to 1.5.*Pass uint8 images as they are"
+    assert re.match(message, said)
+    with pytest.raises(ValueError, match=message):
+        observations.check(layer, tf.constant(x))
+
+
+def test_a_mean_is_held_to_the_users_own_ends_and_heavy_tails_to_none():
+    held = DistributionLayer("Laplace", [2], constraints={"loc": (100.0, 200.0)})
+    assert held.reach == (50.0, 250.0)
+    observations.check(held, tf.constant(observations.examples(held, 5)))
+    for x in (tf.constant([[40.0, 100.0]]), tf.constant([[40, 100]], tf.uint8)):
+        with pytest.raises(ValueError, match="from 50 to 250"):
+            observations.check(held, x)
+    for layer in (
+        DistributionLayer("StudentT", [2], constraints={"loc": (0.0, 1.0)}),
+        DistributionLayer("Normal", [2], constraints={"loc": "softplus"}),
+    ):
+        observations.check(layer, tf.constant([[-50.0, 300.0]]))

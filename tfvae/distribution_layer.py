@@ -33,6 +33,8 @@ CONSTRAINTS: dict[str, Callable[[], Any]] = {
     "log_variance": lambda: tfb.Chain([tfb.Exp(), tfb.Scale(0.5)]),
 }
 
+_SPARE = 0.5  # of the way from end to end, that x may lie beyond what its mean reaches
+
 
 def _facts(family: type[tfd.Distribution]) -> Facts:
     """Those of the family; without any, none of its parameters needs special care."""
@@ -356,6 +358,25 @@ class DistributionLayer(keras.layers.Layer):
     def facts(self) -> Facts | None:
         """What is known of the family; None of one that was registered without facts."""
         return FACTS.get(self.family.__name__)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Where x can lie if the mean is to reach it: the ends that ``loc`` is held to, and half their distance beyond.
+
+        So much is left for noise: grey values of 0 to 1 with noise of a deviation of 0.1 stay within. Infinite where
+        the mean is held to no two ends.
+
+        Example:
+            >>> DistributionLayer("Normal", [2], constraints={"loc": "sigmoid"}).reach
+            (-0.5, 1.5)
+        """
+        ends = self._constraints.get("loc")
+        low, high = (0.0, 1.0) if ends == "sigmoid" else ends if isinstance(ends, (list, tuple)) else (-np.inf, np.inf)
+        is_centred = self.facts is not None and self.facts.has_mean and self.facts.support is REAL
+        if not is_centred or not np.isfinite([low, high]).all():
+            return -math.inf, math.inf
+        spare = _SPARE * (high - low)
+        return low - spare, high + spare
 
     @property
     def of_library(self) -> bool:

@@ -89,6 +89,9 @@ def library_counts(event_shape: Sequence[int], family: str = "NegativeBinomial")
 def sigmoid_normal(event_shape: Sequence[int], kernel_initializer: Any = "glorot_uniform") -> DistributionLayer:
     """The paper's likelihood for Frey Face, appendix C.2: the mean a sigmoid, log σ² linear in the features, per pixel.
 
+    It is of grey values in [0, 1], the range of its mean: x below -0.5 or above 1.5, as floats of 0 to 255 or columns
+    that were standardized, is refused.
+
     Example:
         >>> round(float(sigmoid_normal([3])(tf.zeros([5, 16])).mean()[0, 0]), 2)
         0.5

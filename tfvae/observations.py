@@ -4,6 +4,7 @@ All of it follows from the facts of the likelihood's family. The numbers are mea
 a program, and judged from a few numbers afterwards, so that a stream costs no more than an array.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -237,7 +238,8 @@ def complaint(layer: Layer, extent: Sequence[float]) -> str | None:
         )
     others = "0" if support.has_pole else f"other than {'levels' if support.is_level else 'whole numbers'}"
     how = f" and holds {others}" if broken else f" and is off by {off:g}"
-    return f"x ranges from {low:g} to {high:g}{how if support.holds(low, high) else ''}, but {expected(layer)}"
+    how = "" if math.isfinite(layer.reach[0]) or not support.holds(low, high) else how
+    return f"x ranges from {low:g} to {high:g}{how}, but {expected(layer)}"
 
 
 def fits(layer: Layer, extent: Any) -> Any:
@@ -249,8 +251,9 @@ def fits(layer: Layer, extent: Any) -> Any:
     """
     if layer.facts is None:
         return True
-    support, low, high = layer.facts.support, 0.0 - extent[0], extent[1]
-    inside = support.holds(low, high) & (extent[2] == 0.0) & (extent[3] <= _TOLERANCE)
+    support, low, high, (least, most) = layer.facts.support, 0.0 - extent[0], extent[1], layer.reach
+    inside = support.holds(low, high) & (least <= low) & (high <= most)
+    inside &= (extent[2] == 0.0) & (extent[3] <= _TOLERANCE)
     return inside & (extent[0] < _WHOLE) & (high < _WHOLE) if support.is_whole else inside
 
 
@@ -262,6 +265,12 @@ def expected(layer: Layer) -> str:
         'a Poisson likelihood scores counts 0, 1, 2, ...'
     """
     assert layer.facts is not None
+    least, most = layer.reach
+    if math.isfinite(least):
+        return (
+            f"the mean of this {layer.family.__name__} likelihood is held to an interval, and x must lie from "
+            f"{least:g} to {most:g}, which leaves half its width for noise. {families.facts.SCALE}"
+        )
     words = layer.facts.support.words
     return f"a {layer.family.__name__} likelihood scores {words.removesuffix('.')}. {layer.facts.support.instead}"
 
@@ -282,7 +291,8 @@ def is_limited(layer: Layer, dtype: tf.DType) -> bool:
     ends = (0.0, 1.0) if dtype == tf.uint8 else (float("-inf"), float("inf"))
     if support.is_level and dtype == tf.uint8:
         return False
-    return support.has_gaps or support.has_pole or support.is_unit or _has_fixed_ends(layer) or not support.holds(*ends)
+    beyond = not support.holds(*ends) or ends[0] < layer.reach[0] or layer.reach[1] < ends[1]
+    return support.has_gaps or support.has_pole or support.is_unit or _has_fixed_ends(layer) or beyond
 
 
 def _has_fixed_ends(layer: Layer) -> bool:
@@ -303,6 +313,8 @@ def examples(layer: Layer, num_rows: int, dtype: tf.DType = tf.float32) -> np.nd
         return np.concatenate([examples(part, num_rows, dtype) for part in layer.parts], axis=-1)
     u = np.random.default_rng(0).uniform(0.05, 0.95, [num_rows, *layer.event_shape])
     x = u if layer.facts is None else _in_support(layer, layer.facts.support, u)
+    least, most = layer.reach
+    x = least + (most - least) * (0.25 + 0.5 * u) if math.isfinite(least) else x  # within what the mean reaches
     if dtype == tf.uint8:
         return (np.rint(np.clip(255.0 * x, 1, 254)) if is_picture(layer) else x).astype(np.uint8)
     x = x.astype(np.float32)
@@ -366,8 +378,8 @@ def check(layer: Layer, x: tf.Tensor) -> None:
         if isinstance(layer, MixedLayer) or layer.missing:
             problem = complaint(layer, extent(layer, x).numpy())
         elif x.dtype == tf.uint8 and is_picture(layer):
-            fixed = _has_fixed_ends(layer)
-            problem = complaint(layer, extent(layer, x).numpy()) if fixed else _complaint_of_bytes(layer, values)
+            limited = is_limited(layer, x.dtype)
+            problem = complaint(layer, extent(layer, x).numpy()) if limited else _complaint_of_bytes(layer, values)
         else:
             problem = complaint(layer, [*_range(values), _broken(layer, x).numpy(), _off(layer, x).numpy(), 0.0])
     if problem is not None:

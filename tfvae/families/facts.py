@@ -84,7 +84,7 @@ class Support:
         return tf.clip_by_value(z, _TINY, z.dtype.max if math.isinf(self.high) else _BELOW_ONE)
 
 
-_SCALE = (
+SCALE = (
     "Pass uint8 images as they are (the model scales them), divide by the maximum, or choose a likelihood of real "
     "values."
 )
@@ -134,8 +134,8 @@ FROM_SCALE = dataclasses.replace(
 )
 NONNEGATIVE = Support("values of 0 and more", low=0.0, instead="Choose a likelihood of real values.")
 UNIT = Support("values above 0 and below 1", low=0.0, high=1.0, is_open=True, instead=_ENDS)
-CLOSED_UNIT = Support("values in [0, 1]", low=0.0, high=1.0, instead=_SCALE)
-BINARY = dataclasses.replace(CLOSED_UNIT, instead=_SCALE + " Grey values are scored as probabilities of a 1.")
+CLOSED_UNIT = Support("values in [0, 1]", low=0.0, high=1.0, instead=SCALE)
+BINARY = dataclasses.replace(CLOSED_UNIT, instead=SCALE + " Grey values are scored as probabilities of a 1.")
 LEVELS = dataclasses.replace(
     CLOSED_UNIT,
     words="levels of 8 bits, 0, 1/255, ..., 1",
