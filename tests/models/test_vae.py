@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import keras
@@ -18,7 +19,8 @@ from tensorflow_probability import distributions as tfd
 from tfvae import VAE, DistributionLayer, evaluation, networks, objectives, priors
 from tfvae.models.vae import _PARTS, _PLAIN
 from tfvae.observations import Binarized
-from tfvae.priors import Family, StandardNormal
+from tfvae.priors import Family, Mixture, StandardNormal, VampPrior
+from tfvae.priors import fit as fit_prior
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -363,6 +365,11 @@ GOOD = np.full([6, 5], 0.5, np.float32)
             r"Dirichlet has 1 degrees of freedom and the prior 2.*Pass a prior on the same",
         ),
         (lambda: make_vae(prior=StandardNormal(3)), r"The prior's event shape is \[3\], the posterior's is \[2\]"),
+        (
+            lambda: make_vae(prior=VampPrior(3, [5], num_components=2)),
+            r"event shape is \[3\], the posterior's is \[2\]",
+        ),
+        (lambda: fit_prior(Mixture(3), make_vae(), GOOD), r"event shape is \[3\], the posterior's is \[2\]"),
         (lambda: make_vae("Gaussian"), "Unknown distribution 'Gaussian'"),
         (
             lambda: VAE(
@@ -668,3 +675,17 @@ def test_a_tensor_that_gives_no_numbers_is_told():
     for door in (make_vae().embed, make_vae().elbo):
         with pytest.raises(ValueError, match=r"x is a OnlyOnDevice of torch\.float32, which is no array of numbers"):
             door(OnlyOnDevice())
+
+
+@pytest.mark.parametrize(
+    "part", [{"objective": objectives.TotalCorrelation(num_rows=9)}, {"weight_prior": priors.WeightPrior(num_rows=9)}]
+)
+def test_a_number_of_rows_that_fit_knows_better_is_warned_of(part):
+    vae = make_vae(**part)
+    vae.compile()
+    with pytest.warns(UserWarning, match=r"num_rows=9, but fit has 6 rows to train on.*\(num_rows=6\)"):
+        vae.fit(GOOD, verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vae.fit(np.concatenate([GOOD, GOOD])[:9], verbose=0)
+        vae.fit(np.concatenate([GOOD, GOOD]), validation_split=0.25, verbose=0)

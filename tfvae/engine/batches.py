@@ -204,6 +204,7 @@ class ArrayBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset):
 
     # Keras starts anew after this many batches: None lets the rows run on into the next epoch.
     num_batches = property(lambda self: None if self._endless else self._steps)
+    num_rows = property(lambda self: self._num_rows)
     batch_size = property(lambda self: self._batch_size)
     has_partial_batch = property(lambda self: bool(self._num_rows % self._batch_size))
     partial_batch_size = property(lambda self: self._num_rows % self._batch_size or None)

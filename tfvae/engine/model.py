@@ -322,6 +322,8 @@ class UnsupervisedModel(Doors, abc.ABC):
             size = validation_batch_size or batch_size
             validation_data = self._batches(held_out, size, validation_steps, sample_weight=weight)
         data = self._batches(x, batch_size, steps_per_epoch, shuffle, sample_weight)
+        if isinstance(data, batches.ArrayBatches):
+            self.check_num_rows(data.num_rows)
         told = {"epochs": epochs, "steps": steps_per_epoch or data.num_batches}
         fed = {"training": data} | ({} if validation_data is None else {"validation": validation_data})
         with self._watched(callbacks, verbose, fits=True, data=fed, **told) as watch:
@@ -443,6 +445,9 @@ class UnsupervisedModel(Doors, abc.ABC):
         """Keras's ``predict_on_batch``, of rows as ``fit`` takes them in memory."""
         refuse_unknown(self.predict_on_batch, unknown)
         return super().predict_on_batch(self.prepare(x))
+
+    def check_num_rows(self, count: int) -> None:
+        """What ``fit`` calls with the number of rows in memory, for a part that was told another one."""
 
     def _check_compiled(self, method: str) -> None:
         if not self.compiled:

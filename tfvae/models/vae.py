@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
@@ -31,7 +32,7 @@ from tfvae.models import imputation
 from tfvae.models.path_weight import PathWeight
 from tfvae.models.rows import Batch, RowShape, codes, with_condition
 from tfvae.objectives import Estimate, Latent, Terms
-from tfvae.priors.base import check_prior
+from tfvae.priors.base import check_latent_dims, check_prior
 from tfvae.priors.family import check_support
 
 Objective = Callable[[Terms], Estimate]
@@ -132,6 +133,7 @@ class VAE(engine.UnsupervisedModel):
         self.posterior, self.likelihood = posterior, likelihood
         self.prior = priors.StandardNormal(posterior.event_shape[-1]) if prior is None else prior
         _check_prior_is_one(self.prior)
+        check_latent_dims(self.prior, self.latent_dim)
         self.objective = objectives.elbo if objective is None else objective
         self.num_samples, self.weight_prior, self.noise = int(num_samples), weight_prior, noise
         self.build((None, *self.event_shape))
@@ -171,6 +173,18 @@ class VAE(engine.UnsupervisedModel):
         super().check_overrides()
         overrides.refuse(type(self), VAE, _NEVER_CALLED)
         overrides.warn(type(self), VAE, _NOT_TRAINED)
+
+    def check_num_rows(self, count: int) -> None:
+        """See ``UnsupervisedModel.check_num_rows``; the objective and the prior of the weights may have been told."""
+        for part in (self.objective, self.weight_prior):
+            told = getattr(part, "num_rows", count)
+            if told != count:
+                name = type(part).__name__
+                warnings.warn(
+                    f"{name} has num_rows={told}, but fit has {count} rows to train on: what it weighs is of {told}. "
+                    f"Make it {name}(num_rows={count}), unless these are a part of the training data.",
+                    stacklevel=3,
+                )
 
     def _check_new_rows(self) -> None:
         rows, self.prior.new_rows = self.prior.new_rows, None

@@ -67,6 +67,19 @@ class Prior(keras.layers.Layer, abc.ABC):
         """Start from draws ``[N, D]`` of the aggregate posterior: what ``priors.fit`` calls before its first step."""
 
 
+def check_latent_dims(prior: Prior, latent_dim: int) -> None:
+    """Raise ValueError unless the prior is of the posterior's z: one made of q(z|x) gives that, whatever it was told.
+
+    Example:
+        >>> from tfvae import priors
+        >>> check_latent_dims(priors.StandardNormal(2), 2)
+    """
+    if prior.latent_dim != latent_dim:
+        raise ValueError(
+            f"The prior's event shape is [{prior.latent_dim}], the posterior's is [{latent_dim}]: make them equal."
+        )
+
+
 def check_prior(prior: tfd.Distribution, posterior: tfd.Distribution, family: str) -> None:
     """Raise ValueError unless p(z) is a density on the set where q(z|x) lives."""
     event: Sequence[int] = posterior.event_shape

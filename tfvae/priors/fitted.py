@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfvae.arguments import check_at_least, check_kind
 from tfvae.engine import xla
-from tfvae.priors.base import Prior
+from tfvae.priors.base import Prior, check_latent_dims
 
 
 def fit(
@@ -39,7 +39,7 @@ def fit(
         The prior.
 
     Raises:
-        ValueError: If the prior has nothing to learn.
+        ValueError: If the prior has nothing to learn, or is of another z.
 
     Example:
         >>> from tfvae import VAE, likelihoods, networks, posteriors, priors
@@ -57,6 +57,7 @@ def fit(
             f"A {type(prior).__name__} is trained with its model, which tells it which rows to leave out: pass it to "
             "VAE(prior=...), or fit another, such as priors.Mixture."
         )
+    check_latent_dims(prior, vae.latent_dim)
     vae.bind(prior)
     variables = prior.trainable_variables
     if not variables:
