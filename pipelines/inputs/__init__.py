@@ -104,9 +104,9 @@ def open_input(
                 f"{path} names {kind} files, for which --{option.replace('_', '-')} says nothing: leave it out"
             )
     if kind == "images":
-        if named or keep or fields.missing:
+        if named or fields.missing:
             raise PipelineError(f"{path} names images, which have no columns: leave the column options out")
-        return open_images(path, *Images("images", path).checked_files(), known, later)
+        return open_images(path, *Images("images", path).checked_files(), known, tuple(keep), later)
     found = files_with_suffix(path, _SUFFIXES[kind])
     if not found.files:
         found = files_with_suffix(path, ("",))

@@ -5,12 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from .. import contract
-from ..errors import Rejection, RowError
+from ..errors import PipelineError, Rejection, RowError
 from ..formats.files import Content, Found
 from ..formats.images import encoded_limit, read_encoded
 from ..sources.base import MAX_PIXELS
+from ..sources.images import label_names, label_of
 from .base import BLOCK_BYTES, Block, BlockReference, WholeRows
 
 UNIT_IMAGES = 1024
@@ -27,6 +29,7 @@ class Images(WholeRows):
     Attributes:
         runs: The files of each unit.
         refused: Files that are not opened: links, and names that are not UTF-8.
+        label: The type of the label that the output takes over, by the files' folders; None where it takes none.
 
     Example:
         >>> import PIL.Image
@@ -40,6 +43,7 @@ class Images(WholeRows):
 
     runs: tuple[tuple[str, ...], ...]
     refused: tuple[Rejection, ...] = ()
+    label: pa.DataType | None = None
 
     @property
     def rejected(self) -> Sequence[Rejection]:
@@ -56,7 +60,8 @@ class Images(WholeRows):
 
     def digest(self, block: BlockReference) -> Any:
         """See ``Rows.digest``."""
-        return [[file, self.contents[file].sha256] for file in block.files]
+        files = [[file, self.contents[file].sha256] for file in block.files]
+        return [*files, ["label", str(self.label)]] if self.label else files
 
     def continuing(self, earlier: Iterable[Mapping[str, str]]) -> "Images":
         """See ``Rows.continuing``: files that are new make units of their own, until there are many small ones."""
@@ -83,28 +88,50 @@ class Images(WholeRows):
             except RowError as error:
                 rejected.append(Rejection(file, file, 0, str(error)))
             if sum(map(len, contents)) >= BLOCK_BYTES:
-                yield _block(keys, contents, rejected)
+                yield self._block(keys, contents, rejected)
                 contents, keys, rejected = [], [], []
         if keys or rejected:
-            yield _block(keys, contents, rejected)
+            yield self._block(keys, contents, rejected)
+
+    def _block(self, keys: list[str], contents: list[bytes], rejected: list[Rejection]) -> Block:
+        x = np.array([*contents, None], object)[:-1]  # the None keeps NumPy from looking into equal lengths
+        kept = None
+        if self.label:
+            names = [str(label_of(key)) for key in keys]
+            values = pa.array([int(name) for name in names] if pa.types.is_integer(self.label) else names, self.label)
+            kept = pa.table({contract.LABEL: values})
+        return Block("", keys, x, np.zeros(len(keys), np.int64), rejected, kept, files=keys)
 
 
 def open_images(
-    path: str, found: Found, refused: Sequence[Rejection], known: Mapping[str, Content], later: bool = False
+    path: str,
+    found: Found,
+    refused: Sequence[Rejection],
+    known: Mapping[str, Content],
+    keep: Sequence[str] = (),
+    later: bool = False,
 ) -> Images:
     """Image files, each hashed but those that are known, beside those that are not to be opened.
 
     One that cannot be read has no checksum, and is looked at by every run. See ``Found.contents`` for ``later``.
+
+    Raises:
+        PipelineError: Something is to be kept that is no label, or there are none.
     """
     signature, runs = contract.signature(contract.EMBED, "string"), _runs(found.files)
     contents = found.contents(known, but_unreadable=True, later=found.files if later else ())
-    return Images(path, (), "string", signature, contents, found, runs, tuple(refused))
+    return Images(path, (), "string", signature, contents, found, runs, tuple(refused), _label(path, found, keep))
+
+
+def _label(path: str, found: Found, keep: Sequence[str]) -> pa.DataType | None:
+    if not keep:
+        return None
+    if list(keep) != [contract.LABEL]:
+        raise PipelineError(f"{path} names images, which have at most a label to keep, not {list(keep)}")
+    if (names := label_names(found.files)) is None:
+        raise PipelineError(f"{path} has no labels to keep: they are the names of folders in which the images lie")
+    return pa.int64() if all(name.isascii() and name.isdigit() for name in names) else pa.string()
 
 
 def _runs(files: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(files[first : first + UNIT_IMAGES]) for first in range(0, len(files), UNIT_IMAGES))
-
-
-def _block(keys: list[str], contents: list[bytes], rejected: list[Rejection]) -> Block:
-    x = np.array([*contents, None], object)[:-1]  # the None keeps NumPy from looking into equal lengths
-    return Block("", keys, x, np.zeros(len(keys), np.int64), rejected, files=keys)

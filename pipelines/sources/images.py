@@ -75,7 +75,7 @@ class Images(RowSource):
         found, rejected = self.files()
         first = functools.partial(self._header, found.files[0])
         _refuse_unreadable(self.input_path, found.files, map(self._shape, found.files), first)
-        _label_names(found.files)
+        label_names(found.files)
         return found, rejected
 
     def files(self) -> tuple[Found, list[Rejection]]:
@@ -148,7 +148,7 @@ def schema_of(
         ('cat', 'dog')
     """
     _refuse_unreadable(path, names, shapes, first)
-    return Schema(common_shape(path, shapes), "uint8", _label_names(names))
+    return Schema(common_shape(path, shapes), "uint8", label_names(names))
 
 
 def _refuse_unreadable(
@@ -175,7 +175,7 @@ def label_of(file: str) -> str | int | None:
     return folder_values(file).get(contract.LABEL, folders[0] if folders else None)
 
 
-def _label_names(files: Sequence[str]) -> tuple[str, ...] | None:
+def label_names(files: Sequence[str]) -> tuple[str, ...] | None:
     said = [contract.LABEL in folder_values(file) for file in files]
     if any(said) and not all(said):
         raise PipelineError(

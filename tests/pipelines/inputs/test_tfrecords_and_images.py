@@ -193,7 +193,25 @@ def test_a_folder_of_images(x, linear_digits, tmp_path, monkeypatch):
     changed = dict(zip(names, x, strict=True)) | {names[7]: x[8]}
     assert_equals_numpy(tmp_path / "out", linear_digits, changed)
     with pytest.raises(PipelineError, match="which have no columns"):
-        run(model, tmp_path / "in", tmp_path, keep=["label"])
+        run(model, tmp_path / "in", tmp_path, key="name")
+    with pytest.raises(PipelineError, match=r"have at most a label to keep, not \['name'\]"):
+        run(model, tmp_path / "in", tmp_path / "other", keep=["name"])
+
+
+@pytest.mark.parametrize(("folders", "labels"), [("0 3 10", [0, 3, 10]), ("cat dog 3", ["cat", "dog", "3"])])
+def test_the_label_that_a_folder_says_is_kept(x, linear_digits, tmp_path, folders, labels):
+    names = [f"{folder}/{i}.png" for i in range(2) for folder in folders.split()]
+    for name, row in zip(names, x, strict=False):
+        write_png(tmp_path / "in" / name, row[..., 0])
+    (tmp_path / "in" / folders.split()[0] / "broken.png").write_bytes(b"no picture")
+    model = Decoding(tmp_path / "model" / "1", linear_digits)
+    run(model, tmp_path / "in", tmp_path, keep=["label"], partition_by=["label"])
+    found = embed.read_embeddings(str(tmp_path / "out"))
+    kept = dict(zip(found["key"].to_pylist(), found["label"].to_pylist(), strict=True))
+    assert kept == {name: labels[folders.split().index(name.split("/")[0])] for name in names}
+    write_png(tmp_path / "loose" / "a.png", x[0][..., 0])
+    with pytest.raises(PipelineError, match="has no labels to keep"):
+        run(model, tmp_path / "loose", tmp_path / "other", keep=["label"])
 
 
 def test_a_file_beyond_the_limit_is_rejected_unread(x, linear_digits, tmp_path, monkeypatch):
