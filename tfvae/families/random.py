@@ -3,7 +3,6 @@
 Uniform numbers are equal there to the last bit, normal ones up to the rounding of Φ⁻¹.
 """
 
-import statistics
 from typing import Any
 
 import numpy as np
@@ -45,8 +44,8 @@ def stratified_normal(num_draws: int, size: int) -> np.ndarray:
         >>> noise.shape, bool((abs(noise.mean(axis=0)) < 1e-6).all()), (noise**2).mean(axis=0).round(5).tolist()
         ((100, 3), True, [1.0, 1.0, 1.0])
     """
-    middles = np.array([statistics.NormalDist().inv_cdf((k + 0.5) / num_draws) for k in range(num_draws)])
     with tf.init_scope():
+        middles = tf.math.ndtri((np.arange(num_draws) + 0.5) / num_draws).numpy()
         order = np.argsort(standard_uniform([num_draws, size], [0, 0]).numpy(), axis=0, kind="stable")
     return (middles / np.sqrt(np.mean(middles**2))).astype(np.float32)[order]
 
