@@ -55,7 +55,7 @@ class Conditional(keras.layers.Layer):
     """A network of one input, made one of x or z and its condition, ``[B, ...], [B, ...] -> [B, ...]``.
 
     Both are flattened and laid side by side. A network that needs the picture's shape, such as ``conv_encoder``, takes
-    the condition in some other way: write it as a Keras model of two inputs.
+    the condition in some other way: write it as a Keras model of two inputs, as ``docs/howto/model.md`` has it.
 
     Args:
         network: A Keras layer or model of vectors, not built yet: ``mlp``, or ``conv_decoder`` for z.

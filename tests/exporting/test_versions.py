@@ -181,3 +181,14 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
         assert result["kind"] == "OSError" and "No space left on device" in result["error"], result
         assert result["left"] == {}, result
     assert last["error"] == "" and set(last["left"]) == {f"1/{file}" for file in FILES}
+
+
+@pytest.mark.parametrize("place", ["taken", "taken/deeper"])
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path, place):
+    (tmp_path / "taken").write_text("mine")
+    with (
+        pytest.raises(ValueError, match=r"taken.* is a file, or lies in one, expected a folder"),
+        versions.writing(tmp_path / place),
+    ):
+        raise AssertionError("nothing is written")
+    assert (tmp_path / "taken").read_text() == "mine"

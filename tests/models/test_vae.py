@@ -16,7 +16,7 @@ import scipy.stats
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import VAE, DistributionLayer, evaluation, networks, objectives, priors
+from tfvae import VAE, DistributionLayer, evaluation, export, networks, objectives, priors
 from tfvae.models.vae import _PARTS, _PLAIN
 from tfvae.observations import Binarized
 from tfvae.priors import Family, Mixture, StandardNormal, VampPrior
@@ -370,6 +370,20 @@ GOOD = np.full([6, 5], 0.5, np.float32)
             r"event shape is \[3\], the posterior's is \[2\]",
         ),
         (lambda: fit_prior(Mixture(3), make_vae(), GOOD), r"event shape is \[3\], the posterior's is \[2\]"),
+        (
+            lambda: make_vae(objective=objectives.Weighted),
+            r"is the class Weighted, expected an object of it: Weighted\(",
+        ),
+        (
+            lambda: make_vae(objective="iwae"),
+            "objective is 'iwae', expected a function.*there are .*importance_weighted",
+        ),
+        (lambda: swapped([9]), r"posterior is of 9 numbers and the likelihood of 2: are they swapped\?"),
+        (lambda: swapped([3, 3, 1]), "posterior is of 9 numbers and the likelihood of 2"),
+        (lambda: conditional(networks.mlp([4])), r"its encoder two inputs: make it networks.Conditional\(network\)"),
+        (lambda: conditional(networks.Conditional(networks.conv_encoder([4]))), r"two inputs, as docs/howto/model\.md"),
+        (lambda: make_vae().embed([GOOD[0], GOOD[1][:3]]), "x is a list, which is no array of numbers.*of one shape"),
+        (lambda: export("runs/digits", "exported"), "vae is 'runs/digits', expected a tfvae.VAE"),
         (lambda: make_vae("Gaussian"), "Unknown distribution 'Gaussian'"),
         (
             lambda: VAE(
@@ -675,6 +689,22 @@ def test_a_tensor_that_gives_no_numbers_is_told():
     for door in (make_vae().embed, make_vae().elbo):
         with pytest.raises(ValueError, match=r"x is a OnlyOnDevice of torch\.float32, which is no array of numbers"):
             door(OnlyOnDevice())
+
+
+def swapped(event_shape: list[int]) -> VAE:
+    pixels, z = DistributionLayer("Bernoulli", event_shape), DistributionLayer("Normal", [2])
+    return VAE(networks.conv_encoder([4]), networks.mlp([4]), pixels, z)
+
+
+def conditional(encoder: keras.layers.Layer) -> VAE:
+    layers = DistributionLayer("Normal", [2]), DistributionLayer("Bernoulli", [4, 4, 1])
+    return VAE(encoder, networks.Conditional(networks.mlp([4])), *layers, condition_shape=[3])
+
+
+def test_a_list_of_arrays_of_bytes_is_of_bytes():
+    x, vae = np.random.default_rng(0).integers(0, 256, [4, 5]).astype(np.uint8), make_vae()
+    assert vae.prepare(list(x))["x"].dtype == tf.uint8
+    np.testing.assert_array_equal(vae.embed(list(x)), vae.embed(x))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tfvae.exporting import card, litert, versions, warmup
 from tfvae.exporting.provenance import Provenance
 from tfvae.exporting.signatures import module
 from tfvae.exporting.signatures import signatures as all_signatures
-from tfvae.models.vae import VAE
+from tfvae.models.vae import VAE, check_vae
 from tfvae.pipelines import contract, storage
 
 LITERT = "litert"
@@ -61,6 +61,7 @@ def export(
         >>> os.path.basename(path), sorted(tf.saved_model.load(path).signatures)[:3]
         ('1', ['decode', 'embed', 'embed_uint8'])
     """
+    check_vae(vae)
     check_path(in_stores=True, directory=directory)
     base, known = os.fspath(directory), provenance or Provenance()
     in_store = storage.is_address(base)

@@ -46,7 +46,8 @@ def writing(base: pathlib.Path, version: int | None = None) -> Iterator[tuple[pa
     What an earlier, killed export left in ``base`` is removed first. If the block raises, this folder goes too.
 
     Raises:
-        ValueError: If the version is no whole number from 1 to 2^63 - 1, exists already, or is being written.
+        ValueError: If the version is no whole number from 1 to 2^63 - 1, exists already, or is being written; if
+            ``base`` is a file.
 
     Example:
         >>> with writing(pathlib.Path("new")) as (folder, version):
@@ -55,7 +56,10 @@ def writing(base: pathlib.Path, version: int | None = None) -> Iterator[tuple[pa
         (1, [1])
     """
     _check_number(version)
-    base.mkdir(parents=True, exist_ok=True)
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{base} is a file, or lies in one, expected a folder for a model's versions.") from error
     with contextlib.ExitStack() as held:
         with storage.locked(str(base), wait=True) as locks_work:
             claimed = _claimed(base, remove_dead=locks_work)

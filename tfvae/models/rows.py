@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfvae.arguments import found_by, refuse_masked
@@ -168,6 +169,8 @@ def _tensor(name: str, given: Any) -> tf.Tensor:
         )
     refuse_masked(name, given)
     try:
+        if isinstance(given, (list, tuple)) and given and all(isinstance(one, np.ndarray) for one in given):
+            given = np.stack(given)  # bytes stay bytes, which TensorFlow makes whole numbers of 32 bits
         return tf.convert_to_tensor(given)
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # PyTorch's is a RuntimeError
         kind = getattr(given, "dtype", None) or getattr(given, "dtypes", None)

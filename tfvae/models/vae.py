@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfvae import divergences, families, objectives, observations, posteriors, priors
+from tfvae import divergences, families, networks, objectives, observations, posteriors, priors
 from tfvae.arguments import check_at_least, check_kind, check_room, check_whole, checked_shape, refuse_unknown
 from tfvae.distribution_layer import DistributionLayer
 from tfvae.engine import batches, keras_private, overrides, saving, streams, xla
@@ -42,6 +42,7 @@ _GONE = "binarize=True is noise=tfvae.observations.Binarized() now."
 _GIVEN = "given"  # x before noise, among the parts of a row
 _PLAIN = ("num_samples", "condition_shape", "seed", "name")
 _FIXED = {*_PARTS, *_PLAIN} - {"name"}
+_OBJECTIVES = [name for name in objectives.__all__ if name not in ("Cyclic", "Estimate", "Latent", "Terms")]
 _BOUND = "A bound of yours is an objective: VAE(..., objective=), a function of the terms of a batch."
 _NEVER_CALLED = {"predict_step": "override call, which predict goes through"}
 # What else than training calls them: a subclass that overrides one has changed that alone.
@@ -154,7 +155,8 @@ class VAE(engine.UnsupervisedModel):
         with tf.init_scope():
             c = None if self.condition_shape is None else tf.zeros([1, *self.condition_shape])
             x, z = self.likelihood.seen(tf.zeros([1, *self.event_shape])), tf.zeros([1, self.latent_dim])
-            features = _asked("encoder", "x", x, lambda: self._network(self.encoder, x, c))
+            likely = self._likely_mistake("encoder")
+            features = _asked("encoder", "x", x, lambda: self._network(self.encoder, x, c), likely)
             _check_features(features)
             q = self.posterior(features)
             posteriors.check_posterior(self.posterior, q)
@@ -162,7 +164,8 @@ class VAE(engine.UnsupervisedModel):
             self.bind(self.prior)
             check_prior(_asked("prior", "z", z, lambda: self.prior(c)), q, self.posterior.family.__name__)
             check_support(self.prior, self.posterior)
-            features = _asked("decoder", "z", z, lambda: self._network(self.decoder, z, c))
+            likely = self._likely_mistake("decoder")
+            features = _asked("decoder", "z", z, lambda: self._network(self.decoder, z, c), likely)
             if not tf.is_tensor(features) or features.shape.rank < 2:
                 raise ValueError(f"The decoder gives {_what(features)} for one z, expected features (1, ..., F).")
             self.likelihood(features)
@@ -173,6 +176,26 @@ class VAE(engine.UnsupervisedModel):
         super().check_overrides()
         overrides.refuse(type(self), VAE, _NEVER_CALLED)
         overrides.warn(type(self), VAE, _NOT_TRAINED)
+
+    def _likely_mistake(self, part: str) -> str:
+        """What may have been meant where a network does not go with what the model gives it."""
+        network, dim, size = getattr(self, part), math.prod(self.posterior.event_shape), math.prod(self.event_shape)
+        if dim > size:
+            return (
+                f" The posterior is of {dim} numbers and the likelihood of {size}: are they swapped? The order is "
+                "VAE(encoder, decoder, posterior, likelihood)."
+            )
+        if self.condition_shape is None:
+            return ""
+        if isinstance(network, networks.Conditional):
+            return (
+                " networks.Conditional lays a flattened input and the condition side by side: a network that needs the "
+                "picture's shape is a Keras model of two inputs, as docs/howto/model.md has it."
+            )
+        return (
+            f" The model has a condition, and gives its {part} two inputs: make it networks.Conditional(network), or a "
+            "Keras model of two inputs."
+        )
 
     def check_num_rows(self, count: int) -> None:
         """See ``UnsupervisedModel.check_num_rows``; the objective and the prior of the weights may have been told."""
@@ -776,18 +799,25 @@ def _check_called(**parts: Any) -> None:
         "weight_prior": "priors.WeightPrior(num_rows)",
     }
     for name, part in parts.items():
+        if isinstance(part, type):
+            one = part.__name__
+            raise ValueError(f"The {name} is the class {one}, expected an object of it: {one}(...).")
         if part is not None and not callable(part):
-            raise ValueError(f"The {name} is {part!r}, expected a function or an object, such as {examples[name]}.")
+            also = f"; there are {', '.join(_OBJECTIVES)}" if name == "objective" else ""
+            raise ValueError(
+                f"The {name} is {part!r}, expected a function or an object, such as {examples[name]}{also}."
+            )
 
 
-def _asked(part: str, name: str, given: tf.Tensor, ask: Callable[[], Any]) -> Any:
-    """What a part answers to a row, or a sentence with what it, or Keras, says against it."""
+def _asked(part: str, name: str, given: tf.Tensor, ask: Callable[[], Any], likely: str = "") -> Any:
+    """What a part answers to a row, or a sentence with what it, or Keras, says against it, and what is likely."""
     try:
         return ask()
     except Exception as error:  # whatever a user's own network raises
         lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
         why = next((line for line in lines if line and not line.startswith("Exception encountered")), "")
         why = why if isinstance(error, ValueError) and why else f"{type(error).__name__}: {why}"
+        why = f"{why.removesuffix('.')}.{likely}" if likely else why
         raise ValueError(f"The {part} does not go with {name} of shape {tuple(given.shape)}, one row: {why}") from error
 
 
