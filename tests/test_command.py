@@ -33,7 +33,8 @@ AT_THE_END = "import atexit; atexit.register(os.kill, os.getpid(), {number})\n"
 
 
 def stopped(when: str, *arguments: str, **where) -> subprocess.CompletedProcess:
-    program = f"import os, sys\n{when.format(**where)}\nfrom tfvae.command import main\nmain()\n"
+    heard = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # as of a program that is not in the background
+    program = f"import os, signal, sys\n{heard}\n{when.format(**where)}\nfrom tfvae.command import main\nmain()\n"
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
 
 

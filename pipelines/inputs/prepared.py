@@ -45,8 +45,9 @@ class Prepared(Rows):
 
     @property
     def is_standardized(self) -> bool:
-        """See ``Rows.is_standardized``."""
-        return prepared_standardization(self.path) is not None
+        """See ``Rows.is_standardized``; a dataset of another program has no manifest."""
+        has_manifest = storage.exists(os.path.join(self.path, contract.MANIFEST))
+        return has_manifest and prepared_standardization(self.path) is not None
 
     @property
     def unread(self) -> tuple[str, ...]:

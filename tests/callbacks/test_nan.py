@@ -119,7 +119,7 @@ def test_fit_says_once_that_x_lies_beyond_learned_ends(recwarn):
 
 
 def test_fit_says_once_that_a_loss_is_no_number(recwarn):
-    [told] = told_by_fit(likelihoods.bernoulli([6]), X, recwarn, sample_weight=np.full(60, 3e38, np.float32))
+    [told] = told_by_fit(likelihoods.bernoulli([6]), X, recwarn, sample_weight=np.full(60, 5e36, np.float32))
     assert told.endswith(
         "callbacks.StopAtNaN() ends a training there, and names the first step and the layer that made it so."
     )

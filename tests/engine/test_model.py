@@ -141,7 +141,7 @@ def test_history_keys(x, plain):
         np.testing.assert_allclose(loss, -elbo, rtol=1e-5)
 
 
-@pytest.mark.parametrize("floatx", ["float16", "bfloat16"])
+@pytest.mark.parametrize("floatx", [pytest.param("float16", marks=pytest.mark.slow), "bfloat16"])
 def test_what_is_reported_is_a_sum_in_float32_whatever_keras_is_set_to(floatx, x):
     bits = np.repeat(x, 200, axis=0)  # of so many rows a sum in half precision has lost all that was after the point
     told = {"verbose": 0, "batch_size": 100}
@@ -749,6 +749,7 @@ def test_weights_beyond_float32_are_refused_and_a_loss_beyond_it_is_told(method,
         getattr(vae, method)(x, sample_weight=np.full(len(x), 3e38 / len(x)), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_list_of_x_and_none_is_validated_as_a_tuple_is(x):
     found = []
     for kind in (tuple, list):

@@ -39,7 +39,8 @@ def test_the_help_names_every_source():
 def called(arguments: list[str], monkeypatch) -> tuple[dict, list[str]]:
     """What reaches the pipeline, and what reaches Beam."""
     seen = []
-    monkeypatch.setattr(command_line, "_run", lambda module, title, given, beam: seen.append((given, list(beam))) or 0)
+    told = lambda module, title, given, beam, ours: seen.append((given, list(beam))) or 0  # noqa: E731
+    monkeypatch.setattr(command_line, "_run", told)
     assert command_line.main("prepare", ["--source", "npy", "--output", "o", *arguments]) == 0
     given, beam = seen[0]
     return {key: value for key, value in given.items() if key not in ("source", "output")}, beam

@@ -198,7 +198,10 @@ def test_a_folder_of_images(x, linear_digits, tmp_path, monkeypatch):
         run(model, tmp_path / "in", tmp_path / "other", keep=["name"])
 
 
-@pytest.mark.parametrize(("folders", "labels"), [("0 3 10", [0, 3, 10]), ("cat dog 3", ["cat", "dog", "3"])])
+@pytest.mark.parametrize(
+    ("folders", "labels"),
+    [("0 3 10", [0, 3, 10]), pytest.param("cat dog 3", ["cat", "dog", "3"], marks=pytest.mark.slow)],
+)
 def test_the_label_that_a_folder_says_is_kept(x, linear_digits, tmp_path, folders, labels):
     names = [f"{folder}/{i}.png" for i in range(2) for folder in folders.split()]
     for name, row in zip(names, x, strict=False):
