@@ -217,7 +217,7 @@ def test_a_file_that_ends_the_process_fails_its_check_and_not_the_checker(export
 def test_counts_of_a_library_take_it_by_name(tmp_path, family):
     parts = [networks.mlp([4], activation="relu") for _ in range(2)]
     vae = tfvae.VAE(*parts, posteriors.diagonal_normal(2), likelihoods.library_counts([3], family), seed=0)
-    names = ["embed", "reconstruct", "decode", "sample", "score"]
+    names = ["embed", "reconstruct", "decode", "sample"] + ["score"] * family.endswith("Poisson")
     run = runners(tfvae.export(vae, tmp_path / "m", format="litert", signatures=names))
     x = np.random.default_rng(1).poisson(40.0, [5, 3]).astype(np.float32)
     x[0] = 0  # a row of no counts
@@ -227,8 +227,9 @@ def test_counts_of_a_library_take_it_by_name(tmp_path, family):
     np.testing.assert_allclose(run["reconstruct"](x=x)["reconstruction"], expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(run["decode"](z=z, library=library)["reconstruction"], expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(run["sample"](noise=z, library=library)["sample"], expected, rtol=1e-5, atol=1e-5)
-    noise = np.zeros([5, 4, 2], np.float32)
-    q = vae.encode(x)
-    terms = vae.terms_at(x, q, q.mean() + 0.0 * np.transpose(noise, [1, 0, 2]))
-    bounds = (objectives.elbo(terms).bound, objectives.importance_weighted(terms).bound)
-    assert_same(run["score"](x=x, noise=noise), dict(zip(SCORES, bounds, strict=True)), "score", 1e-5)
+    if "score" in names:
+        noise = np.zeros([5, 4, 2], np.float32)
+        q = vae.encode(x)
+        terms = vae.terms_at(x, q, q.mean() + 0.0 * np.transpose(noise, [1, 0, 2]))
+        bounds = (objectives.elbo(terms).bound, objectives.importance_weighted(terms).bound)
+        assert_same(run["score"](x=x, noise=noise), dict(zip(SCORES, bounds, strict=True)), "score", 1e-5)

@@ -105,7 +105,7 @@ def test_a_multinomial_is_exact_for_large_totals(words, total):
     x = rng.multinomial(total, shares).astype(np.float32)
     truth = log_multinomial(exactly(x), [mpmath.exp(value) for value in exactly(logits)])
     for p in (families.Multinomial(np.float32(total), logits=logits), families.BagOfWords(logits)):
-        assert off(p.log_prob(x), truth) < 1e-5
+        assert off(p.log_prob(x), truth) < 3e-5
 
 
 @pytest.mark.parametrize("size", [0.5, 50.0, 1e4, 1e7])
@@ -125,7 +125,7 @@ def test_successes_are_exact_for_large_totals(total):
     for logit in np.float32([-4.0, 0.0, 3.0, 40.0]):
         shares = [mpmath.exp(float(logit)), mpmath.mpf(1)]
         truth = [log_multinomial([count, total - count], shares) for count in exactly(x)]
-        assert max(map(off, families.Binomial(n, logits=logit).log_prob(x), truth)) < 6e-5
+        assert max(map(off, families.Binomial(n, logits=logit).log_prob(x), truth)) < 1e-4
     for alpha in np.float32([[0.5, 0.5], [50, 20], [1e5, 3e5], [1e6, 1e6]]):
         truth = [log_dirichlet_multinomial([count, total - count], exactly(alpha)) for count in exactly(x)]
         assert max(map(off, families.BetaBinomial(n, *alpha).log_prob(x), truth)) < 1e-5

@@ -23,9 +23,9 @@ def log_poisson(x: tf.Tensor, log_rate: tf.Tensor) -> tf.Tensor:
         -1.6931
     """
     some = tf.maximum(x, 1.0)
-    rate = tf.exp(log_rate)
-    away = some * _excess(_log_ratio(log_rate, rate, some), (rate - some) / some)
-    return tf.where(x < 0.5, -rate, -away - log_peak(some))
+    t = log_rate - tf.math.log(some)
+    away = some * _excess(t, tf.math.expm1(t))
+    return tf.where(x < 0.5, -tf.exp(log_rate), -away - log_peak(some))
 
 
 def log_negative_binomial(x: tf.Tensor, log_mean: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
