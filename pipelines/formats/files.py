@@ -166,6 +166,9 @@ class FetchedOnce(Found):
 def folder_values(file: str) -> FolderValues:
     """The columns that the folders of a file say, as Hive writes them: ``label=3/part.parquet``; None is its null.
 
+    Raises:
+        PipelineError: Two of the folders give one column differing values.
+
     Example:
         >>> dict(folder_values("label=3/note=a%20b/at=__HIVE_DEFAULT_PARTITION__/part.parquet"))
         {'label': 3, 'note': 'a b', 'at': None}
@@ -176,7 +179,14 @@ def folder_values(file: str) -> FolderValues:
 @functools.lru_cache  # of a million pictures few lie in other folders than the last one
 def _values(folder: str) -> FolderValues:
     pairs = [part.split("=", 1) for part in folder.split("/") if "=" in part.strip("=")]
-    return types.MappingProxyType({name: _value(text) for name, text in pairs})
+    said: dict[str, str] = {}
+    for name, text in pairs:
+        if said.setdefault(name, text) != text:
+            raise PipelineError(
+                f"the folders {folder} say {name!r} twice, {said[name]} and {text}: rename one of them, so that "
+                f"one folder {name}=VALUE lies above a file"
+            )
+    return types.MappingProxyType({name: _value(text) for name, text in said.items()})
 
 
 def _value(text: str) -> str | int | None:

@@ -152,6 +152,20 @@ def test_a_row_that_is_not_plain_has_its_folders_cells_too(tmp_path):
     assert [rejection.reason for rejection in plan.rejected] == ["3 cells, expected 2"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "tfrecord", "images", "archive"])
+def test_a_name_that_folders_say_twice_has_one_value(kind, x, tmp_path):
+    """``embed`` refuses in the same words, where it has a reader of its own that takes columns from folders."""
+    write_part(kind, tmp_path / "in" / "label=2" / "label=2", x[:2])
+    assert column(opened(kind, tmp_path / "in").plan(), "key")
+    write_part(kind, tmp_path / "in" / "label=1" / "label=2", x[2:4])
+    told = r"the folders label=1/label=2 say 'label' twice, 1 and 2: rename one of them"
+    with pytest.raises(PipelineError, match=told):
+        opened(kind, tmp_path / "in").plan()
+    if kind in ("parquet", "images"):
+        with pytest.raises(PipelineError, match=told):
+            open_input(str(tmp_path / "in")).blocks(None)
+
+
 def test_images_partly_in_such_folders(x, tmp_path):
     write_part("images", tmp_path / "in" / "label=2", x[:2])
     write_part("images", tmp_path / "in" / "cat", x[:2])
