@@ -49,7 +49,7 @@ from .errors import PipelineError, number, require_names
 from .formats.files import refuse_own_output
 from .inputs import Fields, open_input, prepared_fields, prepared_source, prepared_standardization
 from .inputs.base import Rows
-from .inputs.parquet import Parquet
+from .inputs.prepared import Prepared
 from .jobs.commits import Output, Unit
 
 BATCH_SIZE = 4096
@@ -159,7 +159,7 @@ def run(
         standardize = prepared_standardization(storage.absolute(prepared_with))
     later = may_read_later(target, before, overwrite)
     dataset = open_input(input, key, column, taken, fields, before.contents, source, later)
-    if isinstance(dataset, Parquet):
+    if not isinstance(dataset, Prepared):  # of which the files that belong to it are known
         refuse_own_output(dataset.path, target.path, f"{contract.PARTS}/a.parquet", _A_PART)
     chosen = choose_signature(version, dataset, signature, stddev, condition)
     refuse_other_units(version, bool(standardize) or dataset.is_standardized, told=signature is not None)

@@ -131,7 +131,7 @@ def run(
     names = (key, column, label, None if shape is None else tuple(shape), dtype)
     fields = Fields(*names, *table, resize=size, crop=crop or None, missing=missing or None)
     reader = make_source(source, storage.absolute(input) if input else None, max_pixels, fields)
-    if source == "tfrecord" and input:
+    if input and reader.looks_below:
         refuse_own_output(storage.absolute(input), storage.absolute(output), "rows-train.tfrecord-00000-of-00001")
     plan = reader.plan().without_repeated_keys()
     listing = [list(entry) for entry in sorted(plan.inputs)]

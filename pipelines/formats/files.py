@@ -210,20 +210,30 @@ def with_folders(names: Collection[str], path: str, values: Mapping[str, Any]) -
 
 
 def refuse_own_output(path: str, output: str, *written: str) -> None:
-    """Raises PipelineError for an input that a job's own output would lie in, for the next run to read it.
+    """Raises PipelineError for an input that a job's own output would lie in, for the next run to meet it.
+
+    A folder is refused whatever is read of it: ``embed`` could no longer say of what kind the files in it are. So is an
+    input inside the output, which ``--overwrite`` could remove.
 
     Args:
         path: The input: a file, a folder or a pattern.
         output: Where to.
-        written: Files below it, of the kind that is read.
+        written: Files below it, that a pattern might name.
     """
-    for name in written:
-        file = os.path.join(output, name)
-        inside = file.startswith(f"{path.rstrip('/')}/") if storage.is_folder(path) else _names(path, file)
-        if inside:
-            raise PipelineError(
-                f"the output {output} lies in the input {path}, which would read it: choose a folder beside it"
-            )
+    if _lies_in(path, output):
+        raise PipelineError(
+            f"the input {path} lies in the output {output}, which holds what the job writes and nothing else: choose a "
+            "folder beside it"
+        )
+    files = [os.path.join(output, name) for name in written]
+    if _lies_in(output, path) if storage.is_folder(path) else any(_names(path, file) for file in files):
+        raise PipelineError(
+            f"the output {output} lies in the input {path}, which would read it: choose a folder beside it"
+        )
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return path.startswith(f"{folder.rstrip('/')}/")
 
 
 def _names(pattern: str, file: str) -> bool:

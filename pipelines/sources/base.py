@@ -90,6 +90,7 @@ class Source(abc.ABC):
 
     Attributes:
         takes: Which of the ``Fields`` mean something to this source.
+        looks_below: Whether it looks into the sub-folders of a folder.
         block_bytes: How much a worker reads, counts and writes together; more where a file has no random access.
 
     Example:
@@ -103,6 +104,7 @@ class Source(abc.ABC):
 
     needs_input = True
     takes: tuple[str, ...] = ()
+    looks_below = True
     block_bytes = 8 << 20
 
     def __init__(self, kind: str, input_path: str | None, max_pixels: int = MAX_PIXELS, fields: Fields | None = None):

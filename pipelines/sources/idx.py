@@ -45,6 +45,7 @@ class Idx(ArraySource):
     """
 
     takes = ("dtype",)
+    looks_below = False
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""

@@ -22,6 +22,7 @@ class Npy(ArraySource):
 
     _SPLITS = contract.SPLITS
     takes = ("dtype", "missing")
+    looks_below = False
 
     def plan(self) -> Plan:
         """See ``Source.plan``."""

@@ -606,6 +606,21 @@ def test_an_output_that_its_own_input_would_read_is_refused(pattern, tmp_path, p
     assert not run(f"{folder}/*.tfrecord*", folder / "prepared").units_done
 
 
+@pytest.mark.parametrize("kind", ["images", "csv", "parquet"])
+def test_an_output_and_its_input_lie_beside_each_other(kind, tmp_path):
+    """Nothing is written: of a folder with a prepared dataset in it ``embed`` could not say what the files are."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "row").write_bytes(b"")
+    for path, out in ((folder, folder / "out"), (folder, folder / "a" / "b"), (f"{folder}/**/*", folder / "out")):
+        with pytest.raises(PipelineError, match=r"the output .* lies in the input .*: choose a folder beside it"):
+            preprocess.run(kind, str(path), str(out))
+    for path in (folder, folder / "row", f"{folder}/*"):
+        with pytest.raises(PipelineError, match=r"the input .*in.* lies in the output .*: choose a folder beside it"):
+            preprocess.run(kind, str(path), str(tmp_path), overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["in", "row"]
+
+
 def test_an_output_that_is_no_folder_is_told(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "absent" / "folder")
     with pytest.raises(PipelineError, match="is a link to nothing: make that folder"):

@@ -122,9 +122,11 @@ class TestFolders:
 
     def test_an_output_that_its_own_input_would_read_is_refused(self, model, tmp_path):
         write(tmp_path / "in" / "a.parquet")
-        for path in (tmp_path / "in", tmp_path / "in" / "**" / "*.parquet"):
+        (tmp_path / "text").mkdir()
+        (tmp_path / "text" / "a.csv").write_text("a,b\n1,2\n")
+        for path in (tmp_path / "in", tmp_path / "in" / "**" / "*.parquet", tmp_path / "text"):
             with pytest.raises(PipelineError, match=r"lies in the input .*, which would read it"):
-                embed.run(model.path, str(path), str(tmp_path / "in" / "out"))
+                embed.run(model.path, str(path), str(tmp_path / path.relative_to(tmp_path).parts[0] / "out"))
         with pytest.raises(PipelineError, match="partition_by is 'country', expected a list of names"):
             embed.run(model.path, str(tmp_path / "in"), str(tmp_path / "out"), partition_by="country")
         with pytest.raises(PipelineError, match="batch_size is '3', expected a whole number, 1 or more"):
