@@ -22,6 +22,7 @@ _REMEDIES = {
     **dict.fromkeys(
         (errno.ENOTDIR, errno.EEXIST), ": a file lies where a folder was expected, name another place or move it away"
     ),
+    errno.ENAMETOOLONG: ": give it a shorter name",
     errno.EROFS: ": name a folder that can be written",
     errno.EMFILE: ": allow more open files, ulimit -n",
     errno.EIO: ": the disk or the network failed, see the system's log",

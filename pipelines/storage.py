@@ -38,6 +38,7 @@ from .stores import matches as matches
 
 _BLOCK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LONGEST_NAME, _LONGEST_PATH = 255, 3840  # bytes; of a path Linux takes 4095, and a job's files lie below it
 _READERS, _TRIAL, _WORTH_A_THREAD = 8, 4, 2e-4  # threads, files, seconds a file
 
 _SPELLING: dict[str, Any] = {"sort_keys": True, "ensure_ascii": False, "allow_nan": False}
@@ -63,10 +64,29 @@ def absolute(path: str | os.PathLike[str]) -> str:
     """A path that means the same in a worker that was started in another folder.
 
     Raises:
-        PipelineError: It is no path, or the address of something that is neither mounted here nor a store.
+        PipelineError: It is no path, longer than file systems take, or the address of something that is neither
+            mounted here nor a store.
     """
     path = path_of(path)
-    return stores.absolute(path) if is_address(path) else os.path.abspath(path)
+    if is_address(path):
+        return stores.absolute(path)
+    whole = os.path.abspath(path)
+    longest = max(whole.split("/"), key=_bytes)
+    if _bytes(longest) > _LONGEST_NAME:
+        raise PipelineError(
+            f"a path holds the name {longest[:40]!r}... of {_bytes(longest)} bytes, expected at most {_LONGEST_NAME}, "
+            "which file systems take: give it a shorter one"
+        )
+    if _bytes(whole) > _LONGEST_PATH:
+        raise PipelineError(
+            f"the path {whole[:40]}... has {_bytes(whole):,} bytes, expected at most {_LONGEST_PATH:,}, which leaves "
+            "room for names below it: choose a folder nearer to the root"
+        )
+    return whole
+
+
+def _bytes(name: str) -> int:
+    return len(os.fsencode(name))
 
 
 def path_of(given: str | os.PathLike[str]) -> str:

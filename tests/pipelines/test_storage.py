@@ -4,10 +4,11 @@ import ast
 import pathlib
 import resource
 
+import numpy as np
 import pytest
 
-from pipelines import storage
-from pipelines.errors import in_a_line
+from pipelines import embed, preprocess, storage
+from pipelines.errors import PipelineError, in_a_line
 
 from .conftest import ROOT
 
@@ -80,6 +81,33 @@ def test_ways_round_are_seen(line):
 def test_a_path_is_no_file():
     assert not round_the_door("os.path.join(a, os.path.basename(b)); zipfile.ZipFile(storage.open_to_read(path))")
     assert not round_the_door("isinstance(array, np.memmap)") and round_the_door("isinstance(open(path), np.memmap)")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a" * 256, "holds the name 'a{40}'... of 256 bytes, expected at most 255"),
+        ("ü" * 128, "holds the name 'ü{40}'... of 256 bytes, expected at most 255"),
+        ("x/" * 1920 + "x", "has 3,[89].. bytes, expected at most 3,840"),
+    ],
+    ids=["letters", "letters of two bytes", "path"],
+)
+def test_a_name_that_no_file_can_have_is_told_before_a_job_begins(name, told, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones([9, 2], np.float32))
+    long, rows, out = str(tmp_path / name), str(tmp_path / "x.npy"), str(tmp_path / "out")
+    jobs = [(preprocess.run, ("npy", long, out)), (preprocess.run, ("npy", rows, long)), (embed.run, (long, rows, out))]
+    for job, arguments in jobs:
+        with pytest.raises(PipelineError, match=told):
+            job(*arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
+def test_names_as_long_as_file_systems_take_are_paths(tmp_path):
+    for name in ("a" * 255, "ü" * 127):
+        path = storage.absolute(str(tmp_path / name))
+        storage.make_folder(path)
+        assert storage.is_folder(path)
+    assert storage.absolute(f"s3://lake/{'a' * 300}").endswith("a" * 300)  # of a store's key
 
 
 def test_the_door_itself_goes_round():
