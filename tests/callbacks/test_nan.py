@@ -127,3 +127,12 @@ def test_fit_says_once_that_a_loss_is_no_number(recwarn):
 
 def test_fit_says_nothing_of_a_loss_that_is_a_number(recwarn):
     assert told_by_fit(DistributionLayer("Uniform", [6], low=0.0, high=1.0), X, recwarn) == []
+
+
+def test_fit_says_once_that_the_loss_of_validation_alone_is_no_number(recwarn):
+    far = {"validation_data": np.full([9, 6], 3e19, np.float32)}  # whose squares are beyond float32
+    [told] = told_by_fit(DistributionLayer("Normal", [6]), X, recwarn, **far)
+    assert told == (
+        "The val_loss of epoch 1 is inf. The loss is a number: evaluate(rows) of parts of validation_data says which "
+        "rows make it so."
+    )

@@ -265,3 +265,34 @@ def test_whoever_wraps_keras_s_fit_may_add_callbacks(monkeypatch, capsys):
         told.append((history, record.calls, lines, vae.steps_per_execution))
     assert told[0] == told[1] and told[0][2] == ["Epoch 1/2", "Epoch 2/2"]
     assert seen == told[0][0]["val_elbo"]
+
+
+@pytest.mark.parametrize(
+    ("callback", "told"),
+    [
+        (keras.callbacks.EarlyStopping("val_elbo"), r"EarlyStopping watches 'val_elbo' .*: pass mode='max'\."),
+        (keras.callbacks.ReduceLROnPlateau("elbo"), r"ReduceLROnPlateau watches 'elbo' .*: pass mode='max'\."),
+        (
+            keras.callbacks.ModelCheckpoint("m.keras", monitor="val_kl", save_best_only=True),
+            r"ModelCheckpoint watches 'val_kl' .*: pass mode='max' where more is better, else mode='min'\.",
+        ),
+    ],
+    ids=["stop", "rate", "best"],
+)
+def test_a_number_of_which_keras_knows_no_better_needs_a_mode(callback, told):
+    """Told before the first epoch, and of ``elbo`` which; Keras itself says after it that it is one of two."""
+    model = vae()
+    model.compile()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=told):
+        model.fit(X, validation_data=X, verbose=0, callbacks=[callback])
+    for weight, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, other)
+
+
+def test_the_loss_needs_no_mode(tmp_path):
+    model = vae()
+    model.compile()
+    best = keras.callbacks.ModelCheckpoint(str(tmp_path / "best.keras"), save_best_only=True)
+    model.fit(X, validation_data=X, verbose=0, callbacks=[best, keras.callbacks.EarlyStopping("loss")])
+    assert (tmp_path / "best.keras").is_file()

@@ -51,6 +51,23 @@ def _acts(callback: Any, hooks: Iterable[str]) -> bool:
     return any(hook in vars(callback) or getattr(type(callback), hook) is not getattr(base, hook) for hook in hooks)
 
 
+# Of Keras's own, those that compare a number with their best one.
+_JUDGING = (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau, keras.callbacks.ModelCheckpoint)
+
+
+def _check_mode(callback: Any) -> None:
+    """Raises ValueError for one of which Keras would find out after an epoch that it cannot tell better from worse."""
+    watched = getattr(callback, "monitor", "loss")
+    knows = getattr(callback, "mode", None) != "auto" or watched in ("loss", "val_loss")
+    if knows or not isinstance(callback, _JUDGING):
+        return
+    best = "mode='max'" if watched.endswith("elbo") else "mode='max' where more is better, else mode='min'"
+    raise ValueError(
+        f"{type(callback).__name__} watches {watched!r} without a mode, and Keras knows of the loss alone which way is "
+        f"better: pass {best}."
+    )
+
+
 class Watch(keras.callbacks.CallbackList):
     """Keras's list of callbacks, which also hears of the programs within a group: Keras tells it of groups alone.
 
@@ -63,6 +80,9 @@ class Watch(keras.callbacks.CallbackList):
         model: What is trained.
         data: The batches of ``fit``, as its ``Course`` takes them.
         params: What else Keras tells its callbacks.
+
+    Raises:
+        ValueError: One watches a number of which Keras cannot know which way is better.
     """
 
     def __init__(
@@ -78,8 +98,11 @@ class Watch(keras.callbacks.CallbackList):
     ):
         used = [one for one in keras.tree.flatten(callbacks) if getattr(one, "model", None) is not None]
         super().__init__(callbacks, fits, verbose != 0, model, verbose=verbose, steps=steps, **params)
+        for one in self.callbacks if fits else ():
+            _check_mode(one)
         self.paced, self._fits, self._verbose, self._steps = paced, fits, verbose, steps
-        self._tests, self._first, self._begun, self._ended, self._warned = False, 0, True, False, False
+        self._tests, self._first, self._begun, self._ended = False, 0, True, False
+        self._warned: set[str] = set()
         self.course = Course(model, self.callbacks if fits else [], used, data)
 
     def __iter__(self) -> Iterator[keras.callbacks.Callback]:
@@ -133,10 +156,12 @@ class Watch(keras.callbacks.CallbackList):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_end(epoch, logs)
         self.course.ends_epoch(epoch, logs)
-        loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss) and not self._warned:
-            self._warned = True
-            warnings.warn(f"The loss of epoch {epoch + 1} is {loss:g}. {self.model.why_no_number()}", stacklevel=2)
+        losses = {name: float((logs or {}).get(name, 0.0)) for name in ("loss", "val_loss")}
+        name = next((name for name, loss in losses.items() if not math.isfinite(loss)), None)
+        if name and name not in self._warned:
+            self._warned.add(name)
+            why = self.model.why_no_number(validation=name == "val_loss")
+            warnings.warn(f"The {name} of epoch {epoch + 1} is {losses[name]:g}. {why}", stacklevel=2)
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._tests = True

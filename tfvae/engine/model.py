@@ -140,8 +140,10 @@ class UnsupervisedModel(Doors, abc.ABC):
     def batch_loss(self, inputs: dict[str, tf.Tensor], weights: tf.Tensor, training: bool) -> Loss:
         """The loss of prepared rows; ``weights`` ``[B]`` are 0 for rows that only fill the batch."""
 
-    def why_no_number(self) -> str:
-        """What to look at where the loss is none: for a warning of ``fit``."""
+    def why_no_number(self, validation: bool = False) -> str:
+        """What to look at where the loss is none, or that of validation alone: for a warning of ``fit``."""
+        if validation:
+            return "The loss is a number: evaluate(rows) of parts of validation_data says which rows make it so."
         return "callbacks.StopAtNaN() ends a training there, and names the first step and the layer that made it so."
 
     def step(self, inputs: dict[str, tf.Tensor], rows: Rows) -> None:

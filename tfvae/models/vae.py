@@ -614,7 +614,7 @@ class VAE(engine.UnsupervisedModel):
         gain = engine.with_gradient_of(value, estimate.surrogate)
         return Loss(-gain, self.penalty(), report(terms))
 
-    def why_no_number(self) -> str:
+    def why_no_number(self, validation: bool = False) -> str:
         """See ``UnsupervisedModel.why_no_number``; beyond an end that is learned x has no density."""
         for part in getattr(self.likelihood, "parts", [self.likelihood]):
             if ends := getattr(part, "learned_ends", []):
@@ -625,7 +625,7 @@ class VAE(engine.UnsupervisedModel):
                     "start, nothing pulls them back. Fix what is an end of x: "
                     f"DistributionLayer({name!r}, {list(part.event_shape)}, {fixed})."
                 )
-        return super().why_no_number()
+        return super().why_no_number(validation)
 
     def penalty(self) -> tf.Tensor:
         """What is added to the mean negative bound: the networks' regularisers and -log p(θ) / N."""
