@@ -25,6 +25,7 @@ from .embedding.parquet_parts import complete_parts
 SIGNIFICANCE = 0.01  # of the test, for all columns together
 _SAMPLE, _BINS = 100_000, 10
 _FEWEST = 50  # rows, below which nothing can be told
+_OPTIONS = {"kl": "--stddev", contract.ROW_SCORE: "--score"}  # of tfvae embed, that make what these columns take
 _HEAD = ("column", "mean", "std", "new mean", "new std", "PSI", "KS", "p", "")
 
 
@@ -62,12 +63,14 @@ class Drift:
         columns: What was found of each.
         most: The largest stability index of a column that has not drifted.
         not_compared: Columns that one of the outputs lacks.
+        only_new: Those of them that the reference lacks.
     """
 
     rows: tuple[int, int]
     columns: tuple[Column, ...]
     most: float
     not_compared: tuple[str, ...] = ()
+    only_new: tuple[str, ...] = ()
 
     @property
     def drifted(self) -> list[Column]:
@@ -78,6 +81,21 @@ class Drift:
     def exit_code(self) -> int:
         """3, done but to be looked at, where a column has drifted; else 0."""
         return 3 if self.drifted else 0
+
+    def left_out(self) -> list[str]:
+        """A sentence for each column that was not compared: which side lacks it, and how to embed that one.
+
+        Example:
+            >>> Drift((500, 500), (), 0.1, ("kl", "score"), ("kl",)).left_out()
+            ['kl was not compared, the reference lacks it: embed that with --stddev, and --overwrite', \
+'score was not compared, the new output lacks it: embed that with --score, and --overwrite']
+        """
+        told = []
+        for name in self.not_compared:
+            side = "reference" if name in self.only_new else "new output"
+            remedy = f": embed that with {option}, and --overwrite" if (option := _OPTIONS.get(name)) else ""
+            told.append(f"{name} was not compared, the {side} lacks it{remedy}")
+        return told
 
     def table(self) -> list[tuple[str, ...]]:
         """Cells for a terminal, the first row the head."""
@@ -90,7 +108,7 @@ class Drift:
         body = [
             html.element("h1", "Drift"),
             html.element("p", f"{found}: {self.rows[0]:,} rows of the reference, {self.rows[1]:,} new ones."),
-            *(html.element("p", f"Not compared, since one side lacks it: {name}") for name in self.not_compared),
+            *(html.element("p", f"{told}.") for told in self.left_out()),
             html.table(_HEAD, self._lines()),
             html.element("h2", "New rows in each decile of the reference"),
             html.table(["column", *("" for _ in range(_BINS))], ([c.name, *map(_bar, c.shares)] for c in self.columns)),
@@ -139,11 +157,17 @@ def compare(reference: str, new: str, *, most: float = 0.1) -> Drift:
             f"{reference} and {new} are of two models, whose embeddings do not compare: embed both by the same version"
         )
     names = [name for name in sides[0].names if name in sides[1].names]
-    others = sorted(set(sides[0].names) ^ set(sides[1].names))
+    old, new_ones = set(sides[0].names), set(sides[1].names)
     found = [_column(name, *sides) for name in names]
     corrected = zip(found, _holm([column.p_value for column in found]), strict=True)
     columns = tuple(dataclasses.replace(column, p_value=p) for column, p in corrected)
-    return Drift((sides[0].moments.rows, sides[1].moments.rows), columns, most, tuple(others))
+    return Drift(
+        (sides[0].moments.rows, sides[1].moments.rows),
+        columns,
+        most,
+        tuple(sorted(old ^ new_ones)),
+        tuple(sorted(new_ones - old)),
+    )
 
 
 @dataclasses.dataclass

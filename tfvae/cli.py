@@ -438,8 +438,8 @@ def drift(reference: str, new: str, report: str | None, most: float) -> None:
             with storage.replacing(os.path.abspath(report), os.path.dirname(os.path.abspath(report))) as file:
                 file.write(found.page())
     click.echo(tables.plain(found.table()))
-    for name in found.not_compared:
-        click.echo(f"not compared, since one side lacks it: {name}", err=True)
+    for told in found.left_out():
+        click.echo(told, err=True)
     if found.exit_code:
         sys.exit(found.exit_code)
 

@@ -91,7 +91,13 @@ def test_what_cannot_be_compared_is_told(tmp_path):
     with pytest.raises(PipelineError, match="most is nan"):
         drift.compare(good, good, most=float("nan"))
     bare = write(tmp_path / "bare", {"embedding": rows(2)["embedding"]})
-    assert drift.compare(good, bare).not_compared == ("kl", "score")
+    for sides, side in (((good, bare), "new output"), ((bare, good), "reference")):
+        found = drift.compare(*sides)
+        assert found.not_compared == ("kl", "score")
+        kl, score = found.left_out()
+        assert kl == f"kl was not compared, the {side} lacks it: embed that with --stddev, and --overwrite"
+        assert score.startswith(f"score was not compared, the {side} lacks it: embed that with --score")
+        assert kl.encode() in found.page()
 
 
 def test_a_constant_column_has_drifted_when_it_moves_and_only_then(tmp_path):
