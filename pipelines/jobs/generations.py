@@ -181,12 +181,15 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Which options differ, and how, in as many letters as a line may take.
 
     Example:
-        >>> _differences({"stddev": False, "keep": []}, {"stddev": True, "keep": []})
-        ['stddev was false, is true']
+        >>> _differences({"stddev": False, "split": None}, {"stddev": True, "split": "test"})
+        ['stddev was false, is true', 'split was not given, is "test"']
     """
-    says = lambda options, name: storage.to_json(options[name]).decode().strip() if name in options else "not given"  # noqa: E731
+
+    def says(value: Any) -> str:
+        return "not given" if value is None else storage.to_json(value).decode().strip()[:80]
+
     return [
-        f"{name} was {says(old, name)[:80]}, is {says(new, name)[:80]}"
+        f"{name} was {says(old.get(name))}, is {says(new.get(name))}"
         for name in {**old, **new}
         if (name in old, old.get(name)) != (name in new, new.get(name))
     ]

@@ -257,7 +257,7 @@ class TestAgain:
         with pytest.raises(PipelineError, match=r"other options \(stddev was false, is true\)"):
             embed.run(linear_digits.path, prepared_digits, output, stddev=True)
         with pytest.raises(
-            PipelineError, match=r"\(model was \"digits\", is \"models\", split was null, is \"train\"\)"
+            PipelineError, match=r"\(model was \"digits\", is \"models\", split was not given, is \"train\"\)"
         ):
             embed.run(str(other_model), prepared_digits, output, split="train")
         with pytest.raises(PipelineError, match="holds prepared, expected embeddings"):
