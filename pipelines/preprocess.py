@@ -175,8 +175,20 @@ def run(
 def _told(summary: jobs.Summary, output: Output, plan: Plan, metrics_file: str | None, name: str) -> jobs.Summary:
     """The summary with what the plan knows beside rows, once it is told to those who watch."""
     jobs.prometheus.write(metrics_file, "prepare", summary)
-    hint = _folders_hint(plan) if name == "images" else _integers_hint(output, plan)
-    return dataclasses.replace(summary, hidden=plan.hidden, unread=plan.unread, hint=hint)
+    hints = [_lost_hint(plan, summary), _folders_hint(plan) if name == "images" else _integers_hint(output, plan)]
+    return dataclasses.replace(summary, hidden=plan.hidden, unread=plan.unread, hint="; ".join(filter(None, hints)))
+
+
+def _lost_hint(plan: Plan, summary: jobs.Summary) -> str:
+    """What to say of splits of the source whose rows all have keys of rows before them."""
+    if not plan.lost:
+        return ""
+    drawn = [split for split in plan.lost if split in summary.rows]
+    instead = f", and {' and '.join(drawn)} drawn from train by its fraction" if drawn else ""
+    return (
+        f"no row of the source's own {' and '.join(plan.lost)} is left, all have keys of rows before them: they are "
+        f"rejected as duplicates{instead}; give the rows of each split keys of their own"
+    )
 
 
 def _folders_hint(plan: Plan) -> str:

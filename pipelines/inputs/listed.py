@@ -74,6 +74,11 @@ class Listed(Rows):
     def blocks(self, split: str | None) -> list[BlockReference]:
         """See ``Rows.blocks``; None is all of them."""
         splits = self._splits()
+        if split in self._plan.lost:
+            raise PipelineError(
+                f"{self.path} has no row of split {split!r} that is left: all have keys of rows before them, give the "
+                "rows of each split keys of their own"
+            )
         if split not in (None, "all", *splits):
             expected = f"expected one of {splits}" if splits != ["all"] else "it has none of its own: leave it out"
             raise PipelineError(f"{self.path} has no split {split!r}, {expected}")

@@ -64,6 +64,7 @@ class Plan:
         rejected: What was found bad already.
         hidden: How many files or members of archives were passed over: see ``formats.files.is_hidden``.
         unread: See ``formats.files.Found``.
+        lost: The source's own splits that have no row any more, since each one's key had come before.
         were_integers: Whether the float32 of ``x`` are stored as integers, which might be bytes.
 
     Example:
@@ -80,6 +81,7 @@ class Plan:
     hidden: int = 0
     unread: tuple[str, ...] = ()
     were_integers: bool = False
+    lost: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.rows.num_rows
@@ -116,7 +118,9 @@ class Plan:
         ]
         kept = np.ones(len(self), bool)
         kept[later] = False
-        return dataclasses.replace(self, rows=self.rows.filter(pa.array(kept)), rejected=self.rejected + rejected)
+        lost = sorted({*self.splits[later]} - {*self.splits[kept]})
+        rows, rejected = self.rows.filter(pa.array(kept)), self.rejected + rejected
+        return dataclasses.replace(self, rows=rows, rejected=rejected, lost=tuple(map(str, lost)))
 
 
 _REFERENCE = ("key", "file", "position")

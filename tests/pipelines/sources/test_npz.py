@@ -10,6 +10,7 @@ import pytest
 
 from pipelines import preprocess
 from pipelines.errors import PipelineError
+from pipelines.inputs import open_input
 from pipelines.sources import make_source
 
 from ..conftest import Row, artifacts, column, read_all, read_dataset
@@ -182,3 +183,18 @@ def test_archives_that_make_no_sense(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(PipelineError, match=message):
         make_source("npz", str(tmp_path / "a.npz")).plan()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_a_split_whose_keys_all_came_before_is_told(tmp_path, x, fraction):
+    """Numbered anew in each split, as a table's index is, no row of the later one is kept."""
+    keys = np.arange(8)
+    np.savez(tmp_path / "a.npz", x_train=x[:8], keys_train=keys, x_test=x[8:], keys_test=keys[:4])
+    done = preprocess.run("npz", str(tmp_path / "a.npz"), str(tmp_path / "out"), test_fraction=fraction)
+    assert done.rejected == 4 and ("test" in done.rows) == (fraction > 0) and sum(done.rows.values()) == 8
+    told = "no row of the source's own test is left, all have keys of rows before them"
+    assert told in done.table()
+    assert ("and test drawn from train by its fraction" in done.hint) == (fraction > 0)
+    with pytest.raises(PipelineError, match="has no row of split 'test' that is left: all have keys of rows before"):
+        open_input(str(tmp_path / "a.npz")).blocks("test")
+    assert {block.split for block in open_input(str(tmp_path / "a.npz")).blocks(None)} == {"train"}
