@@ -1,6 +1,7 @@
 """Wake-sleep against gradients taken by hand, and as a Keras model."""
 
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from tfvae import VAE, DistributionLayer, networks, posteriors
-from tfvae.baselines import WakeSleep
+from tfvae import VAE, DistributionLayer, networks, objectives, posteriors
+from tfvae.baselines import FullVB, MonteCarloEM, WakeSleep
 from tfvae.engine.replicas import Rows
 from tfvae.models.vae import Batch
 from tfvae.priors import WeightPrior
@@ -232,3 +233,24 @@ def test_it_has_no_more_weights_than_its_vae(x):
     with pytest.raises(ValueError, match="scores values in"):
         model.compile()
         model.fit(x * 255, verbose=0)
+
+
+def test_an_objective_that_is_not_used_is_told():
+    """By its name; of the ELBO, which is reported, and of full variational Bayes, which learns by it, nothing is."""
+    weighted = lambda **more: make_vae(objective=objectives.Weighted(2.0), **more)  # noqa: E731
+    for baseline in (WakeSleep, lambda vae: MonteCarloEM(vae, ROWS)):
+        with pytest.warns(UserWarning, match="and the objective of the VAE, Weighted, is not used: leave it out"):
+            baseline(weighted())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        WakeSleep(make_vae())
+        FullVB(weighted(), ROWS)
+
+
+@pytest.mark.parametrize("baseline", [WakeSleep, lambda vae: FullVB(vae, ROWS + 1)], ids=["wake-sleep", "full vb"])
+def test_other_rows_than_a_part_was_told_of_are_warned_of(baseline, x):
+    told = "FullVB" if baseline is not WakeSleep else "WeightPrior"
+    model = baseline(make_vae(weight_prior=WeightPrior(ROWS + 1)) if baseline is WakeSleep else make_vae())
+    model.compile(run_eagerly=True)
+    with pytest.warns(UserWarning, match=rf"{told} has num_rows=12, but fit has 11 rows to train on"):
+        model.fit(x, verbose=0)

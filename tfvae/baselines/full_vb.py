@@ -52,6 +52,7 @@ class FullVB(Trainer):
 
     reported = (*VAE.reported, "weights_kl")
     _arguments = ("num_rows", "scale", "initial_scale")
+    _has_objective = True
 
     def __init__(
         self,

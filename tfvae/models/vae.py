@@ -200,14 +200,7 @@ class VAE(engine.UnsupervisedModel):
     def check_num_rows(self, count: int) -> None:
         """See ``UnsupervisedModel.check_num_rows``; the objective and the prior of the weights may have been told."""
         for part in (self.objective, self.weight_prior):
-            told = getattr(part, "num_rows", count)
-            if told != count:
-                name = type(part).__name__
-                warnings.warn(
-                    f"{name} has num_rows={told}, but fit has {count} rows to train on: what it weighs is of {told}. "
-                    f"Make it {name}(num_rows={count}), unless these are a part of the training data.",
-                    stacklevel=3,
-                )
+            warn_of_num_rows(part, count)
 
     def _check_new_rows(self) -> None:
         rows, self.prior.new_rows = self.prior.new_rows, None
@@ -764,6 +757,18 @@ def _judge_parts(condition: float, label: float) -> None:
         raise ValueError("condition holds NaN or infinite values: remove or repair those rows.")
     if label:
         raise ValueError("label holds numbers that are no class: expected 0, 1, 2, ..., and -1 where it is unknown.")
+
+
+def warn_of_num_rows(part: Any, count: int) -> None:
+    """Warns of a part of a model that was told of another number of rows than ``fit`` has."""
+    told = getattr(part, "num_rows", count)
+    if told != count:
+        name = type(part).__name__
+        warnings.warn(
+            f"{name} has num_rows={told}, but fit has {count} rows to train on: what it weighs is of {told}. "
+            f"Make it {name}(num_rows={count}), unless these are a part of the training data.",
+            stacklevel=4,
+        )
 
 
 def check_vae(vae: Any) -> None:
