@@ -95,8 +95,8 @@ def run(
             version: what is done stays.
         split: Which rows, of an input that has splits of its own, ``"all"`` for every one; by default ``"test"`` of a
             prepared dataset, else all.
-        key: Column of CSV or Parquet, or feature of TFRecord files, with the key of a row.
-        column: Column of Parquet, or feature of TFRecord files, with the observation.
+        key: Column of CSV or Parquet, feature of TFRecord files, or array of npz files, with the key of a row.
+        column: Column of Parquet, feature of TFRecord files, or array of npz files, with the observation.
         condition: Column of Parquet, with numbers or lists of them, or feature of TFRecord files, with a number, that
             holds the condition for a model that takes one; of other inputs the label.
         keep: Columns of Parquet or features of TFRecord files that the output takes over; of other inputs the label, of

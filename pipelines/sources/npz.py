@@ -3,7 +3,7 @@
 import functools
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..formats.archives import open_zip, zip_refusal
 from ..formats.arrays import check_labels, check_rows, layout_of, reading_header
 from ..formats.files import find_files, is_hidden, owner, root_of
 from ..formats.text import EMPTY_KEY
-from .base import ArraySource
+from .base import ArraySource, Fields
 from .plan import Plan, Schema, class_names, describe, numbered
 from .table_rows import TableRows
 
@@ -47,12 +47,13 @@ class Npz(ArraySource):
     ``val_`` and ``test_``; or one array of any name, such as ``np.savez``'s ``arr_0``. Of several archives called
     ``train.npz``, ``test.npz`` and ``validation.npz`` each is a split. Dtypes and shapes are as for ``npy``. Rows
     without keys are numbered after the split, or after the file where there are several. Other arrays are not read.
+    Other names of the arrays are given as those of columns are, with ``_train`` and so on behind them or not.
 
     An array is unpacked into memory as a whole, in each worker process, whatever the unit takes of it; two are kept.
     Many archives with rows of one split are therefore unpacked again for every shard: make the shards large.
     """
 
-    takes = ("dtype", "missing")
+    takes = ("key", "column", "label", "dtype", "missing")
 
     block_bytes = 64 << 20
 
@@ -64,7 +65,7 @@ class Npz(ArraySource):
         rows = TableRows()
         arrays: list[tuple[np.ndarray, np.ndarray | None]] = []
         for file, stem in stems.items():
-            parts = _parts(found.path(file))
+            parts = _parts(found.path(file), self.fields)
             found = found.beside(_entries(found.path(file)), [name for part in parts for name in part[1:]])
             for part in parts:
                 x, labels = _load(found.path(file), part)
@@ -83,7 +84,7 @@ class Npz(ArraySource):
         root = root_of(self.input_path)
         archive = owner(file, lambda above: storage.is_file(os.path.join(root, *above.split("/"))))
         path, name = os.path.join(root, *archive.split("/")), file[len(archive) + 1 :]
-        [part] = [part for part in _parts(path) if part.x == name]
+        [part] = [part for part in _parts(path, self.fields) if part.x == name]
         return _load(path, part)
 
     def _schema(self, arrays: list[tuple[np.ndarray, np.ndarray | None]]) -> Schema:
@@ -111,31 +112,45 @@ def _entries(path: str) -> dict[str, zipfile.ZipInfo]:
     return entries
 
 
-def _parts(path: str) -> list[_Part]:
+def _parts(path: str, fields: Fields) -> list[_Part]:
     names = _entries(path)
+    x = fields.column or contract.X
 
     def part(split: str | None) -> _Part:
         suffix = f"_{split}" if split else ""
 
-        def one(*stems: str) -> str | None:
-            found = [name for stem in stems if (name := stem + suffix) in names]
+        def one(option: str, given: str | None, *stems: str) -> str | None:
+            found = [name for stem in ([given] if given else stems) if (name := stem + suffix) in names]
+            if given and not found:
+                raise PipelineError(f"{path} holds no array {given + suffix}, {_those(names)}: name another {option}")
             if len(found) > 1:
-                raise PipelineError(f"{path} holds both {' and '.join(found)}: keep one of them")
+                raise PipelineError(f"{path} holds both {' and '.join(found)}: keep one of them, or name it: {option}")
             return found[0] if found else None
 
-        return _Part(split, f"x{suffix}", one("y", "label", "labels"), one("keys", "key"))
+        labels = one("--label", fields.label, "y", "label", "labels")
+        return _Part(split, x + suffix, labels, one("--key", fields.key, "keys", "key"))
 
-    own: list[str | None] = [split for split in _SPLITS if f"x_{split}" in names]
-    medical = [split for split in _MEDMNIST if f"{split}_images" in names]
-    if ("x" in names) + bool(own) + bool(medical) == 0 and len(names) == 1:
+    own: list[str | None] = [split for split in _SPLITS if f"{x}_{split}" in names]
+    is_named = bool(fields.given().keys() & {"key", "column", "label"})
+    medical = [] if is_named else [split for split in _MEDMNIST if f"{split}_images" in names]
+    kinds = (x in names) + bool(own) + bool(medical)
+    if kinds == 0 and len(names) == 1 and not is_named:
         return [_Part(None, next(iter(names)), None, None)]
-    if ("x" in names) + bool(own) + bool(medical) != 1:
+    if kinds != 1:
         expected = "x, or x_train and x_test, or train_images and test_images, or one array of any name"
-        raise PipelineError(f"{path} holds the arrays {sorted(names)[:10]}, expected {expected}")
+        expected = f"{x}, or {x}_train and {x}_test" if fields.column else expected
+        raise PipelineError(
+            f"{path} holds {_those(names)}, expected {expected}: --column names the array with the observations, "
+            "--label and --key those with classes and keys"
+        )
     if medical:
         labels = {split: name if (name := f"{split}_labels") in names else None for split in medical}
         return [_Part(_MEDMNIST[split], f"{split}_images", labels[split], None) for split in medical]
     return [part(split) for split in own or [None]]
+
+
+def _those(names: Collection[str]) -> str:
+    return f"the arrays {sorted(names)[:10]}"
 
 
 def _load(path: str, part: _Part) -> tuple[np.ndarray, np.ndarray | None]:

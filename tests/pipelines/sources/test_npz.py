@@ -11,7 +11,7 @@ import pytest
 from pipelines import preprocess
 from pipelines.errors import PipelineError
 from pipelines.inputs import open_input
-from pipelines.sources import make_source
+from pipelines.sources import Fields, make_source
 
 from ..conftest import Row, artifacts, column, read_all, read_dataset
 
@@ -198,3 +198,27 @@ def test_a_split_whose_keys_all_came_before_is_told(tmp_path, x, fraction):
     with pytest.raises(PipelineError, match="has no row of split 'test' that is left: all have keys of rows before"):
         open_input(str(tmp_path / "a.npz")).blocks("test")
     assert {block.split for block in open_input(str(tmp_path / "a.npz")).blocks(None)} == {"train"}
+
+
+@pytest.mark.parametrize("splits", [[""], ["_train", "_test"]])
+def test_arrays_of_other_names_are_named_as_columns_are(tmp_path, x, splits):
+    parts = dict(zip(splits, np.split(x, len(splits)), strict=True))
+    arrays = {f"features{split}": part for split, part in parts.items()}
+    arrays |= {f"target{split}": np.arange(len(part)) % 3 for split, part in parts.items()}
+    arrays |= {f"ids{split}": [f"{split}{i}" for i in range(len(part))] for split, part in parts.items()}
+    np.savez(tmp_path / "a.npz", **arrays)
+    path, names = str(tmp_path / "a.npz"), {"column": "features", "label": "target", "key": "ids"}
+    plan, rows = read_all(make_source("npz", path, fields=Fields(**names)))
+    assert plan.unread == () and column(plan, "key") == np.concatenate([arrays[f"ids{s}"] for s in splits]).tolist()
+    np.testing.assert_array_equal(stack(rows)[..., 0], x)
+    assert [row.label for row in rows] == np.concatenate([arrays[f"target{split}"] for split in splits]).tolist()
+    dataset = open_input(path, "ids", "features", ["target"]).fitted([5, 4, 1], "uint8")
+    assert dataset.shape == (5, 4, 1) and dataset.schema.labels == ("0", "1", "2")
+    for wrong, told in (
+        ({}, r"holds the arrays \[.*\], expected x, or .*: --column names the array with the observations, --label"),
+        ({"column": "x"}, r"expected x, or x_train and x_test: --column names the array"),
+        ({**names, "label": "y"}, r"holds no array y\w*, the arrays \['features.*\]: name another --label"),
+        ({**names, "key": "y"}, r"holds no array y\w*, the arrays \['features.*\]: name another --key"),
+    ):
+        with pytest.raises(PipelineError, match=told):
+            make_source("npz", path, fields=Fields(**wrong)).plan()
