@@ -13,7 +13,8 @@ import io
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -21,6 +22,7 @@ import click
 from . import contract, stops, storage
 from .errors import HandedOver, PipelineError, in_a_line
 
+_NO_PATH = re.compile("digits$|tfds:")  # what embed reads without a file
 _EXIT_COMPLETE, _EXIT_ERROR, _EXIT_USAGE = 0, 1, 2
 _BEAM = (
     "Every other option is one of Beam's own, for example --runner FlinkRunner, --job_name NAME, "
@@ -32,6 +34,7 @@ class _Pipeline(NamedTuple):
     module: str
     about: str
     example: str
+    reads: Mapping[str, str] = types.MappingProxyType({})
 
 
 PIPELINES = {
@@ -45,6 +48,11 @@ PIPELINES = {
         "Rows to Parquet embeddings by an exported model, by Beam. They are of a prepared dataset, or of Parquet, "
         "TFRecord or image files.",
         "--model saved_models/mnist --input prepared/mnist --output embeddings/mnist --split test",
+        {
+            "model": "a SavedModel, as tfvae export writes it",
+            "input": "a prepared dataset, or files of rows, a folder or a pattern of them",
+            "prepared_with": "a prepared dataset, as tfvae prepare makes it",
+        },
     ),
 }
 
@@ -74,13 +82,20 @@ class Strict(click.Command):
         stopped: What is there when it was stopped, and how to go on, without a full stop: of what it was given, or a
             text with the names of that in braces.
         makes: Which of its parameters is a folder that it makes; no file may lie there, or above.
+        reads: Which of them are files or folders that must be there, and what each should be: told before anything
+            heavy is imported. Patterns and addresses of stores are left to the command.
     """
 
     def __init__(
-        self, *args: Any, stopped: str | Callable[[dict[str, Any]], str] = "", makes: str = "output", **more: Any
+        self,
+        *args: Any,
+        stopped: str | Callable[[dict[str, Any]], str] = "",
+        makes: str = "output",
+        reads: Mapping[str, str] = types.MappingProxyType({}),
+        **more: Any,
     ):
         super().__init__(*args, **more)
-        self._stopped, self._makes = stopped, makes
+        self._stopped, self._makes, self._reads = stopped, makes, reads
 
     def invoke(self, context: click.Context) -> Any:
         """See ``click.Command``, and ``pipelines.stops``."""
@@ -89,6 +104,9 @@ class Strict(click.Command):
         with stops.answered(), stops.says(sentence if told else None):
             if output := context.params.get(self._makes):
                 self._refuse_file_in_the_way(output)
+            for name, expected in self._reads.items():
+                if _is_absent(path := context.params.get(name)):
+                    raise Mistake(f"{path} is not there: expected {expected}")
             return super().invoke(context)
 
     def _refuse_file_in_the_way(self, output: str) -> None:
@@ -105,6 +123,13 @@ class Strict(click.Command):
             if any(one == "" for one in (given if isinstance(given, tuple) else [given])):
                 raise click.BadParameter("it is empty, expected a name or a path.", context, param)
         return rest
+
+
+def _is_absent(path: str | None) -> bool:
+    """Whether a path, if there is one, is surely that of nothing."""
+    if not path or storage.is_address(path) or _NO_PATH.match(path) or any(c in path for c in "*?["):
+        return False
+    return not storage.exists(path)
 
 
 class Command(Strict):
@@ -278,6 +303,7 @@ def pipeline(name: str, first: Callable[[], None] | None = None) -> Command:
         call,
         _PipelineCommand,
         stopped=lambda given: what_is_done(given["output"]),
+        reads=told.reads,
         epilog=_BEAM,
         context_settings={
             "ignore_unknown_options": True,

@@ -182,6 +182,37 @@ except SystemExit as stop:
     assert "xample:" in done.stdout or len(command) == 1
 
 
+def test_a_wrong_path_is_told_before_anything_heavy_is_imported(tmp_path):
+    commands = {
+        "train --data none --output out": "a prepared dataset",
+        "evaluate none --data here": "a run",
+        "evaluate here --data none": "a prepared dataset",
+        "export none out": "a run",
+        "check-export none": "a SavedModel or a LiteRT file",
+        "push none me/model": "a run of tfvae train, or an export",
+        "plot none --output out": "a run",
+        "drift here none": "the embeddings of rows",
+        "embed --model none --input digits --output out": "a SavedModel",
+        "embed --model here --input none --output out": "a prepared dataset, or files of rows",
+        "embed --model here --input digits --output out --prepared-with none": "a prepared dataset",
+    }
+    (tmp_path / "here").mkdir()
+    code = f"""
+import sys
+from click.testing import CliRunner
+from tfvae import cli
+for command in {[*commands]!r}:
+    print(CliRunner().invoke(cli.main, command.split()).output, end="")
+print(*(name for name in {HEAVY!r} if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    *told, heavy = done.stdout.split("\n")[:-1]
+    assert heavy == ""
+    for line, expected in zip(told, commands.values(), strict=True):
+        assert line.startswith(f"error: none is not there: expected {expected}")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
 def test_the_list_of_commands_is_whole_and_in_the_order_of_the_work():
     done = subprocess.run(
         [sys.executable, "-m", "tfvae", "-h"], capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"}

@@ -23,6 +23,8 @@ from tfvae.pipelines.errors import PipelineError, in_a_line
 _OWN_PARTS = click.option("--model", metavar="FILE.py", help="Run this file: it defines classes of the model's own.")
 _RATE = click.FloatRange(0, sys.float_info.max, min_open=True)
 _FORESEEN = (ValueError, FloatingPointError)
+_DATA = {"data_directory": "a prepared dataset, as tfvae prepare makes it"}
+_RUN = {"run": "a run, as tfvae train makes it"}
 _READ = "nothing was changed; give the same command again"
 _SHOWN: dict[str, Any] = {"context_settings": {"show_default": True, "max_content_width": 100}}
 
@@ -182,7 +184,7 @@ def init(folder: str, data: str | None) -> None:
     click.echo(f"Next: tfvae train --config {os.path.join(folder, 'run.toml')}")
 
 
-@main.command(**_SHOWN, stopped=_left_of_a_training)
+@main.command(**_SHOWN, stopped=_left_of_a_training, reads=_DATA)
 @click.option("--data", "data_directory", required=True, metavar="DIR", help="A prepared dataset.")
 @click.option("--output", required=True, metavar="DIR", help="The run to write, such as runs/NAME.")
 @click.option("--model", "--experiment", default="mlp", help="mlp, gaussian-mlp, conv, or yours: FILE.py:FUNCTION.")
@@ -228,7 +230,7 @@ def train(**options: Any) -> None:
     click.echo(f"{record['rows_per_second']:,} rows/s; the run lies in {options['output']}")
 
 
-@main.command(**_SHOWN, stopped="{run} is as it was before; the same command measures it anew")
+@main.command(**_SHOWN, stopped="{run} is as it was before; the same command measures it anew", reads={**_RUN, **_DATA})
 @click.argument("run")
 @click.option("--data", "data_directory", required=True, metavar="DIR", help="A prepared dataset.")
 @click.option("--num-samples", type=click.IntRange(2), default=5000, help="Samples of z for each row in log p(x).")
@@ -263,7 +265,10 @@ def evaluate(
 
 
 @main.command(
-    **_SHOWN, stopped="{directory} holds whole versions alone; the same command writes a new one", makes="directory"
+    **_SHOWN,
+    stopped="{directory} holds whole versions alone; the same command writes a new one",
+    makes="directory",
+    reads=_RUN,
 )
 @click.argument("run")
 @click.argument("directory")
@@ -301,7 +306,9 @@ def export(
         click.echo(path)
 
 
-@main.command("check-export", **_SHOWN, stopped=_READ)
+@main.command(
+    "check-export", **_SHOWN, stopped=_READ, reads={"directory": "a SavedModel or a LiteRT file of tfvae export"}
+)
 @click.argument("directory")
 @click.option("--trust-model", is_flag=True, help="Run it though it may read or write files, or run code.")
 def check_export(directory: str, trust_model: bool) -> None:
@@ -331,7 +338,11 @@ def check_export(directory: str, trust_model: bool) -> None:
 main.add_command(command_line.pipeline("embed", first=_load_tensorflow_alone))
 
 
-@main.command(**_SHOWN, stopped="{repo} has all of it or nothing; the same command sends it")
+@main.command(
+    **_SHOWN,
+    stopped="{repo} has all of it or nothing; the same command sends it",
+    reads={"source": "a run of tfvae train, or an export of tfvae export"},
+)
 @click.argument("source", metavar="RUN_OR_EXPORT")
 @click.argument("repo", metavar="OWNER/NAME")
 @click.option("--public", is_flag=True, help="Let everybody see a repository that is new.")
@@ -414,7 +425,11 @@ def _mended(directory: str) -> Any:
         return mend.mend(directory, report)
 
 
-@main.command(**_SHOWN, stopped=_READ)
+@main.command(
+    **_SHOWN,
+    stopped=_READ,
+    reads=dict.fromkeys(("reference", "new"), "the embeddings of rows, as tfvae embed makes them"),
+)
 @click.argument("reference")
 @click.argument("new")
 @click.option("--report", metavar="FILE.html", help="A page with the same, and the deciles of each column.")
@@ -444,7 +459,11 @@ def drift(reference: str, new: str, report: str | None, most: float) -> None:
         sys.exit(found.exit_code)
 
 
-@main.command(**_SHOWN, stopped="the pictures in {output} are whole ones; the same command draws all of them")
+@main.command(
+    **_SHOWN,
+    stopped="the pictures in {output} are whole ones; the same command draws all of them",
+    reads={**_RUN, **_DATA},
+)
 @click.argument("run")
 @click.option("--output", required=True, metavar="DIR", help="Where the PNG files go.")
 @click.option("--data", "data_directory", metavar="DIR", show_default="the run's", help="A prepared dataset.")
