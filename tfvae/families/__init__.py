@@ -16,6 +16,7 @@ from tfvae.families.counts import (
     ZeroInflatedNegativeBinomial,
 )
 from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
+from tfvae.families.extreme_values import GeneralizedExtremeValue
 from tfvae.families.facts import Facts, Support
 from tfvae.families.flow import Flow
 from tfvae.families.levels import DiscretizedLogistic, DiscretizedLogisticMixture, DiscretizedNormal
@@ -57,6 +58,7 @@ __all__ = [
     "F",
     "Facts",
     "Flow",
+    "GeneralizedExtremeValue",
     "GeneralizedPareto",
     "Geometric",
     "Gompertz",

@@ -16,6 +16,7 @@ from tfvae.families.counts import (
     ZeroInflatedNegativeBinomial,
 )
 from tfvae.families.discrete import Bernoulli, Categorical, OneHotCategorical, OrderedLogistic
+from tfvae.families.extreme_values import GeneralizedExtremeValue
 from tfvae.families.facts import FACTS, Facts
 from tfvae.families.levels import DiscretizedLogistic, DiscretizedLogisticMixture, DiscretizedNormal
 from tfvae.families.library import (
@@ -45,7 +46,7 @@ FAMILIES: dict[str, type[tfd.Distribution]] = {
         *(Poisson, ZeroInflatedPoisson, BagOfWords, DirichletBagOfWords),
         *(LibraryPoisson, LibraryNegativeBinomial),
         *(LibraryZeroInflatedPoisson, LibraryZeroInflatedNegativeBinomial),
-        *(Rayleigh, Reciprocal, Gompertz, Erlang, F, GeneralizedPareto, PERT),
+        *(Rayleigh, Reciprocal, Gompertz, Erlang, F, GeneralizedExtremeValue, GeneralizedPareto, PERT),
     )
 }
 
