@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from tfvae.arguments import check_at_least, check_kind, check_name, check_room, checked_shape, found_by
+from tfvae.engine import xla
 
 _LAST = {"data_format": "channels_last"}  # as event shapes have it, whatever Keras's default is
 
@@ -307,7 +308,7 @@ class Maxout(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """See the class."""
         y = self.all(inputs)
-        return ops.max(ops.reshape(y, [*ops.shape(y)[:-1], self.units, self.pieces]), axis=-1)
+        return xla.greatest(ops.reshape(y, [*ops.shape(y)[:-1], self.units, self.pieces]))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.units)

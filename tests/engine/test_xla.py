@@ -5,10 +5,13 @@ import logging
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
-from tfvae import VAE, evaluation, likelihoods, networks, posteriors, priors
+from tfvae import VAE, evaluation, likelihoods, networks, objectives, posteriors, priors
 from tfvae.engine import xla
 from tfvae.families import draws
+
+tfd = tfp.distributions
 
 X = np.concatenate([[0.0, -0.0, 1e-30, 200.0, -200.0], np.linspace(-100, 90, 20_001)]).astype(np.float32)
 
@@ -117,3 +120,51 @@ def test_eight_models_in_a_process_are_no_retracing(retracings):
         evaluation.kl_by_unit(vae, x)
         priors.fit(priors.Mixture(2, 2), vae, x, epochs=1)
     assert not retracings()
+
+
+def test_the_gradient_of_the_greatest_goes_to_one_of_them():
+    x = np.random.default_rng(0).normal(size=[4, 3, 5]).astype(np.float32)
+    x[0, :, 0] = 7.0  # all equal along the middle axis
+    upstream = np.random.default_rng(1).normal(size=[4, 5]).astype(np.float32)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = xla.greatest(x, axis=1)
+        return y, tape.gradient(y, x, upstream)
+
+    for run in (gradient, xla.compiled(gradient)):
+        y, found = run(tf.constant(x))
+        np.testing.assert_array_equal(y, x.max(axis=1))
+        expected = np.zeros_like(x)
+        np.put_along_axis(expected, x.argmax(axis=1)[:, None], upstream[:, None], axis=1)
+        np.testing.assert_array_equal(found, expected)
+
+
+def weighing(log_weight: tf.Tensor) -> objectives.Terms:
+    """Terms of these log w ``[K, B]``."""
+    zero = tf.zeros_like(log_weight)
+    q = tfd.MultivariateNormalDiag(tf.zeros([log_weight.shape[1], 2]))
+    latent = objectives.Latent(tf.zeros([*log_weight.shape, 2]), q, q, zero, zero, zero[0], True)
+    return objectives.Terms((latent,), log_weight)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [networks.Maxout(4), lambda x: objectives.Renyi(-np.inf)(weighing(x)).objective],
+    ids=["Maxout", "VR-max"],
+)
+def test_no_gradient_asks_whether_a_float_equals_one_that_is_computed_anew(function):
+    """Where none does the gradient is 0 / 0: on an NVIDIA H200 that of maxout layers was NaN from the first steps."""
+
+    @tf.function
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return tape.gradient(y, x)
+
+    x = tf.constant(np.random.default_rng(0).normal(size=[6, 5]).astype(np.float32))
+    operations = {operation.type for operation in gradient.get_concrete_function(x).graph.get_operations()}
+    assert "Equal" not in operations
+    assert np.all(np.isfinite(gradient(x))) and np.any(gradient(x) != 0)

@@ -125,3 +125,22 @@ def _series(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     for coefficient in _ATANH:
         total = total * square + coefficient
     return tf.maximum(x, 0.0) + 2.0 * s * total, lambda upstream: upstream * tf.sigmoid(x)
+
+
+def greatest(x: tf.Tensor, axis: int = -1) -> tf.Tensor:
+    """The greatest along an axis, whose gradient goes to the first of the greatest.
+
+    That of ``tf.reduce_max`` goes to all that equal it, divided by their number. XLA computes x anew for the gradient,
+    rounded otherwise now and then on a GPU, so that none is equal, the number 0 and the gradient NaN.
+
+    Example:
+        >>> greatest(tf.constant([[1.0, 3.0], [5.0, 4.0]])).numpy()
+        array([3., 5.], dtype=float32)
+    """
+
+    @tf.custom_gradient
+    def chosen(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        place = tf.one_hot(tf.argmax(x, axis), tf.shape(x)[axis], axis=axis, dtype=x.dtype)
+        return tf.reduce_max(x, axis), lambda upstream: place * tf.expand_dims(upstream, axis)
+
+    return chosen(x)

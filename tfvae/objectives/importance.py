@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfvae.arguments import check_at_least, check_number
+from tfvae.engine import xla
 from tfvae.objectives.configured import Configured
 from tfvae.objectives.elbo import elbo
 from tfvae.objectives.terms import Estimate, Terms
@@ -122,7 +123,7 @@ class Renyi(Configured):
         if self.alpha == 1.0:
             value = tf.reduce_mean(log_weight, axis=0)
         elif self.alpha == -math.inf:
-            value = tf.reduce_max(log_weight, axis=0)
+            value = xla.greatest(log_weight, axis=0)
         else:
             value = _log_mean_exp((1.0 - self.alpha) * log_weight) / (1.0 - self.alpha)
         return Estimate(elbo(terms).bound, value, objective=value)
