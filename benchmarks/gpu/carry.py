@@ -99,10 +99,18 @@ def program(function: Any, arguments: list[Any]) -> tuple[Program, dict[int, int
     inputs = [value.numpy() for value in (*given, *captured)]
     hlo = compiler_ir(stage="hlo_serialized")
     results = function(*arguments)
-    named = dict(sorted(results.items())) if isinstance(results, dict) else {"result": results}
+    named = _named(results)
     if list(alias) != list(range(len(named), len(named) + len(alias))):
         raise RuntimeError(f"The function returns {len(named)} values, but its program sets variables in {alias}.")
     everything = [*given, *captured]
     outputs = [*named.values(), *(everything[parameter] for parameter in alias.values())]
     places = {id(value): i for i, value in enumerate(everything)}
     return Program(hlo, inputs, [value.numpy() for value in outputs], list(named), list(alias.values())), places
+
+
+def _named(results: Any) -> dict[str, tf.Tensor]:
+    if isinstance(results, dict):
+        return dict(sorted(results.items()))
+    if isinstance(results, (list, tuple)):
+        return {str(i): result for i, result in enumerate(results)}
+    return {"result": results}

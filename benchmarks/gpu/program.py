@@ -1,6 +1,6 @@
 """A carried program on whatever device JAX sees: jaxlib's client compiles and runs it, without TensorFlow.
 
-The client is PJRT's, below JAX's public names; these calls are the ones JAX itself makes (jaxlib 0.8 to 0.10).
+The client is PJRT's, below JAX's public names; these calls are the ones JAX itself makes (jaxlib 0.8 to 0.11).
 """
 
 import re
@@ -13,7 +13,13 @@ from jaxlib import _jax, xla_client
 from benchmarks.gpu import carried
 from benchmarks.gpu.carried import Case, Program
 
+try:
+    from jaxlib._hlo import XlaComputation  # since jaxlib 0.11
+except ImportError:
+    from jaxlib.xla_client import XlaComputation
+
 _PRECISION = re.compile(r"(?<=precision = \[)DEFAULT, DEFAULT(?=\])|(?<=#stablehlo<precision )DEFAULT(?=>)")
+_COPY = re.compile(r"mhlo\.copy (%\w+) : (tensor<[^>]*>)")  # which jaxlib 0.11 writes and no longer reads
 # XLA's names; what a framework multiplies in by default is TF32 where the device has it, else float32.
 PRECISIONS = {"float32": "HIGHEST", "tf32": "DEFAULT"}
 
@@ -26,7 +32,8 @@ class Executable:
     """
 
     def __init__(self, program: Program, precision: str):
-        text = _jax.mlir.xla_computation_to_mlir_module(xla_client.XlaComputation(program.hlo))
+        text = _jax.mlir.xla_computation_to_mlir_module(XlaComputation(program.hlo))
+        text = _COPY.sub(r"stablehlo.reshape \1 : (\2) -> \2", text)
         text, found = _PRECISION.subn(lambda match: match[0].replace("DEFAULT", PRECISIONS[precision]), text)
         if not found:
             raise ValueError(
@@ -34,7 +41,7 @@ class Executable:
             )
         device = jax.local_devices()[0]
         options = backend.get_compile_options(1, 1, device_assignment=np.array([[device.id]]))
-        devices = _jax.DeviceList((device,))
+        devices = xla_client.DeviceList((device,))
         self._run = backend.get_backend().compile_and_load(text, devices, options).execute_sharded
         self._program = program
 

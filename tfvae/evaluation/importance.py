@@ -56,7 +56,7 @@ def log_marginal(
     check_vae(vae)
     check_at_least(2, num_samples=num_samples)
     check_at_least(1, batch_size=batch_size)
-    sums = _weight_sums(vae, num_samples, max(1, _FLOATS_AT_ONCE // (batch_size * math.prod(vae.event_shape))))
+    sums = weight_sums_of(vae, num_samples, batch_size)
 
     def program(rows: Any, key: tf.Tensor) -> tuple[Any, ...]:
         *parts, log_weights = sums(rows, key)
@@ -75,12 +75,12 @@ def log_marginal(
     return estimate
 
 
-def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[tf.Tensor, ...]]:
+def weight_sums_of(vae: VAE, num_samples: int, batch_size: int) -> Callable[..., tuple[tf.Tensor, ...]]:
     """(m, Σ w/eᵐ, Σ (w/eᵐ)²) over the samples of each row, m = max log w, in programs of some chunks of samples.
 
     The last part are log w of some samples, ``[S, B]``.
     """
-    chunk = min(chunk, num_samples)
+    chunk = min(max(1, _FLOATS_AT_ONCE // (batch_size * math.prod(vae.event_shape))), num_samples)
     num_chunks, pace = -(-num_samples // chunk), Pace()
     kept = min(-(-_WATCHED // chunk), num_samples // chunk)  # whole chunks
 
@@ -102,15 +102,19 @@ def _weight_sums(vae: VAE, num_samples: int, chunk: int) -> Callable[..., tuple[
 
         return tf.while_loop(lambda i, *_: i < stop, body, (first, *sums))[1:]
 
+    def start(num_rows: int) -> tuple[tf.Tensor, ...]:
+        zeros = tf.zeros([num_rows])
+        watched = tf.zeros([kept + 1, chunk, num_rows])  # the last for all the chunks that are not kept
+        return zeros + tf.float32.min, zeros, zeros, watched
+
     def weight_sums(rows: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        zeros = tf.zeros([batches.num_rows(rows)])
-        watched = tf.zeros([kept + 1, chunk, len(zeros)])  # the last for all the chunks that are not kept
-        start = (zeros + tf.float32.min, zeros, zeros, watched)
         *sums, watched = pace.through(
             num_chunks,
-            start,
+            start(batches.num_rows(rows)),
             lambda first, stop, sums: waited_for(some_chunks(rows, seed, tf.constant(first), tf.constant(stop), *sums)),
         )
         return *sums, tf.reshape(watched[:kept], [kept * chunk, -1])
 
+    weight_sums.program = some_chunks  # type: ignore[attr-defined]  # for whoever takes it elsewhere
+    weight_sums.start = start  # type: ignore[attr-defined]
     return weight_sums

@@ -6,6 +6,7 @@ theirs: weights Glorot-uniform, biases 0 but for those of the pixels, σ the exp
 
 import dataclasses
 import itertools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -201,9 +202,13 @@ class Run:
             ValueError: Where the model that is kept has gone further than ``stages`` already.
         """
         check_at_least(2, num_samples=num_samples)
-        folder, end = checkpoints.place(output, self.name, self.seed), self.plan.ends(stages, len(self.train))[-1]
-        place = folder / f"measured-{end}-{num_samples}-{len(self.test)}.json"
+        place = self._place(output, stages, num_samples)
         return checkpoints.remembered(place, lambda: self._numbers(*self.finish(output, stages), num_samples))
+
+    def _place(self, output: str, stages: int, num_samples: int) -> pathlib.Path:
+        end = self.plan.ends(stages, len(self.train))[-1]
+        name = f"measured-{end}-{num_samples}-{len(self.test)}.json"
+        return checkpoints.place(output, self.name, self.seed) / name
 
     def finish(self, output: str, stages: int) -> tuple[VAE, checkpoints.Point]:
         """The model after so many stages, from where it was kept, and its last point."""
@@ -215,7 +220,7 @@ class Run:
                 "stages: take as many stages as it has, or another output."
             )
         with tqdm(total=ends[-1], desc=self.name, unit="row", unit_scale=True) as bar:
-            for point in checkpoints.stretches(folder, ends, self._build, self._fitting(bar), self._measure):
+            for point in checkpoints.stretches(folder, ends, self.build, self._fitting(bar), self._measure):
                 bar.update(point.samples - bar.n)
                 bar.set_postfix_str(f"test ELBO {point.test:.2f} nats")
         return checkpoints.load(folder), point
@@ -225,6 +230,9 @@ class Run:
             found = evaluation.log_marginal(
                 vae, self.test, num_samples, seed=self.seed, progress=lambda done: bar.update(done - bar.n)
             )
+        return self._told(vae, point, found)
+
+    def _told(self, vae: VAE, point: checkpoints.Point, found: evaluation.MarginalEstimate) -> dict[str, Any]:
         return {
             "log_marginal": found.mean,
             "standard_error": found.mean_standard_error,
@@ -234,10 +242,36 @@ class Run:
             "minutes": point.seconds / 60,
         }
 
-    def _build(self) -> VAE:
+    def build(self) -> VAE:
+        """The model before training, compiled."""
         vae = self.model.build(self.pixel_bias, self.seed)
         vae.compile(self.plan.optimizer(len(self.train), self.epsilon))
         return vae
+
+    def receive(
+        self,
+        output: str,
+        stages: int,
+        vae: VAE,
+        elbo: float,
+        seconds: float,
+        measured: tuple[int, evaluation.MarginalEstimate],
+    ) -> dict[str, Any]:
+        """Keep a model that was trained and measured on another machine as if that had been here.
+
+        Args:
+            output, stages: As of ``measure``, whose result this is.
+            vae: The model, compiled.
+            elbo: That of its last epoch, nats a row.
+            seconds: What the training took there.
+            measured: With how many samples log p(x) of the test rows was measured, and it.
+        """
+        num_samples, found = measured
+        test = self._measure(vae, {"elbo": [elbo]}).test
+        point = checkpoints.Point(self.plan.ends(stages, len(self.train))[-1], elbo, test, round(seconds, 1))
+        checkpoints.keep(checkpoints.place(output, self.name, self.seed), vae, [point])
+        place = self._place(output, stages, num_samples)
+        return checkpoints.remembered(place, lambda: self._told(vae, point, found))
 
     def _fitting(self, bar: tqdm) -> Callable[..., dict[str, list[float]]]:
         def fit(vae: Any, start: int, end: int, more: list[Any]) -> dict[str, list[float]]:

@@ -12,6 +12,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from tfvae import observations
 from tfvae.experiments import datasets
 from tfvae.experiments.paper_figure import check_names, write_csv
@@ -64,22 +66,18 @@ def table1(
     test = datasets.first_rows(test, test_rows)
     found: list[dict[str, Any]] = []
     for row in rows:
-        method, _, k = row.rpartition("-")
-        model = Model(method, int(k), _HIDDEN, _LATENT_DIM, "tanh", bernoulli, observations.Binarized())
-        run = Run(
-            f"iwae-{row}",
-            model,
-            PLAN,
-            train,
-            test,
-            logits_of_mean(train),
-            _EPSILON / PLAN.batch_size,
-            seed,
-        )
-        measured = run.measure(output, stages, num_samples)
+        measured = run_of(row, train, test, seed).measure(output, stages, num_samples)
         found.append(_row(row, stages, measured, seed))
         write_csv(pathlib.Path(output) / "iwae_table1.csv", list(found[0]), [list(one.values()) for one in found])
     return found
+
+
+def run_of(row: str, train: np.ndarray, test: np.ndarray, seed: int = 0) -> Run:
+    """The training of a row of the table, on greyscale images ``[N, 784]`` in [0, 1]."""
+    method, _, k = row.rpartition("-")
+    model = Model(method, int(k), _HIDDEN, _LATENT_DIM, "tanh", bernoulli, observations.Binarized())
+    epsilon = _EPSILON / PLAN.batch_size
+    return Run(f"iwae-{row}", model, PLAN, train, test, logits_of_mean(train), epsilon, seed)
 
 
 def _row(row: str, stages: int, measured: dict[str, Any], seed: int) -> dict[str, Any]:

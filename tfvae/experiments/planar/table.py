@@ -68,15 +68,22 @@ def table(
         for i, greys in enumerate(datasets.mnist(str(pathlib.Path(data_dir) / "mnist")))
     )
     test = datasets.first_rows(test, test_rows)
-    plan = _Plan((-(-updates * _BATCH_SIZE // len(train)),), (learning_rate,), _BATCH_SIZE)
     found: list[dict[str, Any]] = []
     for count in num_flows:
-        model = _Maxout(objectives.Weighted(_WARM_UP), 1, (_HIDDEN,), _LATENT_DIM, "maxout", bernoulli, num_flows=count)
-        name = f"flows-{count}-rate{learning_rate:g}"
-        run = Run(name, model, plan, train, test, logits_of_mean(train), seed=seed)
-        found.append(_row(count, run.measure(output, 1, num_samples), plan, seed))
+        run = run_of(count, train, test, updates, learning_rate, seed)
+        found.append(_row(count, run.measure(output, 1, num_samples), run.plan, seed))
         write_csv(pathlib.Path(output) / "flows.csv", list(found[0]), [list(one.values()) for one in found])
     return found
+
+
+def run_of(
+    count: int, train: np.ndarray, test: np.ndarray, updates: int = 500_000, learning_rate: float = 1e-5, seed: int = 0
+) -> Run:
+    """The training of a row of the table, on binary images ``[N, 784]``."""
+    plan = _Plan((-(-updates * _BATCH_SIZE // len(train)),), (learning_rate,), _BATCH_SIZE)
+    model = _Maxout(objectives.Weighted(_WARM_UP), 1, (_HIDDEN,), _LATENT_DIM, "maxout", bernoulli, num_flows=count)
+    name = f"flows-{count}-rate{learning_rate:g}"
+    return Run(name, model, plan, train, test, logits_of_mean(train), seed=seed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,14 +88,15 @@ def table(
                     for fold in range(folds)
                 ]
             else:
-                runs = [_silhouettes(name, method, num_samples, data_dir, learning_rate or 1e-4, seed)]
+                runs = [silhouettes_run(name, method, num_samples, data_dir, learning_rate or 1e-4, seed)]
             measured = [run.measure(output, 1 if dataset == "frey" else stages, marginal_samples) for run in runs]
             found.append(_row(dataset, method, num_samples, measured, seed))
             write_csv(pathlib.Path(output) / "renyi.csv", list(found[0]), [list(one.values()) for one in found])
     return found
 
 
-def _silhouettes(name: str, method: str, k: int, data_dir: str, rate: float, seed: int) -> Run:
+def silhouettes_run(name: str, method: str, k: int, data_dir: str, rate: float, seed: int = 0) -> Run:
+    """The training of a row of silhouettes, whose first learning rate is ``rate``."""
     train, test = read.silhouettes(str(pathlib.Path(data_dir) / "silhouettes" / "caltech101_silhouettes.npz"))
     model = Model(method, k, (500,), 200, "tanh", bernoulli)
     return Run(f"{name}-rate{rate:g}", model, Plan.falling(2, rate), train, test, logits_of_mean(train), seed=seed)

@@ -93,12 +93,25 @@ def table(
     for dataset in datasets:
         for prior in priors:
             sizes = {"normal": (), "vamp": (num_components,), "exemplar": (num_components, num_exemplars)}[prior]
-            name = "-".join(map(str, (dataset, prior, *sizes)))
-            of = _faces if dataset == "freyface" else _digits
-            run = of(name, dataset, data_dir, sizes, epochs, test_rows, seed)
+            run = run_of(dataset, prior, sizes, data_dir, epochs, test_rows, seed)
             found.append(_row(dataset, prior, run.measure(output, 1, num_samples), seed))
             write_csv(pathlib.Path(output) / "vamp.csv", list(found[0]), [list(one.values()) for one in found])
     return found
+
+
+def run_of(
+    dataset: str,
+    prior: str,
+    sizes: _Sizes,
+    data_dir: str,
+    epochs: int = 2000,
+    test_rows: int = 10_000,
+    seed: int = 0,
+) -> Run:
+    """The training of a row of the table; ``sizes`` are those of its prior, none for N(0, I)."""
+    name = "-".join(map(str, (dataset, prior, *sizes)))
+    of = _faces if dataset == "freyface" else _digits
+    return of(name, dataset, data_dir, sizes, epochs, test_rows, seed)
 
 
 def _digits(name: str, dataset: str, data_dir: str, sizes: _Sizes, epochs: int, test_rows: int, seed: int) -> Run:
