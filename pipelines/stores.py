@@ -37,9 +37,11 @@ AT_ONCE = 32 << 20  # bytes of a request, where little is asked for at a time: a
 _COPIES = 4  # of whole files, which a process keeps
 _BEAT, _DEAD = 5.0, 20.0  # seconds: how often the holder of a lock shows that it lives, and how long a dead one has not
 _ATTEMPTS, _CONNECT, _ANSWER = 6, 10, 60  # tries of a request; seconds until it is connected, and answered
+_AT_FIRST = 15  # seconds in which a request to Google's is tried again until one was answered: who is offline waits
 _UPLOADS = 3  # tries of a whole file
 _REFUSED = re.compile(
-    r"ACCESS_DENIED|EXPIRED|INVALID_|SIGNATURE|UNAUTH|PERMISSION|KERBEROS|GSS|SASL|HTTP status 40[13]", re.I
+    r"ACCESS_DENIED|EXPIRED|INVALID_|SIGNATURE|UNAUTH|PERMISSION|KERBEROS|GSS|SASL|HTTP status 40[13]",
+    re.I,
 )
 _MAGIC = re.compile("[*?[]")
 _HELD: set[str] = set()  # locks of this process that it has not given back
@@ -112,26 +114,29 @@ def _s3() -> Any:
         return fs.S3FileSystem(**settings)
 
 
-def _gs() -> Any:
-    settings: dict[str, Any] = {"retry_time_limit": datetime.timedelta(seconds=_ANSWER)}
+def _gs(seconds: float | None = None) -> Any:
+    settings: dict[str, Any] = {"retry_time_limit": datetime.timedelta(seconds=seconds or _ANSWER)}
     if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):
         place = urllib.parse.urlsplit(emulator if "://" in emulator else f"http://{emulator}")
         settings |= {"anonymous": True, "scheme": place.scheme, "endpoint_override": place.netloc}
     return _library().GcsFileSystem(**settings)
 
 
-_OPENERS = {"s3": _s3, "gs": _gs, "hdfs": Hdfs}
+_OPENERS: dict[str, Callable[[], Any]] = {"s3": _s3, "gs": _gs, "hdfs": Hdfs}
+_OPENERS_AT_FIRST: dict[str, Callable[[], Any]] = {"gs": lambda: _gs(min(_AT_FIRST, _ANSWER))}
+_answered: set[tuple[str, int]] = set()  # the stores that did so, in which process
 
 
 @functools.lru_cache(maxsize=8)
-def _file_system(scheme: str, process: int) -> Any:
-    """One for each process: a client does not outlive a fork."""
-    return _OPENERS[scheme]()
+def _file_system(scheme: str, process: int, has_answered: bool) -> Any:
+    """One for each process: a client does not outlive a fork; and one for it until the store has answered."""
+    return (_OPENERS if has_answered else _OPENERS_AT_FIRST)[scheme]()
 
 
 def forget_clients() -> None:
     """Lets the next request read the environment anew."""
     _file_system.cache_clear()
+    _answered.clear()
 
 
 @contextlib.contextmanager
@@ -143,13 +148,18 @@ def _asking(path: str) -> Iterator[tuple[Any, str]]:
         StoreError: The store refused, or did not answer.
     """
     scheme, _, name = path.partition("://")
+    here = scheme, os.getpid()
     try:
-        yield _file_system(scheme, os.getpid()), name.rstrip("/")
+        yield _file_system(*here, here in _answered or scheme not in _OPENERS_AT_FIRST), name.rstrip("/")
+        _answered.add(here)
     except FileNotFoundError as error:
+        _answered.add(here)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
     except (OSError, ValueError) as error:  # ValueError: what Google calls invalid; a file that PyArrow closed
         said = " ".join(str(error).split())
         remedy = "renew the credentials, or ask for the right to it" if _REFUSED.search(said) else "try again later"
+        if "access token" in said:  # of credentials that are nowhere, and where no network is there to ask for them
+            remedy = "see that there is a network and that credentials are named, GOOGLE_APPLICATION_CREDENTIALS"
         raise StoreError(f"{path}: the store did not do what it was asked, {remedy}: {said}") from error
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 
 import numpy as np
+import pyarrow.fs
 import pytest
 
 from pipelines import storage, stores
@@ -173,3 +174,34 @@ def test_a_file_that_the_library_closed_is_a_sentence(bucket):
     file.close()
     with pytest.raises(ValueError):
         file.read(3)
+
+
+def test_a_store_that_never_answered_is_not_waited_for_as_long_as_one_that_did(monkeypatch):
+    """By the limits that Google's library is given; a file that is not there is an answer, a refusal is none."""
+    asked, limits = [], {}
+    said = OSError("google::cloud::Status(UNAVAILABLE: Could not create a OAuth2 access token to authenticate)")
+
+    class Google:
+        def __init__(self, retry_time_limit, **settings):
+            self._limit = retry_time_limit.total_seconds()
+
+        def get_file_info(self, name):
+            asked.append(self._limit)
+            if name == "lake/none":
+                raise FileNotFoundError
+            if limits.get("offline"):
+                raise said
+            return pyarrow.fs.FileInfo(name, pyarrow.fs.FileType.File)
+
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setattr(pyarrow.fs, "GcsFileSystem", Google)
+    stores.forget_clients()
+    limits["offline"] = True
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"gs://lake/a: .*, see that there is a network and that credentials"):
+            storage.exists("gs://lake/a")
+    limits["offline"] = False
+    with pytest.raises(FileNotFoundError):
+        storage.exists("gs://lake/none")
+    assert storage.exists("gs://lake/a") and asked == [15, 15, 15, 60]
+    stores.forget_clients()
