@@ -43,7 +43,7 @@ def test_the_numbers_are_of_the_kept_model(cut, quick, tmp_path, monkeypatch):
     vae = checkpoints.load(tmp_path / "checkpoints" / "patches-mixture-32")
     nats = evaluation.log_marginal(vae, cut[1][:4], 20, seed=0)
     assert row["bits"] == pytest.approx(-nats.mean / 3072 / np.log(2), abs=1e-4) and row["uniform"] == 8
-    assert row["standard_error"] == pytest.approx(nats.mean_standard_error / 3072 / np.log(2), rel=1e-3)
+    assert row["standard_error"] is nats.trusted_standard_error is None
     with open(tmp_path / "patches.csv", newline="") as file:
         assert [float(one["bits"]) for one in csv.DictReader(file)] == [pytest.approx(row["bits"])]
     assert [path.name for path in tmp_path.glob("*.png")] == ["patches-mixture-32.png"]

@@ -2,11 +2,12 @@
 
 import inspect
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tfvae import cli
-from tfvae.experiments import curves, reproduce
+from tfvae import cli, evaluation
+from tfvae.experiments import curves, datasets, paper_figure, reproduce, stages
 from tfvae.experiments.aevb import figure2, figure3, figure4_5, linear, release
 from tfvae.experiments.annealing import quality
 from tfvae.experiments.isolating import sprites
@@ -53,6 +54,47 @@ def test_the_functions_errors_are_sentences(tiny, tmp_path):
     result = invoke("aevb-figure3", "--train-sizes", "0", "--output", str(tmp_path))
     assert result.exit_code == 1
     assert "error: train_sizes must lie between 1 and 250" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["linear-frey"], "/freyface/frey_faces.npy is not there, expected Frey Face, NumPy's .npy of bytes"),
+        (["iwae"], "/mnist/train-images-idx3-ubyte.gz is not there, expected the IDX files of MNIST"),
+        (["renyi", "--datasets", "silhouettes"], "/silhouettes/caltech101_silhouettes.npz is not there, expected Cal"),
+        (["pbmc"], "/pbmc/pbmc_counts.npz is not there, expected blood cells, NumPy's .npz of counts [N, G]"),
+    ],
+)
+def test_a_folder_without_the_data_is_told_with_what_belongs_there(arguments, told, tmp_path):
+    result = invoke(*arguments, "--data-dir", str(tmp_path), "--output", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert told in result.output and "name the folder above with --data-dir" in result.output
+    assert "docs/results/published.md" in result.output
+
+
+def test_files_of_data_that_hold_something_else_are_told(tmp_path):
+    text, faces, other = tmp_path / "a.npz", tmp_path / "faces.npy", tmp_path / "other.npz"
+    text.write_text("no archive")
+    np.save(faces, np.zeros([3, 28, 20]))
+    np.savez(other, x=[1])
+    for read, path, told in (
+        (datasets.cells, text, "a.npz cannot be read, expected blood cells"),
+        (datasets.cells, faces, "faces.npy cannot be read, expected blood cells"),
+        (datasets.silhouettes, other, "other.npz has no test_data and no train_data, only x"),
+        (datasets.faces, faces, r"faces.npy holds float64 \[3, 28, 20\], expected bytes of faces"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            read(str(path))
+
+
+def test_a_lower_bound_has_no_standard_error():
+    """As ``tfvae evaluate`` shows none: of three effective samples it would be too small."""
+    few, many = (evaluation.MarginalEstimate(-np.arange(4.0), np.ones(4), np.full(4, size)) for size in (3.0, 30.0))
+    assert few.trusted_standard_error is None
+    assert many.trusted_standard_error == many.mean_standard_error
+    measured = {"log_marginal": few.mean, "standard_error": few.trusted_standard_error}
+    assert stages.bits(measured, [3])[1] is None
+    assert paper_figure.table([measured]).splitlines()[-1] == "| -1.50 | - |"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_stop_changes_nothing_and_more_stages_go_on(x, quick, tmp_path):
     found = run_of(x).measure(str(tmp_path / "two"), 3, 50)
     exact = evaluation.log_marginal(stopped, x[30:], 50, seed=3)
     assert found["log_marginal"] == pytest.approx(exact.mean, abs=1e-4)
-    assert found["standard_error"] == pytest.approx(exact.mean_standard_error, rel=1e-4)
+    assert found["standard_error"] is exact.trusted_standard_error is None  # of so few effective samples
     (tmp_path / "two/checkpoints/tiny-seed3/model-180.keras").unlink()
     assert run_of(x).measure(str(tmp_path / "two"), 3, 50) == found  # is read, not measured again
     with pytest.raises(ValueError, match="has seen 180 rows, beyond the 30 of 1 stages"):
@@ -137,7 +137,8 @@ def test_the_table_of_iwae_says_what_was_measured(data, quick, tmp_path, monkeyp
         ("DReG-5", 4, -84.90),
     ]
     for row, kept in zip(rows, written(output / "iwae_table1.csv"), strict=True):
-        assert float(kept["log_marginal"]) == row["log_marginal"] < 0 < row["standard_error"]
+        assert float(kept["log_marginal"]) == row["log_marginal"] < 0
+        assert row["standard_error"] is None and kept["standard_error"] == ""  # it is a lower bound
         assert row["difference"] == row["log_marginal"] - row["published"]
         model = checkpoints.load(output / "checkpoints" / f"iwae-{row['row']}")
         assert model.noise is not None and model.num_samples == int(row["row"][-1])
@@ -203,7 +204,7 @@ def test_the_vamp_table_has_both_priors(data, quick, tmp_path, monkeypatch):
     levels = np.load(data + "/freyface/frey_faces.npy").reshape(-1, 560)[np.random.default_rng(0).permutation(30)[20:]]
     nats = evaluation.log_marginal(faces, levels, 20, seed=0)
     assert bits["ours"] == pytest.approx(-nats.mean / 560 / np.log(2), abs=1e-4)
-    assert bits["standard_error"] == pytest.approx(nats.mean_standard_error / 560 / np.log(2), rel=1e-3)
+    assert bits["standard_error"] is nats.trusted_standard_error is None
     model = checkpoints.load(tmp_path / "checkpoints" / "mnist-vamp-3")
     assert model.prior.num_components == 3 and type(model.optimizer).__name__ == "NormalizedAdam"
     assert [w.shape for w in model.encoder.weights] == [(784, 12), (12,)] and model.noise is not None

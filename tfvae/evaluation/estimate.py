@@ -152,6 +152,11 @@ class MarginalEstimate:
         """The standard error of ``mean``, nats: what another sample of rows and of noise would move it by."""
         return float(np.std(self.log_marginal) / math.sqrt(max(1, len(self.log_marginal) - 1)))
 
+    @property
+    def trusted_standard_error(self) -> float | None:
+        """``mean_standard_error`` for who shows it beside the mean; None where ``is_trusted`` says not to."""
+        return self.mean_standard_error if self.is_trusted else None
+
 
 def some_rows(vae: VAE, x: Any) -> dict[str, tf.Tensor]:
     """Rows as ``fit`` takes them, once they are rows of the model and one at least."""

@@ -145,17 +145,18 @@ def bernoulli(kernel_initializer: Any, bias_initializer: Any, num_pixels: int = 
     return DistributionLayer("Bernoulli", [num_pixels], name="likelihood", **initial)
 
 
-def bits(measured: dict[str, Any], event_shape: Sequence[int]) -> tuple[float, float]:
-    """log p(x) as bits per dimension, and its standard error.
+def bits(measured: dict[str, Any], event_shape: Sequence[int]) -> tuple[float, float | None]:
+    """log p(x) as bits per dimension, and its standard error, where it has one.
 
     Example:
         >>> value, error = bits({"log_marginal": -8.0 * np.log(2.0), "standard_error": np.log(2.0)}, [2])
         >>> float(value), float(error)
         (4.0, 0.5)
     """
+    error = measured["standard_error"]
     return (
         evaluation.bits_per_dimension(measured["log_marginal"], event_shape),
-        -evaluation.bits_per_dimension(measured["standard_error"], event_shape),
+        None if error is None else -evaluation.bits_per_dimension(error, event_shape),
     )
 
 
@@ -235,7 +236,7 @@ class Run:
     def _told(self, vae: VAE, point: checkpoints.Point, found: evaluation.MarginalEstimate) -> dict[str, Any]:
         return {
             "log_marginal": found.mean,
-            "standard_error": found.mean_standard_error,
+            "standard_error": found.trusted_standard_error,
             "effective_samples": float(np.median(found.effective_sample_size)),
             "active": evaluation.active_units(vae, self.train),
             "epochs": int(vae.optimizer.iterations) // -(-len(self.train) // self.plan.batch_size),

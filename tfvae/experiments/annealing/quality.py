@@ -88,7 +88,7 @@ def quality(
 def _sampled(vae: VAE, run: Run, num_samples: int) -> dict[str, Any]:
     with _progress(run, "importance sampling") as progress:
         found = evaluation.log_marginal(vae, run.test, num_samples, seed=run.seed, progress=progress)
-    return _numbers(found)
+    return _numbers(found) | {"standard_error": found.trusted_standard_error}
 
 
 def _annealed(vae: VAE, run: Run, temperatures: int) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _with_flow(run: Run, output: str, num_samples: int) -> dict[str, Any]:
         learned = vae.with_prior(priors.fit(flow, vae, run.train, epochs=_FLOW_EPOCHS, batch_size=500, seed=run.seed))
         _picture(vae, learned, run, str(pathlib.Path(output) / f"{run.name}.png"))
         found = evaluation.log_marginal(learned, run.test, num_samples, seed=run.seed)
-        return {"log_marginal": found.mean, "standard_error": found.mean_standard_error}
+        return {"log_marginal": found.mean, "standard_error": found.trusted_standard_error}
 
     return checkpoints.remembered(place, measure)
 

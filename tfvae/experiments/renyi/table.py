@@ -126,7 +126,7 @@ def _pixels(kernel_initializer: Any, bias_initializer: Any) -> DistributionLayer
 
 def _row(dataset: str, method: str, k: int, measured: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     values = np.array([one["log_marginal"] for one in measured])
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else measured[0]["standard_error"]
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else measured[0]["standard_error"]
     published = PUBLISHED.get((dataset, k, method))
     return {
         "dataset": dataset,
@@ -135,7 +135,7 @@ def _row(dataset: str, method: str, k: int, measured: list[dict[str, Any]], seed
         "folds": len(values) if dataset == "frey" else None,
         "published": published,
         "log_marginal": float(values.mean()),
-        "standard_error": float(error),
+        "standard_error": error,
         "difference": None if published is None else float(values.mean()) - published,
         "active": int(np.mean([one["active"] for one in measured])),
         "seed": seed,
