@@ -104,7 +104,7 @@ def test_weights_that_were_no_numbers_before_are_told_as_such():
 
 def told_by_fit(likelihood, x, recwarn, **fit) -> list[str]:
     model = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihood, seed=0)
-    model.compile(keras.optimizers.SGD(1e-3))
+    model.compile(keras.optimizers.SGD(1e-3), jit_compile=False)
     model.fit(x, epochs=3, verbose=0, **fit)
     return [str(warning.message) for warning in recwarn if "loss of epoch" in str(warning.message)]
 

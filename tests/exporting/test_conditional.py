@@ -49,7 +49,7 @@ def exported(tmp_path_factory) -> tuple[tfvae.VAE, str]:
         two_inputs(SHAPE), two_inputs([LATENT]), posteriors.diagonal_normal(LATENT), likelihoods.bernoulli(SHAPE),
         prior=Shifted(LATENT), condition_shape=[CLASSES], seed=0,
     )  # fmt: skip
-    vae.compile()
+    vae.compile(jit_compile=False)
     vae.fit({"x": IMAGES, "condition": CONDITION}, verbose=0)
     return vae, tfvae.export(vae, tmp_path_factory.mktemp("models") / "conditional")
 

@@ -38,7 +38,7 @@ def image_model(kind: str) -> tfvae.VAE:
         else (networks.conv_encoder([4, 4]), networks.conv_decoder(shape, [4, 4]))
     )
     vae = tfvae.VAE(encoder, decoder, posteriors.diagonal_normal(LATENT), likelihoods.bernoulli(shape), seed=0)
-    vae.compile(optimizer="adam")
+    vae.compile(optimizer="adam", jit_compile=False)
     vae.fit(IMAGES, epochs=1, verbose=0)  # an optimiser with slots, which must not be exported
     return vae
 
@@ -317,7 +317,7 @@ def test_what_only_training_reads_is_not_stored(tmp_path):
     )
     decoder, parts = networks.mlp([8]), (posteriors.diagonal_normal(2), likelihoods.bernoulli([8, 6, 1]))
     vae = tfvae.VAE(encoder, decoder, *parts, seed=0)
-    vae.compile()
+    vae.compile(jit_compile=False)
     vae.fit(IMAGES, verbose=0)
     path = tfvae.export(vae, tmp_path / "m", warmup_batch_sizes=[1])
     assert [check for check in rules.check_export(path) if not check.passed] == []

@@ -712,7 +712,7 @@ def test_a_list_of_arrays_of_bytes_is_of_bytes():
 )
 def test_a_number_of_rows_that_fit_knows_better_is_warned_of(part):
     vae = make_vae(**part)
-    vae.compile()
+    vae.compile(jit_compile=False)
     with pytest.warns(UserWarning, match=r"num_rows=9, but fit has 6 rows to train on.*\(num_rows=6\)"):
         vae.fit(GOOD, verbose=0)
     with warnings.catch_warnings():

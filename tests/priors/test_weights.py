@@ -101,7 +101,7 @@ def test_with_many_rows_it_fades(x):
 
 def test_it_travels_with_the_model(x, tmp_path):
     vae = make_vae(WeightPrior(30, 0.7))
-    vae.compile()
+    vae.compile(jit_compile=False)
     vae.fit(x, verbose=0)
     vae.save(tmp_path / "vae.keras")
     loaded = keras.models.load_model(tmp_path / "vae.keras")
