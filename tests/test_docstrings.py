@@ -97,7 +97,13 @@ def example_terms() -> objectives.Terms:
     return objectives.Terms((latent,), 3 * one)
 
 
-@pytest.mark.parametrize("name", module_names())
+# Whose examples are estimates, with programs that take seconds to compile.
+LONG = ("tfvae.evaluation.annealing", "tfvae.evaluation.appendix_d", "tfvae.evaluation.hmc")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in module_names()]
+)
 def test_module(name: str, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)  # an example may write files
     module = importlib.import_module(name)

@@ -17,8 +17,22 @@ ROWS, WIDTH, SAMPLES = 4, 6, 100
 # What the features of a network spread over: tanh units, a first step, and a network that has run away.
 SPREADS = (0.5, 1.0, 2.0, 3.0)
 
-every_posterior = pytest.mark.parametrize("family", POSTERIORS, ids=lambda family: family.name)
-every_likelihood = pytest.mark.parametrize("family", LIKELIHOODS, ids=lambda family: family.name)
+# XLA compiles a density or a draw that is a loop or a long series, and its gradient, for two to ten seconds.
+LONG = (
+    *("Beta", "Chi2", "Dirichlet", "Gamma", "MultivariateNormalDiagPlusLowRankCovariance", "NormalMixture"),
+    *("PowerSpherical", "StudentT", "TruncatedNormal", "VonMisesFisher"),
+    *("BetaBinomial", "DirichletBagOfWords", "DirichletMultinomial", "DiscretizedLogisticMixture"),
+    *("DiscretizedNormal", "LibraryNegativeBinomial", "LibraryZeroInflatedNegativeBinomial"),
+)
+
+
+def compiled_ones(families: list[Family]) -> list:
+    """The families as parameters of a test that compiles them: those that take long are slow tests."""
+    return [pytest.param(f, id=f.name, marks=[pytest.mark.slow] if f.name in LONG else []) for f in families]
+
+
+every_posterior = pytest.mark.parametrize("family", compiled_ones(POSTERIORS))
+every_likelihood = pytest.mark.parametrize("family", compiled_ones(LIKELIHOODS))
 every_family = pytest.mark.parametrize(
     "family", [*POSTERIORS, *(f for f in LIKELIHOODS if f.name != "Normal")], ids=lambda family: family.name
 )

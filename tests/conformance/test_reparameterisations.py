@@ -196,6 +196,10 @@ CASES = {
 }
 
 
+# XLA compiles their gradients for as long as those of all the others together.
+LONG = ("Beta", "Chi-Squared", "Dirichlet", "Elliptical (Student's t)", "F", "Gamma", "Student's t")
+
+
 @pytest.fixture(params=CASES)
 def case(request) -> Case:
     return CASES[request.param]
@@ -230,8 +234,10 @@ def test_log_prob_and_moments_are_exact(case):
         np.testing.assert_allclose(np.atleast_1d(distribution.stddev()), stddev, rtol=1e-5)
 
 
-def test_pathwise_gradients_agree_with_the_closed_form(case):
+@pytest.mark.parametrize("family", [pytest.param(f, marks=[pytest.mark.slow] if f in LONG else []) for f in CASES])
+def test_pathwise_gradients_agree_with_the_closed_form(family):
     """Each within four standard errors, from draws and gradients of one XLA program."""
+    case = CASES[family]
 
     @tf.function(jit_compile=True, autograph=False)
     def run(wide):

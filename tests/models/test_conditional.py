@@ -150,7 +150,8 @@ def each_way(row: dict[str, np.ndarray], size: int) -> dict:
     }
 
 
-@pytest.mark.parametrize("condition_shape", [pytest.param([], marks=pytest.mark.slow), [3]])
+@pytest.mark.slow
+@pytest.mark.parametrize("condition_shape", [[], [3]])
 def test_every_way_to_give_a_row_trains_alike(condition_shape):
     x, c = linear_gaussian.rows(10)
     row = {"x": x, "condition": c if condition_shape else c[:, 0], "label": np.arange(10) % 3}
