@@ -27,7 +27,7 @@ test-slow: $(VENV)/.installed
 
 # The wheel, the sdist and the client, in environments of their own for each Python from 3.11 to 3.13 that is there.
 wheel-test: $(VENV)/.installed
-	$(BIN)/python tests/wheel/run.py
+	nice $(BIN)/python tests/wheel/run.py
 
 cluster-test: $(VENV)/.installed
 	timeout -s INT -k 60 1200 $(BIN)/python -m pytest -m cluster --durations 10 tests/cluster --ignore tests/cluster/test_prism.py
@@ -42,7 +42,7 @@ $(VENV)/.docs: $(VENV)/.installed
 	touch $@
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . build/docs
+	nice $(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . build/docs
 
 # The pages on Airflow, Dagster, MLflow, Ray, LanceDB, OpenVINO and ONNX, and jobs for Dataflow, whose libraries are large: in
 # an environment of their own.
