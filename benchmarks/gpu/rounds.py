@@ -169,18 +169,22 @@ class Rounds:
         chunk = leg.inputs[6].shape[1]  # of the kept weights, [S + 1, chunk, B]
         stop, found = np.array(-(-facts["num_samples"] // chunk), np.int32), []
         for start in range(0, self._num_rows["marginal"], leg.batch_size):
-            rows = self._rows["marginal"][start : start + leg.batch_size]
-            missing = leg.batch_size - len(rows)  # the last batch is filled
-            rows = self._put(np.resize(np.asarray(rows), [leg.batch_size, *rows.shape[1:]]))
+            rows, count = self._batch(start)
             key = np.array([facts["seed"], start], np.int32)
             sums = self._call("marginal", rows, {1: key, 3: stop})[:3]
-            found.append(np.stack([np.asarray(each)[: leg.batch_size - missing] for each in sums]))
+            found.append(np.stack([np.asarray(each)[:count] for each in sums]))
         return np.concatenate(found, axis=1)
+
+    def _batch(self, start: int) -> tuple[Any, int]:
+        """Those that are measured at once, filled where they are the last ones, and how many they are."""
+        size = self._training.legs["marginal"].batch_size
+        rows = np.asarray(self._rows["marginal"][start : start + size])
+        return self._put(np.resize(rows, [size, *rows.shape[1:]])), len(rows)
 
     def difference(self, kind: str) -> float:
         """The largest difference from the CPU's first numbers, in parts of each result's largest; the state stays."""
         leg, before = self._training.legs[kind], [np.asarray(value) for value in self.state]
-        rows = self._rows[kind][: leg.batch_size] if kind == "marginal" else self._rows[kind]
+        rows = self._batch(0)[0] if kind == "marginal" else self._rows[kind]
         results = self._call(kind, rows, {})
         self.state = [self._put(value) for value in before]
         found = [np.ravel(np.asarray(value))[:CHECKED] for value in results]
