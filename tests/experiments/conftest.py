@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.engine import loop
+from tfvae.engine import loop, xla
 from tfvae.experiments.aevb import settings
 
 
@@ -33,6 +33,14 @@ def quick():
             "make_function",
             lambda step, prepare, metrics, jit, *rest: make(step, prepare, metrics, False, *rest),
         )
+        yield
+
+
+@pytest.fixture(scope="module")
+def as_graphs(quick):
+    """Nor by XLA what is estimated of a trained model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xla, "pays_off", lambda model: False)
         yield
 
 

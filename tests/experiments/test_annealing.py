@@ -17,7 +17,7 @@ def on_a_grid(vae, x: np.ndarray) -> float:
 
 
 @pytest.mark.slow
-def test_both_estimates_are_of_the_same_images_and_agree(quick, tmp_path, monkeypatch):
+def test_both_estimates_are_of_the_same_images_and_agree(as_graphs, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     x = (rng.normal(size=[260, 1]) * np.linspace(-1, 1, 784) + rng.normal(size=[260, 784]) > 0).astype(np.float32)
     x = np.clip(x, 0.1, 0.9)  # greys: each draw of an image is another

@@ -35,7 +35,7 @@ def test_the_bits_of_a_histogram():
 
 
 @pytest.mark.slow
-def test_the_numbers_are_of_the_kept_model(cut, quick, tmp_path, monkeypatch):
+def test_the_numbers_are_of_the_kept_model(cut, as_graphs, tmp_path, monkeypatch):
     monkeypatch.setattr(patches, "_cut", lambda size: (cut[0][::500], cut[1][:4]))
     monkeypatch.setattr(patches, "_FILTERS", (4, 4))
     monkeypatch.setattr(patches, "_LATENT_DIM", 2)

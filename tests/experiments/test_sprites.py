@@ -10,7 +10,7 @@ from tfvae.experiments.isolating import sprites
 
 
 @pytest.mark.slow
-def test_the_gap_is_that_of_the_kept_models_on_other_images(quick, tmp_path, monkeypatch):
+def test_the_gap_is_that_of_the_kept_models_on_other_images(as_graphs, tmp_path, monkeypatch):
     monkeypatch.setattr(sprites, "_HIDDEN", (8,))
     monkeypatch.setattr(sprites, "_SCORED", 600)
     monkeypatch.setattr(sprites, "_BATCH_SIZE", 20)

@@ -68,7 +68,7 @@ def run_of(x: np.ndarray, name: str = "tiny") -> Run:
 
 
 @pytest.mark.slow
-def test_a_stop_changes_nothing_and_more_stages_go_on(x, quick, tmp_path):
+def test_a_stop_changes_nothing_and_more_stages_go_on(x, as_graphs, tmp_path):
     straight, point = run_of(x).finish(str(tmp_path / "one"), 3)
     for count in (1, 3):
         stopped, last = run_of(x).finish(str(tmp_path / "two"), count)
@@ -128,7 +128,7 @@ def written(path: pathlib.Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_the_table_of_iwae_says_what_was_measured(data, quick, tmp_path, monkeypatch):
+def test_the_table_of_iwae_says_what_was_measured(data, as_graphs, tmp_path, monkeypatch):
     monkeypatch.setattr(table1, "_HIDDEN", (6, 5))
     output = tmp_path / "runs"
     rows = table1.table1(str(output), data, ["VAE-1", "DReG-5"], stages=2, num_samples=20, test_rows=5)
@@ -149,7 +149,7 @@ def test_the_table_of_iwae_says_what_was_measured(data, quick, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_the_renyi_table_has_folds_of_faces_and_stages_of_silhouettes(data, quick, tmp_path):
+def test_the_renyi_table_has_folds_of_faces_and_stages_of_silhouettes(data, as_graphs, tmp_path):
     rows = renyi.table(
         str(tmp_path), data, methods=["VR-max"], num_samples=2, folds=2, epochs=2, stages=1, marginal_samples=20
     )
@@ -167,7 +167,7 @@ def test_the_renyi_table_has_folds_of_faces_and_stages_of_silhouettes(data, quic
 
 
 @pytest.mark.slow
-def test_the_table_of_flows_has_a_model_of_each_number_of_them(data, quick, tmp_path, monkeypatch):
+def test_the_table_of_flows_has_a_model_of_each_number_of_them(data, as_graphs, tmp_path, monkeypatch):
     monkeypatch.setattr(planar, "_HIDDEN", 6)
     rows = planar.table(str(tmp_path), data, [0, 2], updates=1, num_samples=20, test_rows=5)
     assert [(row["num_flows"], row["epochs"], row["published"]) for row in rows] == [(0, 3, -89.9), (2, 3, None)]
@@ -183,7 +183,7 @@ def test_the_table_of_flows_has_a_model_of_each_number_of_them(data, quick, tmp_
 
 
 @pytest.mark.slow
-def test_the_vamp_table_has_both_priors(data, quick, tmp_path, monkeypatch):
+def test_the_vamp_table_has_both_priors(data, as_graphs, tmp_path, monkeypatch):
     monkeypatch.setattr(vamp, "_HIDDEN", (6,))
     more = {"epochs": 1, "num_components": 3, "num_samples": 20, "test_rows": 5}
     monkeypatch.setattr(vamp, "_TRAIN_ROWS", 30)
