@@ -185,7 +185,10 @@ def complete_parts(folder: str) -> tuple[dict[str, Any], Iterator[pa.Table]]:
     output = grown.generation(grown.current()) if grown.current() else Output(grown.path)
     manifest = output.manifest()
     if manifest is None or manifest.get("kind") != KIND:
-        raise PipelineError(f"{folder} is not a complete output of tfvae embed: run the same command again")
+        raise PipelineError(
+            f"{folder} is not a complete output of tfvae embed: expected the folder that its --output names; where its "
+            "job stopped early, run that again"
+        )
     names = [entry["path"] for entry in manifest["files"] if entry["path"].endswith(".parquet")]
     return manifest, (folders.with_columns(read_part(output, name), name, _read_kinds(output, name)) for name in names)
 

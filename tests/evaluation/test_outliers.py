@@ -110,3 +110,9 @@ def test_what_is_no_score_is_told():
         evaluation.compressed_bits(np.zeros([2, 4, 4], np.float32))
     with pytest.raises(ValueError, match="rate is 2, expected a share"):
         evaluation.perturbed(np.zeros([2, 2]), 2)
+
+
+def test_one_row_is_scored():
+    assert evaluation.typicality([-10.0], [-9.0, -11.0]).tolist() == [0.0]
+    assert evaluation.likelihood_ratio([-10.0], [-12.0]).tolist() == [-2.0]
+    assert evaluation.complexity_corrected([-10.0], np.zeros([1, 4], np.uint8)).shape == (1,)

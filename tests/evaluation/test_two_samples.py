@@ -7,7 +7,7 @@ import scipy.spatial
 import scipy.stats
 
 from tfvae import evaluation
-from tfvae.evaluation import discrepancy
+from tfvae.evaluation import attributes, discrepancy
 
 
 def normal(rng: np.random.Generator, count: int, mean: float = 0.0, size: int = 3) -> np.ndarray:
@@ -167,3 +167,38 @@ def test_samples_that_do_not_fit_are_told(rng):
         evaluation.precision_recall(normal(rng, 6), normal(rng, 5))
     with pytest.raises(ValueError, match="a holds numbers that are not finite"):
         evaluation.maximum_mean_discrepancy([[np.nan], [1.0]], [[1.0], [2.0]])
+
+
+@pytest.mark.parametrize(
+    ("score", "shape"),
+    [
+        (lambda x: evaluation.watanabe_akaike(x), [2, 3]),
+        (lambda x: evaluation.perplexity([-1.0, -2.0], x), [2, 3]),
+        (lambda x: evaluation.bits_per_dimension(x, [2]), [2, 3]),
+        (lambda x: evaluation.pareto_shape(x), [30, 2]),
+        (lambda x: evaluation.detection(x, x), [6]),
+        (lambda x: evaluation.precision_recall(x, x, k=1), [6, 2]),
+    ],
+    ids=["watanabe_akaike", "perplexity", "bits", "pareto", "detection", "precision_recall"],
+)
+def test_what_is_behind_a_mask_and_beside_the_real_axis_is_told(score, shape):
+    x = np.arange(1.0, np.prod(shape) + 1).reshape(shape)
+    score(x)
+    with pytest.raises(ValueError, match="masked array with 1 cell masked"):
+        score(np.ma.masked_equal(x, 1))
+    with pytest.raises(ValueError, match=r"expected .*number"):
+        score(x + 1j)
+
+
+def test_bytes_behind_a_mask_are_told():
+    with pytest.raises(ValueError, match="masked array with 1 cell masked"):
+        evaluation.compressed_bits(np.ma.masked_equal(np.uint8([[1, 2]]), 1))
+    with pytest.raises(ValueError, match="masked array with 1 cell masked"):
+        attributes.checked_attribute(np.ma.masked_equal([1, 0, 1], 0), 3)
+
+
+@pytest.mark.parametrize("test", [evaluation.maximum_mean_discrepancy, evaluation.frechet_distance])
+def test_numbers_whose_powers_no_float_holds_are_told(test):
+    rows = np.random.default_rng(0).normal(size=[12, 3])
+    with pytest.raises(ValueError, match=r"numbers beyond 3.4e\+38, those of float32: scale all rows"):
+        test(rows, rows * 1e200)

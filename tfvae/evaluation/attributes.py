@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from tfvae.arguments import refuse_masked
 from tfvae.models.vae import VAE, check_vae
 
 
@@ -32,6 +33,7 @@ def attribute_vector(vae: VAE, x: Any, attribute: Any) -> np.ndarray:
 
 def checked_attribute(attribute: Any, count: int) -> np.ndarray:
     """The attribute as booleans ``[N]``, of which some are True and some False, or a ValueError that says what came."""
+    refuse_masked("attribute", attribute)
     given = np.asarray(attribute)
     if given.shape != (count,) or given.dtype.kind not in "biuf" or not np.isin(given, [0, 1]).all():
         raise ValueError(

@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from tfvae import observations
-from tfvae.arguments import check_number, checked_shape, found_by
+from tfvae.arguments import check_number, checked_shape
+from tfvae.evaluation.samples import numbers
 from tfvae.families import facts
 from tfvae.models.vae import VAE, check_vae
 
@@ -30,7 +29,7 @@ def bits_per_dimension(nats: Any, event_shape: Sequence[int], bin_width: float =
     """
     check_number(0, is_open=True, bin_width=bin_width)
     if not isinstance(nats, float):
-        nats = found_by(lambda given: np.asarray(given, np.float64), "nats", nats, "a number, or an array of numbers")
+        nats = numbers("nats", nats, "a number, or an array of numbers")
     size = math.prod(checked_shape("event_shape", event_shape))
     return -(nats + size * math.log(bin_width)) / (size * math.log(2.0))
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.arguments import check_number, check_whole, found_by
-from tfvae.evaluation.samples import sample
+from tfvae.arguments import check_number, check_whole, found_by, refuse_masked
+from tfvae.evaluation.samples import numbers, sample
 
 _RESAMPLES = 100  # of both samples, for the standard errors
 _TRUE_POSITIVES = 0.8
@@ -74,7 +74,7 @@ def likelihood_ratio(log_marginal: Any, background: Any) -> np.ndarray:
         >>> likelihood_ratio([-10.0, -10.0], [-12.0, -9.0]).tolist()
         [-2.0, 1.0]
     """
-    log_marginal, background = _numbers("log_marginal", log_marginal), _numbers("background", background)
+    log_marginal, background = _numbers("log_marginal", log_marginal, 1), _numbers("background", background, 1)
     return _alike("background", background, log_marginal) - log_marginal
 
 
@@ -91,7 +91,7 @@ def watanabe_akaike(log_marginals: Any) -> np.ndarray:
         >>> watanabe_akaike([[-10.0, -10.0], [-10.0, -14.0]]).tolist()
         [10.0, 16.0]
     """
-    found = found_by(lambda x: np.asarray(x, np.float64), "log_marginals", log_marginals, "numbers, [M, N]")
+    found = numbers("log_marginals", log_marginals, "numbers, [M, N]")
     if found.ndim != 2 or len(found) < 2 or not np.isfinite(found).all():
         raise ValueError(
             f"log_marginals has shape {found.shape}, expected finite numbers [M, N] of two models or more."
@@ -113,7 +113,7 @@ def typicality(log_marginal: Any, ordinary: Any) -> np.ndarray:
         >>> typicality([-10.0, -2.0], [-9.0, -11.0]).tolist()
         [0.0, 8.0]
     """
-    return np.abs(_numbers("log_marginal", log_marginal) - _numbers("ordinary", ordinary).mean())
+    return np.abs(_numbers("log_marginal", log_marginal, 1) - _numbers("ordinary", ordinary).mean())
 
 
 def complexity_corrected(log_marginal: Any, x: Any) -> np.ndarray:
@@ -133,7 +133,7 @@ def complexity_corrected(log_marginal: Any, x: Any) -> np.ndarray:
         >>> bool(noise < flat)
         True
     """
-    log_marginal = _numbers("log_marginal", log_marginal)
+    log_marginal = _numbers("log_marginal", log_marginal, 1)
     return -log_marginal - _alike("x", compressed_bits(x), log_marginal) * np.log(2)
 
 
@@ -150,6 +150,7 @@ def compressed_bits(x: Any) -> np.ndarray:
         >>> compressed_bits(np.zeros([1, 28, 28, 1], np.uint8)) < 200
         array([ True])
     """
+    refuse_masked("x", x)
     x = found_by(np.asarray, "x", x, "rows of uint8")
     if x.dtype != np.uint8 or x.ndim < 2 or not x.size:
         raise ValueError(
@@ -205,8 +206,8 @@ def _told(ordinary: np.ndarray, odd: np.ndarray) -> tuple[float, float, float]:
     return auroc, auprc, false[np.argmax(true >= _TRUE_POSITIVES * len(odd))] / len(ordinary)
 
 
-def _numbers(name: str, given: Any) -> np.ndarray:
-    found = sample(name, given)
+def _numbers(name: str, given: Any, least: int = 2) -> np.ndarray:
+    found = sample(name, given, least)
     if np.ndim(given) != 1:
         raise ValueError(f"{name} has shape {np.shape(given)}, expected [N]: one number a row.")
     return found[:, 0]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tfvae.arguments import found_by
+from tfvae.evaluation.samples import numbers
 
 _FEWEST = 25  # weights, of which five make the tail
 _PRIOR = 10  # draws that the prior on k, of mean 1/2, is worth (appendix C)
@@ -27,8 +27,7 @@ def pareto_shape(log_weights: np.ndarray) -> np.ndarray:
         >>> pareto_shape(log_weights).round(1).tolist()
         [0.9]
     """
-    numbers = "numbers, [K, N] with K of 25 or more"
-    log_weights = found_by(lambda given: np.asarray(given, np.float64), "log_weights", log_weights, numbers)
+    log_weights = numbers("log_weights", log_weights, "numbers, [K, N] with K of 25 or more")
     if log_weights.ndim != 2 or len(log_weights) < _FEWEST:
         raise ValueError(f"log_weights has shape {log_weights.shape}, expected [K, N] with K of {_FEWEST} or more.")
     tail = math.ceil(min(0.2 * len(log_weights), 3 * math.sqrt(len(log_weights))))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import found_by
+from tfvae.evaluation.samples import numbers
 
 
 def perplexity(nats: Any, x: Any) -> float:
@@ -23,10 +23,7 @@ def perplexity(nats: Any, x: Any) -> float:
         >>> round(perplexity(families.BagOfWords([0.0, 0.0, 0.0, 0.0]).log_prob(x), x), 3)
         4.0
     """
-    nats, x = (
-        found_by(lambda given: np.asarray(given, np.float64), name, given, "an array of numbers")
-        for name, given in (("nats", nats), ("x", x))
-    )
+    nats, x = (numbers(name, given, "an array of numbers") for name, given in (("nats", nats), ("x", x)))
     if x.ndim != 2 or nats.shape != x.shape[:1] or not (np.all(x >= 0) and x.sum() > 0 and np.isfinite(nats).all()):
         raise ValueError(
             f"There are nats of shape {nats.shape} for x of shape {x.shape}, expected finite ones, one for each row of "

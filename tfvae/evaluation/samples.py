@@ -6,12 +6,14 @@ import numpy as np
 
 from tfvae.arguments import found_by, refuse_masked
 
+_LARGEST = float(np.finfo(np.float32).max)  # the cube of their products is still a float64, and no infinity
+
 
 def two_samples(first: str, a: Any, second: str, b: Any, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64, ``[M, D]`` and ``[N, D]``.
 
     Raises:
-        ValueError: For what are no finite numbers, rows of two lengths, or fewer than ``least`` rows.
+        ValueError: For what are no finite numbers of float32, rows of two lengths, or fewer than ``least`` rows.
 
     Example:
         >>> two_samples("a", np.zeros([3, 2, 2]), "b", np.zeros([2, 4]))[0].shape
@@ -33,15 +35,36 @@ def sample(name: str, given: Any, least: int = 2) -> np.ndarray:
         >>> sample("a", np.zeros([3, 2, 2])).shape
         (3, 4)
     """
-    refuse_masked(name, given)
-    rows = found_by(
-        lambda x: np.asarray(x, np.float64), name, given, f"numbers, one row or more of them, {least} rows or more"
-    )
+    rows = numbers(name, given, f"numbers, one row or more of them, {least} rows or more")
     if rows.ndim == 0 or len(rows) < least or rows.size == 0:
         raise ValueError(f"{name} has shape {rows.shape}, expected [N, ...] with {least} rows or more.")
     if not np.isfinite(rows).all():
         raise ValueError(f"{name} holds numbers that are not finite: leave those rows out, or fill them.")
+    if np.abs(rows).max() > _LARGEST:
+        raise ValueError(f"{name} holds numbers beyond {_LARGEST:.2g}, those of float32: scale all rows by one factor.")
     return rows.reshape(len(rows), -1)
+
+
+def numbers(name: str, given: Any, expected: str) -> np.ndarray:
+    """What was given as float64, of any shape.
+
+    Raises:
+        ValueError: For what are no real numbers, or masked ones.
+
+    Example:
+        >>> numbers("nats", [1j], "numbers")
+        Traceback (most recent call last):
+        ValueError: nats is [1j], expected numbers.
+    """
+    refuse_masked(name, given)
+    return found_by(_real, name, given, expected)
+
+
+def _real(given: Any) -> np.ndarray:
+    found = np.asarray(given)
+    if found.dtype.kind == "c":
+        raise TypeError("NumPy would drop the imaginary part.")
+    return found.astype(np.float64)
 
 
 def labels(name: str, given: Any, count: int) -> np.ndarray:

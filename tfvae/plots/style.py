@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.arguments import check_path
+from tfvae.arguments import check_path, refuse_masked
 from tfvae.engine import saving
 from tfvae.pipelines import extras, storage
 
@@ -81,6 +81,7 @@ def checked_labels(labels: Any, count: int) -> np.ndarray | None:
     """
     if labels is None:
         return None
+    refuse_masked("labels", labels)
     found = np.asarray(labels)
     if found.shape != (count,) or found.dtype.kind not in "biufUSO":
         raise ValueError(f"labels have shape {found.shape}, expected one for each of {count} rows: ({count},).")
