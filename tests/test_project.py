@@ -36,7 +36,9 @@ def test_the_project_trains_at_once_and_its_test_passes(tmp_path, digits, monkey
 
 
 def test_a_table_gets_a_likelihood_of_real_numbers(tmp_path):
-    assert invoke("init", tmp_path).exit_code == 0
+    tmp_path = tmp_path / "of mine"
+    result = invoke("init", tmp_path)
+    assert result.exit_code == 0 and f"--config '{tmp_path}/run.toml'" in result.output  # can be pasted
     build = runpy.run_path(str(tmp_path / "model.py"))["build"]
     assert build((7,)).likelihood.family.__name__ == "Normal" and build((8, 8, 1)).likelihood.event_shape == (8, 8, 1)
     assert 'data = "prepared"' in (tmp_path / "run.toml").read_text()

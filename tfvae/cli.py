@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import os
 import pathlib
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -181,7 +182,7 @@ def init(folder: str, data: str | None) -> None:
     with _told():
         for path in project.write(folder, data):
             click.echo(path)
-    click.echo(f"Next: tfvae train --config {os.path.join(folder, 'run.toml')}")
+    click.echo(f"Next: tfvae train --config {shlex.quote(os.path.join(folder, 'run.toml'))}")
 
 
 @main.command(**_SHOWN, stopped=_left_of_a_training, reads=_DATA)

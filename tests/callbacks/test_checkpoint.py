@@ -17,6 +17,7 @@ import pytest
 from tests.callbacks import interruptions
 from tests.callbacks.interruptions import CASES, Case, Signal, Stop, X, build, differences, outcome, train
 from tfvae.callbacks import Checkpoint, kept
+from tfvae.engine import course
 from tfvae.engine.course import State
 from tfvae.pipelines import storage
 
@@ -173,6 +174,15 @@ def test_another_optimiser_or_model_is_refused(one_epoch):
         model.fit(X, batch_size=8, epochs=2, verbose=0, callbacks=[Checkpoint(one_epoch)])
     with pytest.raises(ValueError, match="expected one"):
         model.fit(X, callbacks=[Checkpoint(one_epoch), Checkpoint(one_epoch)])
+
+
+def test_the_names_that_keras_counts_make_no_other_training():
+    def known() -> dict:
+        model = build(CASES["arrays"])
+        model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()))
+        return course._training(model, {})
+
+    assert known() == known()
 
 
 @pytest.mark.slow

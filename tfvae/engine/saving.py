@@ -5,6 +5,7 @@ one that had them.
 """
 
 import contextlib
+import inspect
 import json
 import os
 import pathlib
@@ -25,12 +26,20 @@ NO_H5 = (
     "an h5 file, which Keras could not load this model from: save to a .keras file, or the weights alone with "
     "save_weights('m.weights.h5')."
 )
+_FROM_CONFIG = keras.layers.Layer.from_config.__func__  # Operation's
 Layout = dict[str, tuple[int, ...]]
 
 
 def warn_of_unregistered(model: keras.Model, filepath: Any) -> None:
-    """Warn of each class and function of a model by whose name Keras will find nothing when it loads the file."""
-    for name in sorted(set(_unregistered(keras.saving.serialize_keras_object(model)))):
+    """Warn of each class and function of a model that Keras will not find, or not make, when it loads the file."""
+    config = keras.saving.serialize_keras_object(model)
+    for name in sorted(set(_unmade(config))):
+        warnings.warn(
+            f"{name} cannot be made again of its get_config(), so that {filepath} cannot be loaded: let its __init__ "
+            "take what get_config() gives, and **kwargs for super().__init__(**kwargs), and save again.",
+            stacklevel=3,
+        )
+    for name in sorted(set(_unregistered(config))):
         warnings.warn(
             f"{name} is not registered with Keras, so that {filepath} is loaded only with custom_objects="
             f"{{{name!r}: {name}}}: put @keras.saving.register_keras_serializable() before its definition and save "
@@ -47,6 +56,31 @@ def _unregistered(config: Any) -> Iterator[str]:
         if {"module", "class_name", "registered_name"} <= config.keys() and not _is_found(config):
             yield config["config"] if config["class_name"] == "function" else config["class_name"]
         yield from _unregistered(list(config.values()))
+
+
+def _unmade(config: Any) -> Iterator[str]:
+    """The classes of a user's own whose arguments are not what their configs hold; no layer is made to see it."""
+    if isinstance(config, (list, tuple)):
+        for part in config:
+            yield from _unmade(part)
+    elif isinstance(config, dict):
+        found = keras.saving.get_registered_object(config.get("registered_name"))
+        if isinstance(found, type) and _is_plain(found) and not _takes(found, config["config"]):
+            yield config["class_name"]
+        yield from _unmade(list(config.values()))
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether it is made as Keras makes a layer: of its config alone, by ``__init__``."""
+    return issubclass(kind, keras.layers.Layer) and getattr(kind.from_config, "__func__", None) is _FROM_CONFIG
+
+
+def _takes(kind: Any, config: dict[str, Any]) -> bool:
+    try:
+        inspect.signature(kind.__init__).bind(None, **config)
+    except TypeError:
+        return False
+    return True
 
 
 def _is_found(config: dict[str, Any]) -> bool:
