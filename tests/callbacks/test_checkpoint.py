@@ -183,6 +183,10 @@ def test_the_names_that_keras_counts_make_no_other_training():
         return course._training(model, {})
 
     assert known() == known()
+    earlier = {
+        "Adam's learning_rate": {"class_name": "CosineDecay", "config": {"decay_steps": 9, "name": "CosineDecay"}}
+    }
+    Checkpoint("unused")._refuse_another(earlier, course.nameless(earlier))
 
 
 @pytest.mark.slow

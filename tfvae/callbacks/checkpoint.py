@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfvae.arguments import check_at_least, check_kind, check_number, check_path
 from tfvae.callbacks import kept
 from tfvae.engine import course, keras_private
-from tfvae.engine.course import Keeper, State
+from tfvae.engine.course import Keeper, State, nameless
 from tfvae.pipelines import stops, storage
 from tfvae.pipelines.checksums import DamagedError
 
@@ -136,6 +136,7 @@ class Checkpoint(Keeper):
         return None
 
     def _refuse_another(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        before, now = nameless(before), nameless(now)  # releases up to 0.2.0 wrote the names of parts
         odd = [fact for fact in before if fact in now and before[fact] != now[fact]]
         if odd:
             was = " and ".join(f"{fact} is {before[fact]}, not {now[fact]}" for fact in odd[:3])

@@ -236,17 +236,22 @@ def _training(model: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     known["optimizer"] = ", ".join(one["class_name"] for one in optimizers)
     if int(keras_private.steps_taken(model).numpy()) == 0:  # later its settings may have been changed by a callback
         for one in optimizers:
-            known |= {f"{one['class_name']}'s {name}": value for name, value in _nameless(one["config"]).items()}
+            known |= {f"{one['class_name']}'s {name}": value for name, value in nameless(one["config"]).items()}
     known["validation_data"] = "given" if "validation" in data else "none"
     known |= {f"{name} data's {fact}": value for name, one in data.items() for fact, value in one.facts().items()}
     return json.loads(json.dumps(known, default=lambda value: type(value).__name__))
 
 
-def _nameless(config: Any) -> Any:
-    """A config without names, its parts' too: Keras counts them, so that the same optimiser made again has another."""
+def nameless(config: Any) -> Any:
+    """A config without names, its parts' too: Keras counts them, so that the same optimiser made again has another.
+
+    Example:
+        >>> nameless({"name": "adam_1", "parts": [{"name": "adam", "epsilon": 0.1}]})
+        {'parts': [{'epsilon': 0.1}]}
+    """
     if isinstance(config, dict):
-        return {name: _nameless(value) for name, value in config.items() if name != "name"}
-    return [_nameless(part) for part in config] if isinstance(config, list) else config
+        return {name: nameless(value) for name, value in config.items() if name != "name"}
+    return [nameless(part) for part in config] if isinstance(config, list) else config
 
 
 def _shapes(found: list[Any]) -> list[str]:
