@@ -53,7 +53,7 @@ TFVAE: dict[str, set[str]] = {
     "flows": _LAYERS | {"networks"},
     "posteriors": _LAYERS | {"flows"},
     "likelihoods": _LAYERS | {"observations"},
-    "networks": {"arguments"},
+    "networks": {"arguments", "engine"},
     "priors": _LAYERS | {"divergences", "flows", "networks", "pipelines.extras"},
     "models": _LAYERS | _PARTS,
     "baselines": _MODELS | {"evaluation"},
@@ -72,7 +72,9 @@ TFVAE: dict[str, set[str]] = {
     "strategies": {"engine"},
     "runs": _ALL | _DISK | {"run_folder", "strategies", "presets", "records", "model_file", "configuration"},
     "sharing": {"checks", "exporting", "runs", "pipelines.errors", "pipelines.trust", *_DISK},
-    "experiments": _ALL | _DISK | {"sharing", "tables", "pipelines.command_line", "pipelines.formats.idx"},
+    "experiments": _ALL
+    | _DISK
+    | {"sharing", "tables", "pipelines.command_line", "pipelines.formats.arrays", "pipelines.formats.idx"},
     "optimizers": set(),
     "registration": set(),
     "log_lines": set(),
