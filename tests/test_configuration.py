@@ -1,7 +1,6 @@
 """Flags from a file: what a run wrote repeats it, the command line wins, and nothing is taken for what it is not."""
 
 import json
-import os
 import tomllib
 
 import pytest
@@ -59,17 +58,21 @@ def test_the_configuration_of_a_run_repeats_it_and_the_command_line_wins(tmp_pat
     assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in other.items() if k not in timed}
 
 
-def test_paths_are_relative_to_the_file(tmp_path, asked):
-    (tmp_path / "run.toml").write_text(
+def test_paths_are_relative_to_the_file(tmp_path, asked, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    here = tmp_path / "here"
+    for folder in (here, tmp_path / "data", tmp_path / "home/data"):
+        folder.mkdir(parents=True)
+    (here / "run.toml").write_text(
         'data = "../data"\noutput = "/runs/x"\nmodel = "own/model.py:make"\noverwrite = true'
     )
-    assert train("--config", tmp_path / "run.toml", "--latent-dim", 7).exit_code == 0
+    assert train("--config", here / "run.toml", "--latent-dim", 7).exit_code == 0
     [options] = asked
-    assert options["data_directory"] == str(tmp_path.parent / "data") and options["output"] == "/runs/x"
-    assert options["model"] == str(tmp_path / "own/model.py:make")
-    for data, there in (("~/data", os.path.expanduser("~/data")), ("gs://bucket/data", "gs://bucket/data")):
-        (tmp_path / "run.toml").write_text(f'data = "{data}"\noutput = "o"')
-        train("--config", tmp_path / "run.toml")
+    assert options["data_directory"] == str(tmp_path / "data") and options["output"] == "/runs/x"
+    assert options["model"] == str(here / "own/model.py:make")
+    for data, there in (("~/data", str(tmp_path / "home/data")), ("gs://bucket/data", "gs://bucket/data")):
+        (here / "run.toml").write_text(f'data = "{data}"\noutput = "o"')
+        train("--config", here / "run.toml")
         assert asked[-1]["data_directory"] == there
     assert options["overwrite"] is True and options["latent_dim"] == 7 and options["epochs"] is None
 

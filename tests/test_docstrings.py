@@ -65,6 +65,7 @@ NO_EXAMPLE = {
     "engine.batches.Data",
     "models.vae.Batch",
     "models.vae.report",
+    "models.vae.warn_of_num_rows",  # asked by fit of all models
     "posteriors.check_posterior",  # what the model asks of its parts
     "families.draws.stddev",
     "families.flow.Step",  # a protocol

@@ -116,5 +116,7 @@ def test_the_command_prints_a_table_writes_a_page_and_ends_with_3(tmp_path):
     text = page.read_text()
     assert "columns have drifted" in text and "<script" not in text and "embedding[4]" in text
     assert CliRunner().invoke(main, ["drift", same, same]).exit_code == 0
-    failed = CliRunner().invoke(main, ["drift", same, str(tmp_path / "absent")])
-    assert failed.exit_code == 1 and "not a complete output" in failed.output
+    (tmp_path / "empty").mkdir()
+    for name, words in (("absent", "absent is not there: expected the embeddings"), ("empty", "not a complete output")):
+        failed = CliRunner().invoke(main, ["drift", same, str(tmp_path / name)])
+        assert failed.exit_code == 1 and words in failed.output

@@ -94,6 +94,7 @@ def test_every_command_says_what_is_there(words, command, monkeypatch, tmp_path)
 
     monkeypatch.setattr(command, "callback", stopped)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
     given = [[one.opts[0], "x"] if one.opts[0].startswith("-") else ["x"] for one in command.params if one.required]
     before = signal.getsignal(signal.SIGTERM)
     result = CliRunner().invoke(cli.main, [*words, *(word for one in given for word in one)])
