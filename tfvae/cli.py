@@ -542,11 +542,10 @@ def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _log_marginal_text(result: dict[str, Any]) -> str:
-    value, samples = f"{result['log_marginal']:.2f}", f"{result['num_samples']:,} samples"
-    if result["monte_carlo_standard_error"] is None:
-        return f"at least {value} nats ({samples} are too few to tell an error: take more)"
-    error = f"{result['log_marginal_standard_error']:.2f} nats"
-    return f"{value} ± {error} ({samples}, Monte Carlo error {result['monte_carlo_standard_error']:.3f})"
+    shown, samples = tables.log_marginal(result), f"{result['num_samples']:,} samples"
+    if (error := result["monte_carlo_standard_error"]) is None:
+        return f"{shown} ({samples} are too few to tell an error: take more)"
+    return f"{shown} ({samples}, Monte Carlo error {error:.3f})"
 
 
 def _shape_text(result: dict[str, Any]) -> str:

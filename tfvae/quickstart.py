@@ -92,7 +92,7 @@ def _report(base: pathlib.Path, seconds: dict[str, float], places: dict[str, str
     click.secho("\nWhat was measured", bold=True)
     rows = [
         ("test ELBO", f"{result['elbo']:.2f} nats, {result['observations']}"),
-        ("test log p(x)", f"{result['log_marginal']:.2f} ± {result['log_marginal_standard_error']:.2f} nats"),
+        ("test log p(x)", tables.log_marginal(result)),
         ("rows embedded", f"{embedded:,}"),
         *(
             (name, f"{value:.1f} s" + (f", {handled[name] / value:,.0f} rows/s" if name in handled else ""))

@@ -1,6 +1,7 @@
 """Tables for people: cells of text, the first row the head."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def plain(rows: Sequence[Sequence[str]]) -> str:
@@ -45,3 +46,19 @@ def findings(found: Mapping[str, float | None]) -> str:
     return ", ".join(
         f"{part} ± {texts[errors[name]]}" if name in errors else part for name, part in zip(shown, parts, strict=True)
     )
+
+
+def log_marginal(result: Mapping[str, Any]) -> str:
+    """log p(x) of an evaluation with its error over rows; a lower bound where that cannot be told.
+
+    Example:
+        >>> result = {"log_marginal": -18.774, "log_marginal_standard_error": 0.25, "monte_carlo_standard_error": 0.01}
+        >>> log_marginal(result)
+        '-18.77 ± 0.25 nats'
+        >>> log_marginal(result | {"monte_carlo_standard_error": None})
+        'at least -18.77 nats'
+    """
+    value = f"{result['log_marginal']:.2f}"
+    if result["monte_carlo_standard_error"] is None:
+        return f"at least {value} nats"
+    return f"{value} ± {result['log_marginal_standard_error']:.2f} nats"
