@@ -37,6 +37,7 @@ def straight(data, short) -> dict[str, list[checkpoints.Point]]:
     return {method: run(data, method) for method in METHODS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_curve_has_the_papers_points_and_rises(straight, method):
     points = straight[method]
@@ -47,6 +48,7 @@ def test_a_curve_has_the_papers_points_and_rises(straight, method):
     assert seconds == sorted(seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stop_changes_nothing(data, straight, method, tmp_path):
     folder = tmp_path / "run"
@@ -64,6 +66,7 @@ def test_a_stop_changes_nothing(data, straight, method, tmp_path):
     assert [point.samples for point in run(data, method, 1.2e4, folder)] == POINTS[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_at", ["incomplete.keras", "incomplete.csv"])
 @pytest.mark.parametrize("saves", [0, 2])
 def test_a_kill_in_the_middle_of_saving_costs_one_stretch(data, straight, killed_at, saves, tmp_path, monkeypatch):
@@ -86,6 +89,7 @@ def test_a_kill_in_the_middle_of_saving_costs_one_stretch(data, straight, killed
     assert_same(run(data, "AEVB", checkpoint=tmp_path), straight["AEVB"])
 
 
+@pytest.mark.slow
 def test_a_stop_within_a_stretch_goes_on_there(data, straight, tmp_path, monkeypatch):
     report = curves._Report
 
@@ -107,6 +111,7 @@ def test_a_stop_within_a_stretch_goes_on_there(data, straight, tmp_path, monkeyp
     assert 1000 + 100 < seen[0] <= 1000 + 61 * 100 and not list(tmp_path.glob("until-*"))
 
 
+@pytest.mark.slow
 def test_the_training_bound_is_the_mean_since_the_point_before(data, straight):
     """Against steps taken one at a time, with the rows in the engine's own order."""
     model = settings.build(data, 2, "AEVB")
