@@ -13,13 +13,12 @@ import tensorflow as tf
 
 import tfvae
 from benchmarks import models
-from benchmarks.gpu.carried import Case, Program
+from benchmarks.gpu.carried import CHECKED_STEPS, Case, Program
 from tfvae.engine.batches import Data
 from tfvae.families import draws
 
 EMBED_ROWS = 1024  # VAE.embed's own batch
 LEARNING_RATE = 1e-3
-CHECKED_STEPS = 2  # XLA's convolutions are slow on a CPU, and Adam makes rounding grow from step to step
 _ALIAS = re.compile(r"\{(\d+)\}: \((\d+), \{\}, (?:may|must)-alias\)")
 
 

@@ -23,7 +23,6 @@ import numpy as np
 from benchmarks.gpu import carried
 
 CHECKED = 1000  # numbers of each result of the CPU's first steps that travel, to be compared
-CHECKED_STEPS = 2
 _TOLD_EVERY_S = 60.0
 _LEAST_S = 60.0  # with less time left none is begun
 

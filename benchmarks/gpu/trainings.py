@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.gpu import carry, rounds
+from benchmarks.gpu import carried, carry, rounds
 from benchmarks.gpu.rounds import Leg, Training
 from tfvae import evaluation
 from tfvae.engine.batches import Data
@@ -120,7 +120,7 @@ def epoch_of(vae: Any, rows: np.ndarray, size: int) -> tuple[list[Any], int]:
     """The arguments of a program over all the rows in batches of ``size``, and that."""
     order, counts = rounds.batches(np.arange(len(rows), dtype=np.int32), size)
     data = Data(vae.prepare(tf.constant(rows)))
-    return [data, order, counts, np.int32(min(len(counts), rounds.CHECKED_STEPS))], size
+    return [data, order, counts, np.int32(min(len(counts), carried.CHECKED_STEPS))], size
 
 
 def leg(state: list[tf.Variable], start: list[np.ndarray], function: Any, arguments: list[Any], size: int) -> Leg:

@@ -136,7 +136,7 @@ class Checkpoint(Keeper):
         return None
 
     def _refuse_another(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        before, now = nameless(before), nameless(now)  # releases up to 0.2.0 wrote the names of parts
+        before = nameless(before)  # releases up to 0.2.0 wrote the names of parts
         odd = [fact for fact in before if fact in now and before[fact] != now[fact]]
         if odd:
             was = " and ".join(f"{fact} is {before[fact]}, not {now[fact]}" for fact in odd[:3])

@@ -251,7 +251,7 @@ def nameless(config: Any) -> Any:
     """
     if isinstance(config, dict):
         return {name: nameless(value) for name, value in config.items() if name != "name"}
-    return [nameless(part) for part in config] if isinstance(config, list) else config
+    return [nameless(part) for part in config] if isinstance(config, (list, tuple)) else config
 
 
 def _shapes(found: list[Any]) -> list[str]:

@@ -48,26 +48,28 @@ def warn_of_unregistered(model: keras.Model, filepath: Any) -> None:
         )
 
 
-def _unregistered(config: Any) -> Iterator[str]:
+def _mappings(config: Any) -> Iterator[dict[str, Any]]:
+    """A config's dicts, at any depth."""
     if isinstance(config, (list, tuple)):
         for part in config:
-            yield from _unregistered(part)
+            yield from _mappings(part)
     elif isinstance(config, dict):
-        if {"module", "class_name", "registered_name"} <= config.keys() and not _is_found(config):
-            yield config["config"] if config["class_name"] == "function" else config["class_name"]
-        yield from _unregistered(list(config.values()))
+        yield config
+        yield from _mappings(list(config.values()))
+
+
+def _unregistered(config: Any) -> Iterator[str]:
+    for one in _mappings(config):
+        if {"module", "class_name", "registered_name"} <= one.keys() and not _is_found(one):
+            yield one["config"] if one["class_name"] == "function" else one["class_name"]
 
 
 def _unmade(config: Any) -> Iterator[str]:
     """The classes of a user's own whose arguments are not what their configs hold; no layer is made to see it."""
-    if isinstance(config, (list, tuple)):
-        for part in config:
-            yield from _unmade(part)
-    elif isinstance(config, dict):
-        found = keras.saving.get_registered_object(config.get("registered_name"))
-        if isinstance(found, type) and _is_plain(found) and not _takes(found, config["config"]):
-            yield config["class_name"]
-        yield from _unmade(list(config.values()))
+    for one in _mappings(config):
+        found = keras.saving.get_registered_object(one.get("registered_name"))
+        if isinstance(found, type) and _is_plain(found) and not _takes(found, one["config"]):
+            yield one["class_name"]
 
 
 def _is_plain(kind: Any) -> bool:
