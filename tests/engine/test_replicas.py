@@ -1,5 +1,6 @@
 """Several devices: two virtual ones, and two processes on loopback, give what one gives for the same batches."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -134,3 +135,45 @@ def test_a_distributed_dataset_is_refused():
     batches = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensors(np.zeros([4, 8], np.float32)))
     with pytest.raises(ValueError, match="pass the dataset of whole batches"):
         vae.fit(batches, verbose=0)
+
+
+X = np.eye(4, dtype=np.float32)
+
+
+def small(strategy=None, encoder=None) -> VAE:
+    with contextlib.nullcontext() if strategy is None else strategy.scope():
+        distributions = posteriors.diagonal_normal(1), likelihoods.bernoulli([4])
+        return VAE(encoder or networks.mlp([2]), networks.mlp([2]), *distributions, seed=0)
+
+
+@pytest.mark.parametrize("made", ["outside of any", "in that of another"])
+def test_what_is_called_in_another_strategy_s_scope_is_told(made):
+    """And a model of a strategy is compiled, and used, inside of its scope and outside."""
+    own, other = (tf.distribute.MirroredStrategy(["CPU:0"]) for _ in range(2))
+    model = small(None if made == "outside of any" else own)
+    model.compile("sgd", run_eagerly=True)
+    with other.scope():
+        for method in ("compile", "fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"):
+            told = f"^{method} is called in the scope of a MirroredStrategy, but the model was made {made}: make and"
+            with pytest.raises(ValueError, match=told):
+                getattr(model, method)(*[X] * (method != "compile"))
+    loss = model.train_on_batch(X)
+    with contextlib.nullcontext() if made == "outside of any" else own.scope():
+        assert np.isfinite([loss, model.test_on_batch(X)]).all()
+
+
+def test_an_optimiser_or_a_network_of_another_strategy_is_told():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        optimizer = keras.optimizers.SGD()
+    encoder = keras.Sequential([keras.Input([4]), keras.layers.Dense(2)])
+    model = small(strategy)
+    for told, compiled in {
+        "The optimiser was made outside of the scope of a strategy": lambda: model.compile(keras.optimizers.SGD()),
+        "The optimiser was made in the scope of a strategy": lambda: small().compile(optimizer),
+        "dense.*/kernel was made outside of the scope of a strategy": small(strategy, encoder).compile,
+    }.items():
+        with pytest.raises(ValueError, match=f"{told}, and the model .*: make .* within the same `with strategy.scop"):
+            compiled()
+    with pytest.raises(ValueError, match="call compile"):
+        model.fit(X)

@@ -217,6 +217,7 @@ class UnsupervisedModel(Doors, abc.ABC):
             run_eagerly: Run as plain Python, for debugging.
         """
         refuse_unknown(self.compile, unknown, "The model's objective is the loss, and its parts are the metrics.")
+        replicas.check_scope(self, "compile")
         self.check_overrides()
         if steps_per_execution is not None and not isinstance(steps_per_execution, int):
             raise ValueError(
@@ -228,13 +229,16 @@ class UnsupervisedModel(Doors, abc.ABC):
         run_eagerly = False if run_eagerly is None else run_eagerly
         check_truth(run_eagerly=run_eagerly, jit_compile=False if jit_compile is None else jit_compile)
         self._auto_steps = steps_per_execution is None
-        super().compile(
-            optimizer=self._with_loss_scale(optimizer),
-            steps_per_execution=steps_per_execution or 1,
-            jit_compile=(xla.pays_off(self) if jit_compile is None else jit_compile) and not run_eagerly,
-            run_eagerly=run_eagerly,
-        )
-        keras_private.report_in_float32(self)
+        with self.distribute_strategy.scope():
+            optimizer = self._with_loss_scale(optimizer)
+            replicas.check_made_together(self, optimizer)
+            super().compile(
+                optimizer=optimizer,
+                steps_per_execution=steps_per_execution or 1,
+                jit_compile=(xla.pays_off(self) if jit_compile is None else jit_compile) and not run_eagerly,
+                run_eagerly=run_eagerly,
+            )
+            keras_private.report_in_float32(self)
         self.forget_programs()
         self._choice = {
             "steps_per_execution": steps_per_execution,
@@ -304,6 +308,7 @@ class UnsupervisedModel(Doors, abc.ABC):
             TypeError: For an argument that it does not have.
         """
         refuse_unknown(self.fit, unknown)
+        replicas.check_scope(self, "fit")
         _refuse_targets(y, class_weight)
         self._check_compiled("fit")
         check_truth(shuffle=shuffle)
@@ -380,6 +385,7 @@ class UnsupervisedModel(Doors, abc.ABC):
         """
         of_fit = {name: unknown.pop(name) for name in keras_private.EVALUATED_BY_FIT & unknown.keys()}
         refuse_unknown(self.evaluate, unknown)
+        replicas.check_scope(self, "evaluate")
         _refuse_targets(y, None)
         self._check_compiled("evaluate")
         check_truth(return_dict=return_dict)
@@ -405,6 +411,7 @@ class UnsupervisedModel(Doors, abc.ABC):
     ) -> Any:
         """Keras's ``predict``, of what ``fit`` takes."""
         refuse_unknown(self.predict, unknown)
+        replicas.check_scope(self, "predict")
         _check_counts(batch_size=batch_size, steps=steps)
         _check_verbose(verbose)
         hooks.acting_on_batches(callbacks)  # which says what is none
@@ -428,6 +435,7 @@ class UnsupervisedModel(Doors, abc.ABC):
     ) -> Any:
         """Keras's ``train_on_batch`` without targets."""
         refuse_unknown(self.train_on_batch, unknown)
+        replicas.check_scope(self, "train_on_batch")
         _refuse_targets(y, class_weight)
         self._check_compiled("train_on_batch")
         check_truth(return_dict=return_dict)
@@ -438,6 +446,7 @@ class UnsupervisedModel(Doors, abc.ABC):
     ) -> Any:
         """Keras's ``test_on_batch`` without targets."""
         refuse_unknown(self.test_on_batch, unknown)
+        replicas.check_scope(self, "test_on_batch")
         _refuse_targets(y, None)
         self._check_compiled("test_on_batch")
         check_truth(return_dict=return_dict)
@@ -446,6 +455,7 @@ class UnsupervisedModel(Doors, abc.ABC):
     def predict_on_batch(self, x: Any, **unknown: Any) -> Any:
         """Keras's ``predict_on_batch``, of rows as ``fit`` takes them in memory."""
         refuse_unknown(self.predict_on_batch, unknown)
+        replicas.check_scope(self, "predict_on_batch")
         return super().predict_on_batch(self.prepare(x))
 
     def check_num_rows(self, count: int) -> None:

@@ -50,6 +50,30 @@ def rows_of(batch: Data, numbers: tf.Tensor, mine: tf.Tensor, total: tf.Tensor, 
     return Rows(numbers, counts, weights, tf.cast(total, tf.float32), share)
 
 
+def check_scope(model: keras.Model, method: str) -> None:
+    """Raise ValueError where a method is called in the scope of a strategy that is not the model's."""
+    if tf.distribute.has_strategy() and tf.distribute.get_strategy() is not keras_private.strategy(model):
+        own = "outside of any" if keras_private.strategy(model) is None else "in that of another"
+        raise ValueError(
+            f"{method} is called in the scope of a {type(tf.distribute.get_strategy()).__name__}, but the model was "
+            f"made {own}: make and compile it within the same `with strategy.scope():`, or call {method} outside."
+        )
+
+
+def check_made_together(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Raise ValueError where a weight or the optimiser was made in another scope than the model; call it in its own."""
+    extended = tf.distribute.get_strategy().extended
+    parts = [("The optimiser", variable) for variable in optimizer.variables]
+    parts += [(weight.path, weight) for weight in model.variables]
+    for name, variable in parts:
+        if not extended.variable_created_in_scope(variable.value):
+            here, there = ("in", "outside of") if keras_private.strategy(model) is None else ("outside of", "in")
+            raise ValueError(
+                f"{name} was made {here} the scope of a strategy, and the model {there} it: make the networks, the "
+                "model and the optimiser within the same `with strategy.scope():`."
+            )
+
+
 Local = Callable[[Any, Rows], list[tf.Tensor | None]]
 Apply = Callable[[list[tf.Tensor | None]], None]
 
