@@ -102,6 +102,29 @@ def path_of(given: str | os.PathLike[str]) -> str:
     return os.fspath(given)
 
 
+def check_utf8(path: str | os.PathLike[str]) -> None:
+    """Raises PipelineError where TensorFlow, to which every name is UTF-8, would look elsewhere than Python does.
+
+    So it is where the locale has another encoding, and where a name's bytes are of another.
+
+    Example:
+        >>> check_utf8("donn\\udce9es")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        tfvae.pipelines.errors.PipelineError: the path 'donn\\udce9es' is not UTF-8, ...
+    """
+    name = os.fspath(path)
+    try:
+        is_utf8 = os.fsencode(name) == name.encode()
+    except UnicodeEncodeError:
+        is_utf8 = False
+    if not is_utf8:
+        raise PipelineError(
+            f"the path {name!a} is not UTF-8, as which TensorFlow reads names: set LC_ALL=C.UTF-8 in the environment, "
+            "or give it another name"
+        )
+
+
 @_also_in_stores
 def exists(path: str) -> bool:
     """Whether a file or folder lies there."""
@@ -526,9 +549,16 @@ def sha256(path: str) -> str:
 
 
 def to_json(value: Any, indent: int | None = None) -> bytes:
-    """The one spelling of a JSON value that is hashed and written: sorted keys, UTF-8, no NaN."""
+    """The one spelling of a JSON value that is hashed and written: sorted keys, UTF-8, no NaN.
+
+    The bytes of a name that are not UTF-8 are written as Python reads them again, lone surrogates.
+
+    Example:
+        >>> to_json(["données", "donn\\udce9es"])
+        b'["donn\\xc3\\xa9es", "donn\\\\udce9es"]\\n'
+    """
     encoder = _ONE_LINE if indent is None else json.JSONEncoder(**_SPELLING, indent=indent)
-    return encoder.encode(value).encode() + b"\n"
+    return encoder.encode(value).encode(errors="backslashreplace") + b"\n"
 
 
 def read_json(path: str) -> dict[str, Any]:

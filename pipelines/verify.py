@@ -95,6 +95,8 @@ def verify(path: str) -> Verified:
     for file, remedy in ((contract.SAVED_MODEL, "export it again"), ("model.keras", "train it again")):
         if storage.exists(os.path.join(folder, file)):
             raise PipelineError(f"{folder} has no checksums, an earlier release or another program wrote it: {remedy}")
+    if not storage.exists(folder):
+        raise PipelineError(f"{path} is not there: expected a prepared dataset, embeddings, an export or a run")
     raise PipelineError(f"{path} holds no prepared dataset, embeddings, export or run: nothing in it has checksums")
 
 

@@ -1,6 +1,8 @@
 """The wrong thing at a constructor or a method: our sentence, with what came, and no other library's."""
 
 import functools
+import os
+import pathlib
 
 import keras
 import numpy as np
@@ -10,6 +12,7 @@ from tfvae import (
     VAE,
     DistributionLayer,
     callbacks,
+    data,
     evaluation,
     export,
     likelihoods,
@@ -18,8 +21,11 @@ from tfvae import (
     plots,
     posteriors,
     priors,
+    runs,
 )
+from tfvae.checks.rules import check_export
 from tfvae.pipelines import embed, preprocess
+from tfvae.pipelines.embedding.saved_models import find_model
 from tfvae.pipelines.errors import PipelineError
 from tfvae.serving import Client
 
@@ -229,6 +235,13 @@ def test_parts_of_one_support_go_together():
         (lambda: plots.latent_space("a", X, "a.png"), "vae is 'a', expected a tfvae.VAE"),
         (lambda: plots.learning_curve(3, "a.png"), "history is 3, expected Keras's history"),
         (lambda: plots.learning_curve({"elbo": [1.0]}, 3), "path is 3, expected a path"),
+        (
+            lambda: plots.learning_curve({"elbo": [1.0]}, "a\0.png"),
+            r"path is 'a\\x00.png', which holds a zero byte: no f",
+        ),
+        (lambda: a_vae().save("a\0.keras"), "filepath is .* which holds a zero byte"),
+        (lambda: a_vae().save_weights("a\0.weights.h5"), "filepath is .* which holds a zero byte"),
+        (lambda: a_vae().load_weights("a\0.weights.h5"), "filepath is .* which holds a zero byte"),
         (lambda: export(a_vae(), ""), "directory is '', expected a path; '.' is the current folder"),
         (lambda: plots.samples(a_vae(), ""), "path is '', expected a path"),
         (lambda: callbacks.Units(X, log_dir=3), "log_dir is 3, expected a path"),
@@ -240,6 +253,30 @@ def test_parts_of_one_support_go_together():
 )
 def test_no_other_library_tells_it(door, message):
     with pytest.raises(ValueError, match=message):
+        door()
+
+
+LATIN = os.fsdecode("données".encode("latin-1"))
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        lambda: export(a_vae(), LATIN),
+        lambda: data.load(LATIN),
+        lambda: callbacks.Units(X, log_dir=LATIN),
+        lambda: runs.train(output=LATIN, data_directory="x"),
+        lambda: runs.train(output="x", data_directory=LATIN),
+        lambda: check_export(LATIN),
+        lambda: find_model(LATIN),
+    ],
+    ids=["export", "load", "log_dir", "output", "data", "check", "model"],
+)
+def test_a_name_that_tensorflow_would_look_for_elsewhere_is_told(door, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs(LATIN)
+    pathlib.Path(LATIN, "dataset_info.json").touch()
+    with pytest.raises(PipelineError, match=r"is not UTF-8, as which TensorFlow reads names: set LC_ALL=C\.UTF-8"):
         door()
 
 

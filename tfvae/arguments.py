@@ -178,6 +178,8 @@ def check_path(in_stores: bool = False, **given: Any) -> None:
         check_kind(name, value, (str, os.PathLike), "a path: a string or a pathlib.Path")
         if not os.fspath(value):
             raise ValueError(f"{name} is {value!r}, expected a path; '.' is the current folder.")
+        if "\0" in os.fspath(value):
+            raise ValueError(f"{name} is {value!r}, which holds a zero byte: no file can be called so.")
         if "://" in os.fspath(value) and not in_stores:
             raise ValueError(
                 f"{name} is {value}, expected a path on this machine: only prepare, embed and export write to a store, "

@@ -55,6 +55,7 @@ def open_dataset(directory: PathLike) -> Any:
         raise ValueError(
             f"{directory} is no prepared dataset (it has no {contract.DATASET_INFO}): make one with tfvae prepare."
         )
+    storage.check_utf8(folder)
     builder = tfds.builder_from_directory(folder)
     if contract.X not in (builder.info.features or {}):
         raise ValueError(f"The dataset in {directory} has no feature x, only {sorted(builder.info.features)}.")

@@ -95,6 +95,8 @@ def train(
     """
     check_path(output=output)
     check_path(in_stores=True, data=data_directory)
+    for path in (output, data_directory):
+        storage.check_utf8(path)
     _check_numbers(learning_rate, seed)
     output = pathlib.Path(output)
     devices = strategies.strategy(strategy)

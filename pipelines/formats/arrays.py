@@ -57,7 +57,9 @@ def check_rows(array: np.ndarray, name: str) -> np.ndarray:
         PipelineError: It cannot; ``name`` is what the error calls it.
     """
     if array.dtype != np.uint8 and array.dtype.newbyteorder("=") not in (np.float32, np.float64):
-        raise PipelineError(f"{name} holds {array.dtype}, expected uint8, float32 or float64: convert it with .astype")
+        numbers = ".astype('float32'), which holds whole numbers to 16,777,216"
+        how = f"save it as {numbers}" if array.dtype.kind in "biu" else "convert it with .astype"
+        raise PipelineError(f"{name} holds {array.dtype}, expected uint8, float32 or float64: {how}")
     if array.ndim < 2 or array.size == 0:
         raise PipelineError(
             f"{name} has shape {list(array.shape)}, expected [N, ...] with at least one row and one value"

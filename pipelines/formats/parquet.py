@@ -22,7 +22,7 @@ from .. import contract, storage
 from ..errors import PipelineError, first_line
 from .arrays import exact_rows, finite_rows
 from .files import Found, with_folders
-from .text import EMPTY_KEY, key_text
+from .text import EMPTY_KEY, apart, key_text
 
 INTEGERS = "integers"  # a dtype that fits uint8 and float32, row by row
 _KEY_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_binary)
@@ -80,7 +80,7 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
         for name in wanted:
             if (count := schema.names.count(name)) != 1:
                 has = f"{count} columns called {name!r}: rename" if count else f"no column {name!r}, expected"
-                raise PipelineError(f"{found.path(file)} has {has} one of {schema.names}")
+                raise PipelineError(f"{found.path(file)} has {has} one of {schema.names}{apart(name, schema.names)}")
         kinds.setdefault(tuple((name, plain_kind(schema.field(name).type)) for name in wanted), file)
     if len(kinds) > 1:
         first, second, *_ = kinds.values()

@@ -1,5 +1,7 @@
 """Names and keys that other programs wrote: text where they are UTF-8, and how they are shown where they are not."""
 
+from collections.abc import Collection
+
 EMPTY_KEY = "the key is empty"
 
 
@@ -24,6 +26,19 @@ def is_utf8(text: str) -> bool:
         (True, False)
     """
     return text.isascii() or not any(0xD800 <= ord(letter) < 0xE000 for letter in text)
+
+
+def apart(given: str, names: Collection[str]) -> str:
+    """What to write instead of several names in one text, for the end of a sentence; nothing for any other text.
+
+    Example:
+        >>> apart("height,colour", ["colour", "height", "id"])
+        ': give the names apart, height colour'
+        >>> apart("size", ["colour", "height", "id"])
+        ''
+    """
+    parts = [part.strip() for part in given.split(",")]
+    return f": give the names apart, {' '.join(parts)}" if len(parts) > 1 and {*parts} <= {*names} else ""
 
 
 def shown(text: str) -> str:

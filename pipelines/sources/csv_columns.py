@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..errors import PipelineError, RowError
 from ..formats.csv_blocks import NULLS
 from ..formats.csv_text import is_number
 from ..formats.files import FolderValues, with_folders
-from ..formats.text import is_utf8
+from ..formats.text import apart, is_utf8
 from .base import Fields
 from .plan import Column
 
@@ -58,7 +59,9 @@ class Columns:
         beside = () if fields.columns else (fields.label, *(fields.drop or ()))  # later data may lack those
         for name in (fields.key, *beside, *(fields.categories or ())):
             if name is not None and name not in names:
-                raise PipelineError(f"{path} has no column {name!r}, expected one of {list(names)[:20]}")
+                raise PipelineError(
+                    f"{path} has no column {name!r}, expected one of {list(names)[:20]}{apart(name, names)}"
+                )
         number = {name: i for i, name in enumerate(names)}
         key = number.get(fields.key or contract.KEY)
         label = number.get(fields.label or contract.LABEL)
@@ -118,15 +121,22 @@ class Columns:
     def refuse_text(self, path: str, rows: Iterable[Sequence[str]]) -> None:
         """Raises PipelineError where a column that should hold numbers holds nothing but words in these rows."""
         whole = [(*cells, *self.folders) for cells in rows if len(cells) == self.width]
+        found: dict[str, str] = {}
         for i in self.numbers:
             cells = [cells[i] for cells in whole if cells[i].strip() and not self._is_missing(cells[i])]
             if cells and not any(map(is_number, cells)):
-                name = self.names[i]
-                raise PipelineError(
-                    f"column {name!r} of {path} holds text such as {cells[0][:50]!a}, expected numbers: say what it "
-                    f"is, --key {name}, --label {name} or --categories {name} (of embed --keep {name}, or "
-                    f"--prepared-with the dataset that has its categories), or leave it out by --drop {name}"
-                )
+                found[self.names[i]] = ascii(cells[0][:50])
+        if not found:
+            return
+        (first, *_), those, one = found, ", ".join(map(repr, found)), len(found) == 1
+        named = f"column {those} of {path} holds" if one else f"columns {those} of {path} hold"
+        written = " ".join(map(shlex.quote, found))
+        raise PipelineError(
+            f"{named} text such as {', '.join(found.values())}, expected numbers: say what {'it' if one else 'each'} "
+            f"is, --key {first}, --label {first} or --categories {written} (of embed --keep {written}, or "
+            f"--prepared-with the dataset that has {'its' if one else 'their'} categories), or leave "
+            f"{'it' if one else 'them'} out by --drop {written}"
+        )
 
     def _is_missing(self, cell: str) -> bool:
         return self.missing and cell.strip() in NULLS

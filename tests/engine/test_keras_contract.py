@@ -540,6 +540,31 @@ def test_saving_warns_of_a_layer_that_its_config_does_not_make(tmp_path):
         keras.models.load_model(tmp_path / "model.keras")
 
 
+@keras.saving.register_keras_serializable("tests")
+class Scaled(keras.layers.Dense):
+    """Forgets its scale, as Dense's config has none; what it makes of its own is no file's."""
+
+    def __init__(self, units, scale=1.0, **kwargs):
+        super().__init__(units, **kwargs)
+        self.scale = scale
+        self.inner = Scaled(units, scale=2 * scale, name="inner") if scale == 2.0 else None
+
+    def call(self, x):
+        return self.scale * super().call(x)
+
+
+def test_saving_warns_of_a_setting_that_a_layer_s_config_lacks(tmp_path, recwarn):
+    vae(encoder=Scaled(3, scale=1.0)).save(tmp_path / "default.keras")
+    assert not [one for one in recwarn if "lacks" in str(one.message)]
+    with pytest.warns(UserWarning) as warned:
+        vae(encoder=Scaled(3, scale=2.0)).save(tmp_path / "model.keras")
+    said = [text for one in warned if "lacks" in (text := str(one.message))]
+    assert len(said) == 1 and said[0].startswith(
+        "The get_config() of Scaled lacks scale=2.0, the default of which is 1.0, with which "
+    )
+    assert keras.models.load_model(tmp_path / "model.keras").encoder.scale == 1.0
+
+
 def known_objective(terms):
     return objectives.elbo(terms)
 

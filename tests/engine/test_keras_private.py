@@ -179,6 +179,15 @@ def test_seed_states_are_those_of_every_random_layer():
     assert [state.numpy()[0] for state in keras_private.seed_states(owner)] == [7]
 
 
+def test_given_is_what_a_constructor_was_given():
+    class Layer(keras.layers.Layer):
+        def __init__(self, units, rate=0.5, sizes=(1, 2), **kwargs):
+            super().__init__(**kwargs)
+
+    assert keras_private.given(Layer(3, sizes=[4], name="a")) == {"units": 3, "rate": 0.5, "sizes": [4]}
+    assert keras_private.given(Layer(np.zeros(2))) == {}
+
+
 def test_loss_tracker_is_the_first_metric_and_the_history_s_loss():
     model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
     model.compile("sgd", "mse")

@@ -67,7 +67,12 @@ def test_the_command_and_its_exit_codes(folders, tmp_path):
     damaged = CliRunner().invoke(cli.main, ["verify", str(tmp_path / "run")])
     assert damaged.exit_code == 1 and "damaged          model.keras" in damaged.output
     absent = CliRunner().invoke(cli.main, ["verify", str(tmp_path / "absent")])
-    assert absent.exit_code == 1 and "holds no prepared dataset, embeddings, export or run" in absent.output
+    assert (
+        absent.exit_code == 1
+        and "absent is not there: expected a prepared dataset, embeddings, an export or a r" in absent.output
+    )
+    empty = CliRunner().invoke(cli.main, ["verify", str(tmp_path)])
+    assert empty.exit_code == 1 and "holds no prepared dataset, embeddings, export or run" in empty.output
 
 
 def test_what_has_no_checksums_is_told(folders, linear_digits, tmp_path):

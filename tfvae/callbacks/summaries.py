@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfvae.arguments import check_path
-from tfvae.pipelines import extras
+from tfvae.pipelines import extras, storage
 
 
 def writer(log_dir: str | os.PathLike[str]) -> Any:
@@ -16,6 +16,7 @@ def writer(log_dir: str | os.PathLike[str]) -> Any:
         ModuleNotFoundError: If TensorBoard is not installed.
     """
     check_path(log_dir=log_dir)
+    storage.check_utf8(log_dir)
     with extras.needed("tensorboard"):
         import tensorboard  # noqa: F401
     return tf.summary.create_file_writer(os.fspath(log_dir))

@@ -20,7 +20,7 @@ from tfvae.checks import litert, litert_session, replay, wire
 from tfvae.checks.check import Check, attempt, files, layout, outcome, unjudged
 from tfvae.checks.graph import SavedGraph
 from tfvae.exporting import versions
-from tfvae.pipelines import contract, trust
+from tfvae.pipelines import contract, storage, trust
 
 _CARRIED = ("float32", "int32", "int64", "uint8", "string")  # by the server's REST interface
 _FILES = (contract.SAVED_MODEL, contract.VARIABLES_INDEX, f"{contract.EXTRA}/{contract.WARMUP}")
@@ -51,6 +51,7 @@ def check_export(directory: str | os.PathLike[str], trust_model: bool = False) -
         >>> {check.name: check.result for check in check_export("half")}["dtypes"]
         'FAILED'
     """
+    storage.check_utf8(directory)
     folder = _version(pathlib.Path(directory))
     if litert_session.holds(folder):
         return litert.check(folder)

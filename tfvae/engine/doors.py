@@ -15,7 +15,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import check_at_least, check_kind, check_number, check_truth, refuse_masked, refuse_unknown
+from tfvae.arguments import (
+    check_at_least,
+    check_kind,
+    check_number,
+    check_path,
+    check_truth,
+    refuse_masked,
+    refuse_unknown,
+)
 from tfvae.engine import keras_private, saving
 
 _WEIGHTS = (".weights.h5", ".weights.json", ".keras")
@@ -47,6 +55,7 @@ class Doors(keras_private.BuiltModel):
         """
         refuse_unknown(self.save, unknown, "The optimiser's state is saved with a compiled model.")
         check_truth(overwrite=overwrite, **({} if zipped is None else {"zipped": zipped}))
+        check_path(in_stores=True, filepath=filepath)
         name = str(filepath)
         if name.endswith((".h5", ".hdf5")):
             raise ValueError(f"{filepath} is {saving.NO_H5}")
@@ -69,6 +78,7 @@ class Doors(keras_private.BuiltModel):
         """
         refuse_unknown(self.save_weights, unknown)
         check_truth(overwrite=overwrite)
+        check_path(in_stores=True, filepath=filepath)
         if max_shard_size is not None:
             check_number(0, is_open=True, max_shard_size=max_shard_size)
         ending = ".weights.h5" if max_shard_size is None else ".weights.json"
@@ -93,6 +103,7 @@ class Doors(keras_private.BuiltModel):
         """
         refuse_unknown(self.load_weights, unknown)
         check_truth(skip_mismatch=skip_mismatch)
+        check_path(in_stores=True, filepath=filepath)
         if not str(filepath).endswith(_WEIGHTS):
             raise ValueError(
                 f"filepath is {str(filepath)!r}, expected a file that ends in {', '.join(_WEIGHTS[:2])} or "

@@ -23,6 +23,7 @@ __all__ = [
     "adapter",
     "children",
     "clear_losses",
+    "given",
     "has_workers",
     "in_own_words",
     "is_first",
@@ -97,6 +98,12 @@ def layers(model: keras.Model) -> list[keras.layers.Layer]:
 def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers right within a layer."""
     return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def given(layer: keras.layers.Layer) -> dict[str, Any]:
+    """What a layer's constructor was given, defaults among it; nothing where some of it is no plain value."""
+    found = getattr(layer, "_auto_config", None)
+    return {} if found is None else found.config
 
 
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:

@@ -33,6 +33,11 @@ Layout = dict[str, tuple[int, ...]]
 def warn_of_unregistered(model: keras.Model, filepath: Any) -> None:
     """Warn of each class and function of a model that Keras will not find, or not make, when it loads the file."""
     config = keras.saving.serialize_keras_object(model)
+    for told in sorted(set(_forgotten(model, config))):
+        warnings.warn(
+            f"The get_config() of {told}, with which {filepath} is loaded: let it hold that setting, and save again.",
+            stacklevel=3,
+        )
     for name in sorted(set(_unmade(config))):
         warnings.warn(
             f"{name} cannot be made again of its get_config(), so that {filepath} cannot be loaded: let its __init__ "
@@ -70,6 +75,29 @@ def _unmade(config: Any) -> Iterator[str]:
         found = keras.saving.get_registered_object(one.get("registered_name"))
         if isinstance(found, type) and _is_plain(found) and not _takes(found, one["config"]):
             yield one["class_name"]
+
+
+def _forgotten(model: keras.Model, config: Any) -> Iterator[str]:
+    """Settings of a user's own layers that are not the default and that their configs lack, so that others are loaded.
+
+    A layer whose config is in no other's is made by the one around it.
+    """
+    layers = keras_private.layers(model)
+    by_name: dict[Any, keras.layers.Layer] = {(type(layer).__name__, layer.name): layer for layer in layers}
+    for one in _mappings(config):
+        held: Any = one.get("config")
+        layer = by_name.get((one.get("class_name"), held.get("name"))) if isinstance(held, dict) else None
+        if layer is None or _room(type(layer)) in ("keras", "tfvae") or _room(type(layer).from_config) != "keras":
+            continue
+        parameters = inspect.signature(type(layer).__init__).parameters
+        for name, value in keras_private.given(layer).items():
+            default = parameters[name].default if name in parameters else value
+            if name not in held and value != default and default is not inspect.Parameter.empty:
+                yield f"{type(layer).__name__} lacks {name}={value!r}, the default of which is {default!r}"
+
+
+def _room(named: Any) -> str:
+    return named.__module__.split(".")[0]
 
 
 def _is_plain(kind: Any) -> bool:

@@ -52,7 +52,10 @@ class TestNpy:
     @pytest.mark.parametrize(
         ("array", "message"),
         [
-            (np.zeros((3, 2), np.int64), "holds int64, expected uint8"),
+            (
+                np.zeros((3, 2), np.int64),
+                r"holds int64, expected uint8.*: save it as .astype\('float32'\), which holds whole numbers to 16,777",
+            ),
             (np.zeros((0, 2), np.float32), "at least one row"),
             (np.zeros(5, np.float32), r"shape \[5\]"),
             (np.array([[{}]], dtype=object), "cannot be read"),
