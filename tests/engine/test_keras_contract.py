@@ -312,10 +312,38 @@ def test_a_frozen_layer_takes_effect_in_a_made_program_when_compiled_again_as_in
             if compiles:
                 model.compile("sgd", **({} if not targets else {"loss": "mse"}), jit_compile=False)
             before = [weight.numpy() for weight in frozen.weights]
-            model.fit(X, *targets, verbose=0)
+            told = not targets and not compiles  # Keras says nothing
+            with pytest.warns(UserWarning, match="are frozen, which cha") if told else contextlib.nullcontext():
+                model.fit(X, *targets, verbose=0)
             found.append(any(np.any(old != new.numpy()) for old, new in zip(before, frozen.weights, strict=True)))
         moved.append(found)
     assert moved == [[True, False]] * 2
+
+
+@pytest.mark.parametrize("of", ["another model", "a frozen model"])
+def test_an_optimiser_that_was_built_for_other_weights_is_told(of):
+    optimizer, model = keras.optimizers.SGD(), vae()
+    model.encoder.trainable = of == "another model"
+    model.compile(optimizer, run_eagerly=True)
+    model.fit(X, verbose=0)
+    model = vae() if of == "another model" else model
+    model.encoder.trainable = True
+    model.compile(optimizer, run_eagerly=True)
+    for train in (model.fit, model.train_on_batch):
+        with pytest.raises(ValueError, match=r"^The optimiser does not know .*/kernel: it was built for another"):
+            train(X)
+
+
+def test_a_made_program_is_kept_whoever_trains():
+    """What was put around it anew by each batch of ``train_on_batch`` was too deep for Python after a thousand."""
+    model = vae()
+    model.train_on_batch(X)
+    made = model.train_function
+    model.train_on_batch(X)
+    model.fit(X, verbose=0)
+    assert model.train_function is made
+    model.make_train_function(force=True)
+    assert model.train_function is not made
 
 
 def test_an_average_of_weights_is_kept_and_put_in_place_at_the_end_as_in_keras():

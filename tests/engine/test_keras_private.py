@@ -188,6 +188,15 @@ def test_given_is_what_a_constructor_was_given():
     assert keras_private.given(Layer(np.zeros(2))) == {}
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_unknown_weights_are_those_that_an_optimiser_was_not_built_for(scaled):
+    known, other = keras.Variable([1.0]), keras.Variable([2.0])
+    optimizer = keras.optimizers.SGD()
+    optimizer = keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer
+    optimizer.build([known])
+    assert keras_private.unknown(optimizer, [known, other]) == [other]
+
+
 def test_loss_tracker_is_the_first_metric_and_the_history_s_loss():
     model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
     model.compile("sgd", "mse")

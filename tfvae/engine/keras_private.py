@@ -37,6 +37,7 @@ __all__ = [
     "seed_states",
     "steps_taken",
     "strategy",
+    "unknown",
 ]
 
 
@@ -160,6 +161,12 @@ def seed_states(model: keras.Model) -> list[keras.Variable]:
 def steps_taken(model: keras.Model) -> keras.Variable:
     """How many batches the model's optimiser has seen: more than its ``iterations`` where it accumulates gradients."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)._iterations
+
+
+def unknown(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]) -> list[keras.Variable]:
+    """Those weights that an optimiser, which is built, was not built for."""
+    known = {id(weight) for weight in getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables}
+    return [weight for weight in weights if id(weight) not in known]
 
 
 @contextlib.contextmanager

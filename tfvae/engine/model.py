@@ -10,6 +10,7 @@ import abc
 import contextlib
 import logging
 import numbers
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -114,6 +115,7 @@ class UnsupervisedModel(Doors, abc.ABC):
         self.evaluation_seed_generator = keras.random.SeedGenerator(None if seed is None else seed + 1)
         self._report_metrics = [keras.metrics.Mean(name=name, dtype="float32") for name in self.reported]
         self._auto_steps = False
+        self._trained: dict[int, str] = {}  # the paths of the weights that are, as when ``train_function`` was made
         self._watch: hooks.Watch | None = None  # of the fit or evaluate that runs now
 
     @abc.abstractmethod
@@ -553,12 +555,36 @@ class UnsupervisedModel(Doors, abc.ABC):
         return greatest > 0
 
     def make_train_function(self, force: bool = False) -> None:
+        if self.train_function is not None and not force and not self.run_eagerly:
+            self._warn_of_frozen()
+            return
+        for optimizer, weights in self.updates:
+            if not optimizer.built:  # a LossScaleOptimizer that is built again forgets its scale
+                with self.distribute_strategy.scope():
+                    optimizer.build(weights)
+            if unknown := keras_private.unknown(optimizer, weights):
+                raise ValueError(
+                    f"The optimiser does not know {unknown[0].path}: it was built for another model, or while that was "
+                    "frozen. Give compile a new one, or the name of one."
+                )
         if self.train_function is None or force:
-            for optimizer, weights in self.updates:
-                if not optimizer.built:  # a LossScaleOptimizer that is built again forgets its scale
-                    with self.distribute_strategy.scope():
-                        optimizer.build(weights)
+            self._trained = self._trained_now()
             self.train_function = self._engine(self.step, self._gradients, self.apply_gradients)
+
+    def _warn_of_frozen(self) -> None:
+        """As in Keras, what is trained is settled by ``compile``: a program that is there goes on as it was."""
+        before, now = self._trained, self._trained_now()
+        if changed := sorted(before.keys() ^ now.keys()):
+            name = (before | now)[changed[0]]
+            how = "frozen" if changed[0] in before else "not frozen any more"
+            warnings.warn(
+                f"{len(changed)} weights, {name} for one, are {how}, which changes nothing until compile is called "
+                "again.",
+                stacklevel=2,
+            )
+
+    def _trained_now(self) -> dict[int, str]:
+        return {id(weight): weight.path for weight in self.trainable_variables}
 
     def make_test_function(self, force: bool = False) -> None:
         if self.test_function is None or force:

@@ -654,7 +654,10 @@ class VAE(engine.UnsupervisedModel):
 
     def make_train_function(self, force: bool = False) -> None:
         """See ``UnsupervisedModel``; settings of the objective that change afterwards are refused, not ignored."""
+        before = self.train_function
         super().make_train_function(force)
+        if self.train_function is before:  # Keras asks for it with every batch of train_on_batch
+            return
         compiled, traced = self.train_function, _settings(self.objective)
 
         def train(iterator: Any) -> Any:
