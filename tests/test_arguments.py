@@ -256,6 +256,25 @@ def test_no_other_library_tells_it(door, message):
         door()
 
 
+@pytest.mark.parametrize(
+    ("door", "message"),
+    [
+        (lambda: callbacks.Units(X, log_dir="file/logs"), "^file/logs cannot be written: Not a directory"),
+        (lambda: callbacks.Units(X, log_dir="file"), "^file cannot be written: File exists"),
+        (
+            lambda: plots.learning_curve({"elbo": [1.0]}, f"{'a' * 260}.png"),
+            r"^a+\.png cannot be written: File name",
+        ),
+    ],
+    ids=["in a file", "a file", "a long name"],
+)
+def test_what_cannot_be_written_is_told_by_its_name(door, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("file").touch()
+    with pytest.raises(OSError, match=message):
+        door()
+
+
 LATIN = os.fsdecode("données".encode("latin-1"))
 
 

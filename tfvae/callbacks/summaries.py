@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfvae.arguments import check_path
+from tfvae.engine import saving
 from tfvae.pipelines import extras, storage
 
 
@@ -14,9 +15,15 @@ def writer(log_dir: str | os.PathLike[str]) -> Any:
 
     Raises:
         ModuleNotFoundError: If TensorBoard is not installed.
+        OSError: If the folder cannot be made, or written.
     """
     check_path(log_dir=log_dir)
     storage.check_utf8(log_dir)
     with extras.needed("tensorboard"):
         import tensorboard  # noqa: F401
-    return tf.summary.create_file_writer(os.fspath(log_dir))
+    with saving.told(log_dir, "written"):
+        storage.make_folder(os.fspath(log_dir))
+    try:
+        return tf.summary.create_file_writer(os.fspath(log_dir))
+    except tf.errors.OpError as error:
+        raise OSError(f"{log_dir} cannot be written: name a folder in which this user may make files.") from error

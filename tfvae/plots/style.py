@@ -61,7 +61,8 @@ def _save(figure: Figure, path: PathLike) -> None:
         figure.savefig(file, dpi=_DPI, format=kind, bbox_inches="tight", pad_inches=0.05)
 
 
-def replacing(path: PathLike) -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[Any]:
     """A file to write that takes its name when it is whole; its folder is made."""
     check_path(path=path)
     full = os.path.abspath(path)
@@ -69,7 +70,12 @@ def replacing(path: PathLike) -> contextlib.AbstractContextManager[Any]:
         raise ValueError(f"path is {os.fspath(path)}, a folder: name the file to write.")
     with saving.told(path, "written"):
         storage.make_folder(os.path.dirname(full))
-    return storage.replacing(full, os.path.dirname(full))
+    try:
+        with storage.replacing(full, os.path.dirname(full)) as file:
+            yield file
+    except OSError:
+        with saving.told(path, "written"):  # by its own name, and not the draft's
+            raise
 
 
 def checked_labels(labels: Any, count: int) -> np.ndarray | None:
