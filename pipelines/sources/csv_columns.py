@@ -59,9 +59,8 @@ class Columns:
         beside = () if fields.columns else (fields.label, *(fields.drop or ()))  # later data may lack those
         for name in (fields.key, *beside, *(fields.categories or ())):
             if name is not None and name not in names:
-                raise PipelineError(
-                    f"{path} has no column {name!r}, expected one of {list(names)[:20]}{apart(name, names)}"
-                )
+                several = "" if name in (fields.key, fields.label) else apart(name, names)
+                raise PipelineError(f"{path} has no column {name!r}, expected one of {list(names)[:20]}{several}")
         number = {name: i for i, name in enumerate(names)}
         key = number.get(fields.key or contract.KEY)
         label = number.get(fields.label or contract.LABEL)
