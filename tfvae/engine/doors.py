@@ -55,7 +55,6 @@ class Doors(keras_private.BuiltModel):
         """
         refuse_unknown(self.save, unknown, "The optimiser's state is saved with a compiled model.")
         check_truth(overwrite=overwrite, **({} if zipped is None else {"zipped": zipped}))
-        check_path(in_stores=True, filepath=filepath)
         name = str(filepath)
         if name.endswith((".h5", ".hdf5")):
             raise ValueError(f"{filepath} is {saving.NO_H5}")
@@ -64,6 +63,7 @@ class Doors(keras_private.BuiltModel):
             kind = "a file that ends in .keras" if zipped else "a folder, whose name does not end in .keras"
             told = f"filepath is {name!r}, expected {kind}"
             raise ValueError(f"{told}; a SavedModel is written by tfvae.export(vae, folder).")
+        check_path(in_stores=True, filepath=filepath)
         saving.warn_of_unregistered(self, filepath)
         with saving.written(filepath, overwrite) as draft:
             super().save(draft, zipped=zipped)
