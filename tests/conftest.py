@@ -8,6 +8,8 @@ import uuid
 
 import pytest
 
+from tests import garbage
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -15,13 +17,8 @@ DATA = pathlib.Path(os.environ.get("TFVAE_DATA", ROOT.parent / "shared" / "data"
 
 
 def pytest_collection_finish() -> None:
-    """Garbage is looked for among what tests make, and not in the half a million objects that imports have made.
-
-    TensorFlow and its graphs make so many that the search took a sixth of the suite's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    """See ``garbage``."""
+    garbage.seldom()
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tests import garbage
 from tests.conformance import models
 
 
@@ -29,6 +30,7 @@ def main(result: str) -> None:
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     strategies = {"one": None, "two": tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])}
+    garbage.seldom()
     found = {
         f"{name}|{devices}|{i}": value
         for name in models.ENTRIES

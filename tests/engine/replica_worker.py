@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tests import garbage
 from tfvae import VAE, baselines, likelihoods, networks, observations, posteriors
 
 ROWS, PIXELS = 50, 8
@@ -86,6 +87,7 @@ def main(result: str, devices: str, *names: str) -> None:
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     elif devices == "workers":  # TF_CONFIG says which and where
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    garbage.seldom()
     found = {name: outcome(CASES[name], strategy) for name in names}
     np.savez(result, **{f"{name}/{key}": value for name, values in found.items() for key, value in values.items()})
 

@@ -25,7 +25,8 @@ BETWEEN_WORKERS = ["array", "stream"]
 
 def start(result: pathlib.Path, devices: str, names: list[str], **environment: str) -> subprocess.Popen:
     command = [sys.executable, replica_worker.__file__, str(result), devices, *names]
-    return subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
+    root = {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    return subprocess.Popen(command, env=os.environ | root | environment, stderr=subprocess.PIPE, text=True)
 
 
 def finished(children: list[subprocess.Popen], results: list[pathlib.Path]) -> list[dict[str, np.ndarray]]:

@@ -103,8 +103,8 @@ def test_programs_with_the_same_code_are_not_taken_for_one(compile_it, retracing
 
 
 @pytest.mark.slow
-def test_eight_models_in_a_process_are_no_retracing(retracings):
-    for size in range(2, 10):
+def test_six_models_in_a_process_are_no_retracing(retracings):
+    for size in range(2, 8):
         parts = networks.mlp([size]), networks.mlp([size]), posteriors.diagonal_normal(2), likelihoods.bernoulli([size])
         vae, x = VAE(*parts), np.eye(size, dtype=np.float32)
         vae.compile(jit_compile=False)
