@@ -679,6 +679,66 @@ def test_keras_export_and_h5_say_what_to_write(tmp_path):
     assert (tmp_path / "folder" / "config.json").exists()
 
 
+GIVING = {
+    "embed": lambda vae, x, folder: vae.embed(x),
+    "embed of a stream": lambda vae, x, folder: vae.embed(tf.data.Dataset.from_tensors(x)),
+    "draws": lambda vae, x, folder: vae.draws(x),
+    "reconstruct": lambda vae, x, folder: vae.reconstruct(x),
+    "sample": lambda vae, x, folder: vae.sample(2),
+    "predict": lambda vae, x, folder: vae.predict(x, verbose=0),
+    "active_units": lambda vae, x, folder: evaluation.active_units(vae, x),
+    "kl_by_unit": lambda vae, x, folder: evaluation.kl_by_unit(vae, x),
+    "log_marginal": lambda vae, x, folder: evaluation.log_marginal(vae, x, num_samples=2),
+    "priors.fit": lambda vae, x, folder: priors.fit(Mixture(2, 2), vae, x),
+    "export": lambda vae, x, folder: export(vae, folder / "export"),
+}
+
+
+@pytest.fixture(scope="module")
+def without_numbers() -> VAE:
+    vae = make_vae()
+    for weight in vae.trainable_variables:
+        weight.assign(tf.fill(weight.shape, np.nan))
+    return vae
+
+
+@pytest.mark.parametrize("door", GIVING)
+def test_weights_that_are_no_numbers_are_told_by_whatever_gives_some(door, without_numbers, x, tmp_path):
+    with pytest.raises(ValueError, match=r"^The weight .* holds NaN or infinity, .*: train it again, .*StopAtNaN"):
+        GIVING[door](without_numbers, x, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_weights_that_are_no_numbers_is_written_with_a_warning(without_numbers, tmp_path):
+    with pytest.warns(UserWarning, match="^The weight .* holds NaN or infinity, which .*model.keras has then too"):
+        without_numbers.save(tmp_path / "model.keras")
+
+
+def test_finite_weights_that_give_no_numbers_are_told(x):
+    vae = make_vae(likelihood="Normal")
+    for weight in vae.trainable_variables:
+        weight.assign(tf.fill(weight.shape, np.float32(3e38)))
+    with pytest.raises(
+        ValueError, match=r"^14 of 14 numbers .* weights are finite, up to 3e\+38 in .*: look at x there"
+    ):
+        vae.embed(x)
+    with pytest.warns(UserWarning, match="^35 of 35 numbers .* are NaN or infinite. Its weights are finite"):
+        vae.reconstruct(x)
+
+
+def test_a_last_step_that_leaves_no_numbers_is_told(x):
+    vae = make_vae(likelihood="Normal")
+    vae.compile(keras.optimizers.SGD(3e38), jit_compile=False)
+    with pytest.warns(UserWarning, match="^The last step left NaN or infinity in the weight .*StopAtNaN"):
+        assert np.isfinite(vae.fit(100 * x, epochs=1, verbose=0).history["loss"]).all()
+
+
+@pytest.mark.parametrize("rate", [np.nan, np.inf, -0.1])
+def test_a_learning_rate_that_is_none_is_told(rate, vae):
+    with pytest.raises(ValueError, match=r"^learning_rate is .*, expected "):
+        vae.compile(keras.optimizers.Adam(rate))
+
+
 def test_a_tensor_that_gives_no_numbers_is_told():
     class OnlyOnDevice:  # as PyTorch's that require gradients, or lie on a GPU
         shape, dtype = (2, 3), "torch.float32"

@@ -8,6 +8,7 @@ import contextlib
 import pathlib
 import reprlib
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -41,6 +42,47 @@ class Doors(keras_private.BuiltModel):
             args = args if all(map(_is_array, leaves)) else (self.prepare(args[0]), *args[1:])
         return super().__call__(*args, **kwargs)
 
+    def weight_without_numbers(self) -> str | None:
+        """The path of the first weight that holds NaN or infinity; None where all hold finite numbers."""
+        return next((w.path for w in self._float_weights if not bool(tf.reduce_all(tf.math.is_finite(w.value)))), None)
+
+    @property
+    def _float_weights(self) -> list[keras.Variable]:
+        return [weight for weight in self.weights if tf.as_dtype(weight.dtype).is_floating]
+
+    def of_numbers(self, found: Any, refused: bool = False, may_be_infinite: bool = False) -> Any:
+        """What the model has made, arrays and tensors; what the weights have to do with NaN and infinity in it is told.
+
+        A warning tells of such numbers where the weights are finite; not of infinity where that ``may_be``, as of the
+        logarithm of 0.
+
+        Raises:
+            ValueError: A weight is no finite number, or what was made is to be ``refused`` in any case.
+        """
+        parts = [np.asarray(part) for part in tf.nest.flatten(found)]
+        if bad := sum(int(np.sum(~np.isfinite(part))) for part in parts):
+            self.check_weights()
+            count, sizes = sum(part.size for part in parts), {w.path: _size(w.value) for w in self._float_weights}
+            largest = max(sizes, key=sizes.__getitem__)
+            told = (
+                f"{bad} of {count} numbers that the model gives are NaN or infinite. Its weights are finite, up to "
+                f"{sizes[largest]:g} in {largest}: look at x there, or train with a smaller learning rate."
+            )
+            if refused:
+                raise ValueError(told)
+            if not may_be_infinite or any(np.isnan(part).any() for part in parts):
+                warnings.warn(told, stacklevel=3)
+        return found
+
+    def check_weights(self) -> None:
+        """Raise ValueError where a weight is no finite number: nothing can be said by such a model."""
+        if path := self.weight_without_numbers():
+            raise ValueError(
+                f"The weight {path} holds NaN or infinity, so that the model gives no numbers: train it again, with a "
+                "smaller learning rate and callbacks.StopAtNaN(), which keeps the last weights that were numbers, or "
+                "load weights of before."
+            )
+
     def save(self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **unknown: Any) -> None:
         """Keras's ``save``, to a ``.keras`` file: an h5 file could not hold the parts of the model, nor be loaded.
 
@@ -65,6 +107,8 @@ class Doors(keras_private.BuiltModel):
             raise ValueError(f"{told}; a SavedModel is written by tfvae.export(vae, folder).")
         check_path(in_stores=True, filepath=filepath)
         saving.warn_of_unregistered(self, filepath)
+        if path := self.weight_without_numbers():
+            warnings.warn(f"The weight {path} holds NaN or infinity, which {filepath} has then too.", stacklevel=2)
         with saving.written(filepath, overwrite) as draft:
             super().save(draft, zipped=zipped)
 
@@ -219,6 +263,10 @@ class Doors(keras_private.BuiltModel):
             "There is no loss of predictions: the objective is the loss. Take train_on_batch(x), test_on_batch(x) or "
             "evaluate(x)."
         )
+
+
+def _size(value: tf.Tensor) -> float:
+    return float(tf.reduce_max(tf.abs(value)))
 
 
 def _is_array(leaf: Any) -> bool:

@@ -70,7 +70,7 @@ def _told(model: Any, train: Train, group: Group, before: list[tuple[Any, tf.Ten
     for k in range(group.done, group.num_steps):
         state, step = _state(model), int(keras_private.steps_taken(model).numpy()) + 1
         if not _is_finite(model, {"loss": 0.0}):
-            return f"Before step {step} of the training weights were not finite: {_first_weight(model)}."
+            return f"Before step {step} of the training weights were not finite: {model.weight_without_numbers()}."
         logs = train(iter([_only(group, k)]))
         if not _is_finite(model, logs):
             _restore(state)
@@ -84,10 +84,6 @@ def _told(model: Any, train: Train, group: Group, before: list[tuple[Any, tf.Ten
 def _only(group: Group, k: int) -> Group:
     """One batch of a group, in the group's own shapes, so that the same program runs it."""
     return Group(group.data, np.roll(group.rows, -k, axis=0), np.roll(group.counts, -k), 1)
-
-
-def _first_weight(model: Any) -> str:
-    return next(w.path for w in model.trainable_variables if not _finite(w.value))
 
 
 def _first_layer(model: Any, group: Group) -> str:

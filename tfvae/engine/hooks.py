@@ -149,6 +149,12 @@ class Watch(keras.callbacks.CallbackList):
         super().on_train_begin(logs)
         self.course.begins()
 
+    def on_train_end(self, logs: Any = None) -> None:
+        super().on_train_end(logs)
+        if not self._warned and (path := self.model.weight_without_numbers()):
+            why = self.model.why_no_number()
+            warnings.warn(f"The last step left NaN or infinity in the weight {path}. {why}", stacklevel=2)
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
         self.course.begins_epoch(epoch)

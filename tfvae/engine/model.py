@@ -233,6 +233,7 @@ class UnsupervisedModel(Doors, abc.ABC):
         self._auto_steps = steps_per_execution is None
         with self.distribute_strategy.scope():
             optimizer = self._with_loss_scale(optimizer)
+            _check_rate(optimizer)
             replicas.check_made_together(self, optimizer)
             super().compile(
                 optimizer=optimizer,
@@ -422,7 +423,8 @@ class UnsupervisedModel(Doors, abc.ABC):
         if self._auto_steps:
             self.steps_per_execution = 1  # what suits ``fit`` would make of a step several
         try:
-            return super().predict(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks)
+            found = super().predict(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks)
+            return self.of_numbers(found)
         finally:
             self.steps_per_execution = before
 
@@ -650,6 +652,12 @@ def _validated_epochs(given: Any) -> int | list[int]:
     epochs = list(given)
     check_at_least(1, **{f"validation_freq[{i}]": epoch for i, epoch in enumerate(epochs)})
     return [int(epoch) for epoch in epochs]
+
+
+def _check_rate(optimizer: keras.optimizers.Optimizer) -> None:
+    rate = optimizer.learning_rate
+    if isinstance(rate, keras.Variable):  # and not a schedule's number of now
+        check_number(0, learning_rate=float(rate.numpy()))
 
 
 def _check_counts(**given: Any) -> None:

@@ -200,9 +200,10 @@ def over_rows(
 
     x has the model's noise, drawn once for each row. ``progress`` is called with the rows done after each batch.
     """
-    return over_prepared(
+    found = over_prepared(
         lambda rows, key: program(vae.drawn(rows, key), key), some_rows(vae, x), batch_size, seed, progress
     )
+    return vae.of_numbers(found, may_be_infinite=True)
 
 
 def over_prepared(

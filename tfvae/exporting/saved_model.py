@@ -67,6 +67,7 @@ def export(
     in_store = storage.is_address(base)
     base = storage.absolute(base) if in_store else str(pathlib.Path(base))
     storage.check_utf8(base)
+    vae.check_weights()
     _check(base, format, signatures)
     making = versions.sending(base, version) if in_store else versions.writing(pathlib.Path(base), version)
     with making as (folder, number):

@@ -422,14 +422,14 @@ class VAE(engine.UnsupervisedModel):
         Where a mean has no formula, as that of a flow, it is that of 100 fixed draws: the same for a row each time, and
         about 0.01 of the posterior's deviation from the truth; see ``families.draws.mean``.
         """
-        return self._map(self._embed, x, [self.latent_dim], batch_size)
+        return self.of_numbers(self._map(self._embed, x, [self.latent_dim], batch_size), refused=True)
 
     def reconstruct(self, x: Any, batch_size: int = 1024) -> np.ndarray:
         """The mean of p(x|z) at the posterior mean, NumPy ``[N, *event_shape]``, for rows given as to ``fit``.
 
         Of classes, grades and rankings the likeliest: their numbers have no meaningful mean.
         """
-        return self._map(self._reconstruct, x, self.event_shape, batch_size)
+        return self.of_numbers(self._map(self._reconstruct, x, self.event_shape, batch_size))
 
     def sample(self, n: int, seed: int | None = None, condition: Any = None, library: Any = None) -> np.ndarray:
         """n means of p(x|z) for z ~ p(z), NumPy ``[n, *event_shape]``; for drawn pixels, ``decode(z).sample()``.
@@ -451,7 +451,7 @@ class VAE(engine.UnsupervisedModel):
             parts = [None if part is None else part[some] for part in (z, given, library)]
             return draws.mean(self.decode(parts[0], parts[1], library=parts[2])).numpy()
 
-        return np.concatenate([decoded(start) for start in range(0, max(n, 1), _DECODED)])
+        return self.of_numbers(np.concatenate([decoded(start) for start in range(0, max(n, 1), _DECODED)]))
 
     def impute(self, x: Any, num_samples: int = 1000, seed: int = 0, num_draws: int = 0) -> imputation.Imputation:
         """What is missing of each row, given what is there: expected values, and draws if wanted; see ``Imputation``.
@@ -485,7 +485,7 @@ class VAE(engine.UnsupervisedModel):
             done += 1
             return self._draw(rows, tf.constant([seed, done], tf.int32))
 
-        return self._map(one_batch, x, [self.latent_dim], batch_size)
+        return self.of_numbers(self._map(one_batch, x, [self.latent_dim], batch_size), refused=True)
 
     @functools.cached_property
     def _embed(self) -> Callable[[Any], tf.Tensor]:
