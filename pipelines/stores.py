@@ -146,8 +146,11 @@ def _asking(path: str) -> Iterator[tuple[Any, str]]:
     Raises:
         FileNotFoundError: Nothing lies there.
         StoreError: The store refused, or did not answer.
+        PipelineError: It is no address of a store.
     """
     scheme, _, name = path.partition("://")
+    if scheme not in _OPENERS:
+        absolute(path)  # which tells of it
     here = scheme, os.getpid()
     try:
         yield _file_system(*here, here in _answered or scheme not in _OPENERS_AT_FIRST), name.rstrip("/")

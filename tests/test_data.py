@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from sklearn.datasets import load_digits
 
 from tfvae import VAE, cli, data, likelihoods, networks, posteriors
+from tfvae.pipelines.errors import PipelineError
 
 
 def test_load_gives_every_row_of_the_source_once(digits):
@@ -77,6 +78,37 @@ def test_what_is_not_there_is_said(digits, tmp_path):
         data.load(digits, "test", "y")
     with pytest.raises(ValueError, match="no feature 'condition', only key, label, x"):
         data.stream(digits, features=["x", "condition"])
+    with pytest.raises(ValueError, match="no prepared dataset"):
+        data.has_missing(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("read", [data.load, data.stream, data.open_dataset, data.has_missing, data.identity])
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("http://host/a", "^{} is neither a local path nor s3://"),
+        ("file:///tmp/a", "^{} is neither a local path nor s3://"),
+        (None, "directory is None, expected a path"),
+    ],
+)
+def test_a_place_that_cannot_be_read_is_told(read, wrong, told):
+    with pytest.raises((PipelineError, ValueError), match=told.format(wrong)):
+        read(wrong)
+
+
+@pytest.mark.parametrize(
+    ("read", "wrong", "told"),
+    [
+        (data.load, {"split": ["train"]}, "split is ..train.., expected the name of one"),
+        (data.load, {"features": 3}, "features is 3, expected a list of strings"),
+        (data.stream, {"batch_size": "a"}, "batch_size must be a whole number of 1 or more"),
+        (data.stream, {"seed": 0.5}, "seed is 0.5, expected"),
+        (data.stream, {"shuffle": "no"}, "shuffle is 'no', expected"),
+    ],
+)
+def test_arguments_of_another_kind_are_told(digits, read, wrong, told):
+    with pytest.raises(ValueError, match=told):
+        read(digits, **wrong)
 
 
 def test_a_dataset_in_a_store_is_read_and_held_against_its_manifest(digits, bucket):

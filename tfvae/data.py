@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 import tensorflow as tf
 
+from tfvae.arguments import check_at_least, check_kind, check_path, check_truth, check_whole, check_words
 from tfvae.pipelines import checksums, contract, extras, storage
 
 PathLike = str | os.PathLike[str]
@@ -25,11 +26,22 @@ _copies = contextlib.ExitStack()  # of datasets in stores: gone when the process
 
 def _on_this_machine(directory: PathLike) -> str:
     """The folder of a prepared dataset that TFDS can read: a copy of one in a store, held against its manifest."""
+    check_path(in_stores=True, directory=directory)
     path = os.fspath(directory)
-    manifest = os.path.join(path, contract.MANIFEST)
-    if not storage.is_address(path) or not storage.exists(manifest):
+    if not storage.is_address(path):
         return path
-    return _copied(storage.absolute(path), storage.sha256(manifest))
+    path = storage.absolute(path)
+    manifest = os.path.join(path, contract.MANIFEST)
+    return _copied(path, storage.sha256(manifest)) if storage.exists(manifest) else path
+
+
+def _prepared(directory: PathLike) -> str:
+    folder = _on_this_machine(directory)
+    if not os.path.exists(os.path.join(folder, contract.DATASET_INFO)):
+        raise ValueError(
+            f"{directory} is no prepared dataset (it has no {contract.DATASET_INFO}): make one with tfvae prepare."
+        )
+    return folder
 
 
 @functools.cache
@@ -50,11 +62,7 @@ def open_dataset(directory: PathLike) -> Any:
     with extras.needed("pipelines"):
         import tensorflow_datasets as tfds  # half a second that only readers of datasets should pay
 
-    folder = _on_this_machine(directory)
-    if not os.path.exists(os.path.join(folder, contract.DATASET_INFO)):
-        raise ValueError(
-            f"{directory} is no prepared dataset (it has no {contract.DATASET_INFO}): make one with tfvae prepare."
-        )
+    folder = _prepared(directory)
     storage.check_utf8(folder)
     builder = tfds.builder_from_directory(folder)
     if contract.X not in (builder.info.features or {}):
@@ -91,16 +99,18 @@ def has_missing(directory: PathLike) -> bool:
         >>> has_missing(DIGITS)
         False
     """
-    manifest = os.path.join(_on_this_machine(directory), contract.MANIFEST)
+    manifest = os.path.join(_prepared(directory), contract.MANIFEST)
     options = storage.read_json(manifest).get("options") if os.path.isfile(manifest) else None
     return isinstance(options, dict) and options.get("missing") is True
 
 
 def _read(directory: PathLike, split: str, features: str | Names, **options: Any) -> tf.data.Dataset:
     """The rows of a split, each a tensor or, of several features, a mapping of them."""
+    check_kind("split", split, str, "the name of one, such as 'train'")
     builder = open_dataset(directory)
     if split not in builder.info.splits:
         raise ValueError(f"{directory} has no split {split!r}, only {', '.join(sorted(builder.info.splits))}.")
+    check_words(features=[features] if isinstance(features, str) else features)
     for name in [features] if isinstance(features, str) else features:
         if name not in builder.info.features:
             raise ValueError(f"{directory} has no feature {name!r}, only {', '.join(sorted(builder.info.features))}.")
@@ -166,6 +176,9 @@ def stream(
         >>> next(iter(stream(DIGITS, "train", batch_size=32))).shape
         TensorShape([32, 8, 8, 1])
     """
+    check_at_least(1, batch_size=batch_size)
+    check_truth(shuffle=shuffle)
+    check_whole(seed=seed)
     if not shuffle:
         return _read(directory, split, features).batch(batch_size).prefetch(tf.data.AUTOTUNE)
     with extras.needed("pipelines"):
