@@ -100,13 +100,13 @@ def test_what_a_function_in_a_dataset_raises_is_told_in_a_sentence(vae, door, ki
         DOORS[door](vae, x)
 
 
-class LastBatch(keras.utils.PyDataset):
-    def __init__(self, last):
+class Batches(keras.utils.PyDataset):
+    def __init__(self, *made):
         super().__init__()
-        self._batches = [X, X, X, last]
+        self._batches = made
 
     def __len__(self):
-        return 4
+        return len(self._batches)
 
     def __getitem__(self, i):
         return (self._batches[i],)
@@ -125,7 +125,10 @@ CHANGED = {
 
 @pytest.mark.parametrize(
     ("source", "door"),
-    [(LastBatch, "evaluate"), *((lambda last: (x for x in [X, X, X, last]), door) for door in ("predict", "embed"))],
+    [
+        (lambda last: Batches(X, X, X, last), "evaluate"),
+        *((lambda last: (x for x in [X, X, X, last]), door) for door in ("predict", "embed")),
+    ],
 )
 @pytest.mark.parametrize("kind", CHANGED)
 @pytest.mark.slow
@@ -151,6 +154,24 @@ def test_later_batches_are_not_cut_to_the_dtype_of_the_first(vae, first):
     for door in ("evaluate", "embed"):
         with pytest.raises(ValueError, match=r"later float32 \[N, 3\]\.$"):
             DOORS[door](vae, (batch for batch in [x, x, np.full([8, 3], 0.9, np.float32)]))
+
+
+@pytest.mark.parametrize("door", ["fit", "evaluate", "predict", "embed"])
+@pytest.mark.parametrize("made", ["PyDataset", "generator"])
+def test_bytes_after_floats_are_refused(vae, door, made):
+    """As floats they would be 255 times what they are."""
+    given = [X, X, (255 * X).astype(np.uint8)]
+    with pytest.raises(ValueError, match=r"first float32 \[N, 3\], later uint8 \[N, 3\]\.$"):
+        DOORS[door](vae, Batches(*given) if made == "PyDataset" else (batch for batch in given))
+
+
+@pytest.mark.parametrize("last", [0.9, 1.0])
+def test_a_shuffle_does_not_hide_the_dtype_that_all_are_made(vae, last, monkeypatch):
+    """Keras takes the dtype from the front, and may then begin with the last."""
+    monkeypatch.setattr("random.shuffle", lambda order: order.reverse())
+    x = (255 * X).astype(np.uint8)
+    with pytest.raises(ValueError, match=r"first uint8 \[N, 3\], later float32 \[N, 3\]\.$"):
+        vae.fit(Batches(x, x, np.full([8, 3], last, np.float32)), verbose=0)
 
 
 def test_batches_of_other_dtypes_become_float32(vae):

@@ -51,6 +51,7 @@ class Stream:
         self._source = source
         self._raised: list[Exception] = []
         self._first: list[_Part] = []
+        self._declared: list[Any] = []  # what TensorFlow makes of every batch
         with self._opened():
             made = self._tuples() if isinstance(source, types.GeneratorType) else source
             self.adapter = keras_private.adapter(made, steps_per_epoch, shuffle)
@@ -59,7 +60,9 @@ class Stream:
     def dataset(self) -> tf.data.Dataset:
         """Its batches, from the front where it can begin anew."""
         with self._opened():
-            return self.adapter.get_tf_dataset()
+            dataset = self.adapter.get_tf_dataset()
+        self._declared = [getattr(spec, "dtype", None) for spec in tf.nest.flatten(dataset.element_spec)]
+        return dataset
 
     def batches(self) -> Iterator[Any]:
         """What it gives, one after another."""
@@ -98,11 +101,18 @@ class Stream:
     def _check_alike(self, batch: Any) -> None:
         """TensorFlow would make of a later batch what the first was, and cut floats to whole numbers for it."""
         made = _parts(batch)
-        self._first = self._first or made
+        self._first = self._first or self._as_declared(made)
         for first, later in itertools.zip_longest(self._first, made):
             if not (first and later and later.becomes(first)):
                 was, came = (", ".join(map(str, parts)) for parts in (self._first, made))
                 raise ValueError(f"x gives batches of different shapes, dtypes or parts: first {was}, later {came}.")
+
+    def _as_declared(self, made: list["_Part"]) -> list["_Part"]:
+        """Keras looks at the batches of the source's front, and the first that comes, of a shuffle, is another."""
+        if len(made) != len(self._declared):
+            return made
+        pairs = zip(made, self._declared, strict=True)
+        return [part._replace(dtype=dtype.name) if _is_number(dtype) else part for part, dtype in pairs]
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[None]:
@@ -136,9 +146,17 @@ class _Part(NamedTuple):
         return f"{self.name} {self.dtype}{shape}".lstrip()
 
     def becomes(self, first: "_Part") -> bool:
-        """Whether it can be stacked with the first batch's, by no other cast than the model's own to float32."""
-        is_cast = first.dtype in ("float32", "float64") and self.dtype.startswith(("float", "int", "uint", "bool"))
+        """Whether it can be stacked with the first batch's, by no other cast than the model's own to float32.
+
+        Bytes are not: to a model they are levels, 255 of which are 1.
+        """
+        is_number = self.dtype != "uint8" and self.dtype.startswith(("float", "int", "uint", "bool"))
+        is_cast = first.dtype in ("float32", "float64") and is_number
         return (self.name, self.shape) == (first.name, first.shape) and (self.dtype == first.dtype or is_cast)
+
+
+def _is_number(dtype: Any) -> bool:
+    return isinstance(dtype, tf.DType) and (dtype.is_floating or dtype.is_integer or dtype.is_bool)
 
 
 def _as_array(part: Any) -> Any:
