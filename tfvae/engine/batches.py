@@ -15,7 +15,7 @@ import logging
 import random
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import tensorflow as tf
@@ -82,6 +82,16 @@ def _named(rows: Any) -> list[tuple[Any, Any]]:
     return list(rows.items() if isinstance(rows, Mapping) else enumerate(tf.nest.flatten(rows)))
 
 
+def in_parts(x: Any) -> TypeGuard[Mapping[Any, Any]]:
+    """Whether x is a mapping of the parts of rows; SciPy's sparse matrices of one kind are dictionaries too.
+
+    Example:
+        >>> in_parts({"x": [1, 2]}), in_parts(np.zeros([3, 2]))
+        (True, False)
+    """
+    return isinstance(x, Mapping) and not hasattr(x, "toarray")
+
+
 def in_memory(x: Any) -> bool:
     """Whether x is rows, or what should have been, and not a stream of batches.
 
@@ -89,7 +99,7 @@ def in_memory(x: Any) -> bool:
         >>> in_memory(np.zeros([3, 2])), in_memory({"x": [1, 2]}), in_memory(tf.data.Dataset.range(3))
         (True, True, False)
     """
-    if isinstance(x, Mapping):
+    if in_parts(x):
         return all(map(in_memory, x.values()))
     return x is None or isinstance(x, (list, str)) or hasattr(x, "__array__") or hasattr(x, "shape")
 
@@ -120,7 +130,7 @@ def steps_in_an_epoch(x: Any, batch_size: int) -> int | None:
 
 
 def _first(x: Any) -> Any:
-    return next(iter(x.values())) if isinstance(x, Mapping) else x
+    return next(iter(x.values())) if in_parts(x) else x
 
 
 @dataclasses.dataclass(frozen=True)

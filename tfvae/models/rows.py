@@ -43,10 +43,11 @@ class RowShape:
 
     def prepare(self, inputs: Any) -> dict[str, tf.Tensor]:
         """A row's parts by name, as tensors ``[N, ...]`` of the model's shapes; a ValueError says what else came."""
-        given = inputs if isinstance(inputs, Mapping) else {"x": inputs}
-        unknown = sorted(set(given) - set(_PARTS))
-        if unknown or "x" not in given:
-            raise ValueError(f"A row has the parts {', '.join(given)}, expected x and, where wanted, condition, label.")
+        given = inputs if batches.in_parts(inputs) else {"x": inputs}
+        if "x" not in given or not set(given) <= set(_PARTS):
+            raise ValueError(
+                f"A row has the parts {', '.join(map(str, given))}, expected x and, where wanted, condition, label."
+            )
         rows = {"x": self.observations(given["x"])}
         condition = self.condition(given.get("condition"))
         if condition is not None:
@@ -111,7 +112,7 @@ def with_condition(x: Any, condition: Any) -> Any:
     """Rows, and their condition where it was given apart."""
     if condition is None:
         return x
-    return {**(x if isinstance(x, Mapping) else {"x": x}), "condition": condition}
+    return {**(x if batches.in_parts(x) else {"x": x}), "condition": condition}
 
 
 def _check_lengths(rows: Mapping[str, tf.Tensor]) -> None:
