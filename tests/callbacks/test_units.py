@@ -71,3 +71,18 @@ def test_bits_stand_beside_nats():
 def test_greys_under_a_bernoulli_have_no_bits():
     with pytest.raises(ValueError, match="scores no 8-bit levels"):
         vae().fit(X, verbose=0, callbacks=[callbacks.BitsPerDimension()])
+
+
+@pytest.mark.parametrize(
+    ("callback", "told"),
+    [
+        (lambda: callbacks.StopAtNaN(), "The model that is trained is <Sequential.*expected a tfvae.VAE or one of"),
+        (lambda: callbacks.Pictures(X, "unused"), "vae is <Sequential.*expected a tfvae.VAE"),
+    ],
+    ids=["StopAtNaN", "Pictures"],
+)
+def test_a_model_of_another_kind_is_refused(callback, told):
+    other = keras.Sequential([keras.Input([4]), keras.layers.Dense(4)])
+    other.compile("sgd", "mse", run_eagerly=True)
+    with pytest.raises(ValueError, match=told):
+        other.fit(X, X, batch_size=40, verbose=0, callbacks=[callback()])

@@ -4,7 +4,9 @@ from typing import Any
 
 import keras
 
+from tfvae.arguments import check_kind
 from tfvae.engine import faults
+from tfvae.engine.model import UnsupervisedModel
 
 
 class StopAtNaN(keras.callbacks.Callback):
@@ -14,6 +16,9 @@ class StopAtNaN(keras.callbacks.Callback):
     TerminateOnNaN, its weights are numbers. Programs still run many steps: what each starts from is kept, and where one
     goes wrong its steps run again, one by one and at last layer by layer. That copy of the weights, the optimiser's
     included, is all that it costs.
+
+    Raises:
+        ValueError: At the start of ``fit``, if the model is none that tfvae trains.
 
     Example:
         >>> from tfvae import VAE, likelihoods, networks, posteriors
@@ -32,6 +37,8 @@ class StopAtNaN(keras.callbacks.Callback):
         self._plain: Any = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        expected = "a tfvae.VAE or one of tfvae.baselines: others have keras.callbacks.TerminateOnNaN"
+        check_kind("The model that is trained", self.model, UnsupervisedModel, expected)
         self._plain = self.model.train_function
         watched = faults.watched(self.model, self._plain)
 

@@ -28,7 +28,8 @@ class Pictures(keras.callbacks.Callback):
         image_shape: ``[H, W]`` or ``[H, W, C]`` of observations that are vectors.
 
     Raises:
-        ValueError: Without a folder and a log_dir; at the start of ``fit``, if observations are no pictures.
+        ValueError: Without a folder and a log_dir; at the start of ``fit``, if the model is no VAE or observations are
+            no pictures.
 
     Example:
         >>> from tfvae import VAE, likelihoods, networks, posteriors
@@ -90,13 +91,14 @@ class Pictures(keras.callbacks.Callback):
 
         vae, shape = self.model, self._image_shape
         rows = pictures.first_rows(self._x, _SHOWN)
+        reconstructions = pictures.reconstruction_grid(vae, rows, image_shape=shape)  # refuses what is no VAE
         condition = None
         if vae.condition_shape is not None:
             given = np.asarray(rows["condition"])
             condition = np.resize(given, [_SHOWN, *given.shape[1:]])
         drawn = vae.sample(_SHOWN, seed=self._seed, condition=condition)
         return {
-            "reconstructions": pictures.reconstruction_grid(vae, rows, image_shape=shape),
+            "reconstructions": reconstructions,
             "samples": pictures.grid(pictures.as_images(vae, drawn, shape), 10),
             "traversals": latent.traversal_grid(vae, rows, np.arange(vae.latent_dim)[:10], image_shape=shape),
         }
