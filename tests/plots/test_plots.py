@@ -1,5 +1,8 @@
 """The pictures hold what they say: their pixels are compared with the model's own numbers."""
 
+import contextlib
+import unittest.mock
+
 import keras
 import matplotlib.image
 import numpy as np
@@ -253,6 +256,42 @@ def test_a_picture_makes_its_folder(tmp_path):
 def test_a_history_without_an_epoch_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no elbo, only nothing"):
         plots.learning_curve({}, tmp_path / "x.png")
+
+
+HISTORIES = {
+    "one number": ({"elbo": 1.0}, r"^elbo is 1\.0, expected a list of numbers"),
+    "no epoch": ({"elbo": []}, r"^elbo is \[\], expected"),
+    "text": ({"elbo": ["1"]}, r"^elbo is \['1'\], expected"),
+    "None": ({"elbo": [-1.0], "val_elbo": [None]}, r"^val_elbo is \[None\], expected"),
+    "names": ({0: [1.0]}, "holds no elbo, only 0:"),
+    "a cell of text": (b"epoch,elbo\n0,-3.0\n1,low\n", "^Row 2 of .*history.csv has 'low' for elbo, expected a number"),
+    "a short row": (b"epoch,elbo\n0,-3.0\n1\n", "^Row 2 of .*history.csv has 1 cells, expected 2"),
+    "other bytes": (b"\x89PNG\r\n\x1a\n\x00", "history.csv is no CSV file"),
+    "nothing": (b"", "holds no elbo, only nothing"),
+    "no row": (b"epoch,elbo\n", r"^elbo is \[\], expected"),
+    "a folder": (None, "which is a folder: pass its file"),
+}
+
+
+@pytest.mark.parametrize("kind", HISTORIES)
+def test_what_is_no_history_is_told_in_a_sentence(kind, tmp_path):
+    history, told = HISTORIES[kind]
+    if isinstance(history, bytes):
+        (tmp_path / "history.csv").write_bytes(history)
+        history = tmp_path / "history.csv"
+    with pytest.raises(ValueError, match=told):
+        plots.learning_curve(tmp_path if history is None else history, tmp_path / "x.png")
+
+
+def test_a_history_of_a_file_is_drawn_as_far_as_it_was_measured(tmp_path, monkeypatch):
+    """Other columns may hold what they like, and NA is what an epoch did not measure."""
+    (tmp_path / "history.csv").write_text("\ufeffepoch,elbo,val_elbo,note\n0,-3.0,NA,first\n1,-2.0,-2.5,\n", "utf-8")
+    axes = unittest.mock.MagicMock()
+    monkeypatch.setattr(plots.style, "axes", lambda *_: contextlib.nullcontext(axes))
+    plots.learning_curve(tmp_path / "history.csv", tmp_path / "x.png")
+    drawn = {call.kwargs["label"]: np.stack(call.args) for call in axes.plot.call_args_list}
+    np.testing.assert_array_equal(drawn["training"], [[1, 2], [-3.0, -2.0]])
+    np.testing.assert_array_equal(drawn["validation"], [[1, 2], [np.nan, -2.5]])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from tfvae.models.vae import VAE, check_vae
 from tfvae.plots import pictures, style
 from tfvae.plots.style import PathLike
 
+_CURVES = {"elbo": "training", "val_elbo": "validation"}
 _MOST_BARS = 60
 _MOST_COLUMNS = 30
 
@@ -21,20 +23,19 @@ def learning_curve(history: PathLike | dict[str, Sequence[float]], path: PathLik
     """The ELBO in nats over the epochs, from Keras's history or from the CSV file that ``tfvae train`` writes.
 
     Raises:
-        ValueError: If the history holds no ELBO.
+        ValueError: If the history holds no ELBO, or something else than a number for each epoch, or the file is no CSV.
     """
     expected = "Keras's history, which fit(...).history is, or the path of its CSV file"
     check_kind("history", history, (dict, str, os.PathLike), expected)
-    values: dict[str, Any] = history if isinstance(history, dict) else _read_history(history)
-    if np.ndim(elbo := values.get("elbo", ())) != 1 or not len(elbo):
-        raise ValueError(
-            f"The history holds no elbo, only {', '.join(values) or 'nothing'}: train for an epoch at least."
-        )
+    values = history if isinstance(history, dict) else _read_history(history)
+    if "elbo" not in values:
+        held = ", ".join(map(str, values)) or "nothing"
+        raise ValueError(f"The history holds no elbo, only {held:.200}: train for an epoch at least.")
+    curves = {key: _numbers(key, values[key]) for key in _CURVES if key in values}
     with style.axes(path, 3.8) as axes:
-        for key, label in (("elbo", "training"), ("val_elbo", "validation")):
-            if key in values:
-                marker = "." if len(values[key]) <= 50 else None
-                axes.plot(np.arange(1, len(values[key]) + 1), values[key], label=label, marker=marker)
+        for key, elbo in curves.items():
+            marker = "." if len(elbo) <= 50 else None
+            axes.plot(np.arange(1, len(elbo) + 1), elbo, label=_CURVES[key], marker=marker)
         axes.set(xlabel="epoch", ylabel="ELBO (nats)", title="Learning curve")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(True)
@@ -42,12 +43,43 @@ def learning_curve(history: PathLike | dict[str, Sequence[float]], path: PathLik
     return str(path)
 
 
+def _numbers(key: str, given: Any) -> np.ndarray:
+    """One of a history's curves, a number an epoch."""
+    try:
+        if np.ndim(given) != 1 or not len(given) or any(isinstance(one, (str, bytes)) for one in given):
+            raise TypeError
+        return np.array([float(one) for one in given])
+    except (TypeError, ValueError):
+        raise ValueError(f"{key} is {reprlib.repr(given)}, expected a list of numbers, one for each epoch.") from None
+
+
 def _read_history(path: PathLike) -> dict[str, list[float]]:
+    """The curves of a CSV file; of its other columns the names alone."""
+    if os.path.isdir(path):
+        raise ValueError(f"history is {os.fspath(path)!r}, which is a folder: pass its file, such as history.csv.")
     if not os.path.isfile(path):
         raise ValueError(f"history is {os.fspath(path)!r}, but there is no such file.")
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {key: [float(row[key]) for row in rows] for key in (rows[0] if rows else {})}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            names, *rows = [cells for cells in csv.reader(file) if cells] or [[]]
+    except (UnicodeDecodeError, csv.Error):
+        raise ValueError(f"{os.fspath(path)} is no CSV file, which tfvae train and Keras's CSVLogger write.") from None
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(names):
+            raise ValueError(f"Row {number} of {os.fspath(path)} has {len(row)} cells, expected {len(names)}.")
+    return {name: _cells(path, rows, column, name) if name in _CURVES else [] for column, name in enumerate(names)}
+
+
+def _cells(path: PathLike, rows: Sequence[Sequence[str]], column: int, name: str) -> list[float]:
+    found: list[float] = []
+    for number, row in enumerate(rows, 1):
+        try:  # Keras's CSVLogger writes NA for what an epoch did not measure
+            found.append(float("nan") if row[column] == "NA" else float(row[column]))
+        except ValueError:
+            raise ValueError(
+                f"Row {number} of {os.fspath(path)} has {row[column]!r:.80} for {name}, expected a number."
+            ) from None
+    return found
 
 
 def kl_by_unit(vae: VAE, x: Any, path: PathLike) -> str:
