@@ -112,9 +112,18 @@ def test_what_is_no_flag_is_told_in_a_sentence(tmp_path, asked, line, sentence):
 
 
 def test_a_file_that_is_not_there_or_holds_other_bytes_is_told(tmp_path, asked):
-    assert "There is no file" in train("--config", tmp_path).output
+    assert "There is no file" in train("--config", tmp_path / "none.toml").output
+    assert "is a folder, expected a TOML file, such as" in train("--config", tmp_path).output
     (tmp_path / "run.toml").write_bytes(b"\xff\xfe")
     assert "is no TOML: " in train("--config", tmp_path / "run.toml").output
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path, asked):
+    """Editors on Windows write one."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "run.toml").write_text('data = "d"\noutput = "o"\nepochs = 4\n', "utf-8-sig")
+    assert train("--config", tmp_path / "run.toml").exit_code == 0
+    assert [options["epochs"] for options in asked] == [4]
 
 
 @settings(max_examples=200, deadline=None)

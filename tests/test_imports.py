@@ -66,7 +66,7 @@ TFVAE: dict[str, set[str]] = {
     "serving": _DISK,
     "presets": _MODELS,
     "records": set(),
-    "model_file": {"models", "pipelines.errors"},
+    "model_file": {"models", "pipelines.errors", "pipelines.stops"},
     "configuration": {"model_file"},
     "run_folder": {"records", *_DISK},
     "strategies": {"engine"},

@@ -14,6 +14,7 @@ from tfvae import cli, data, model_file, runs
 
 MODEL = '''
 import dataclasses
+import sys
 
 import keras
 import tfvae
@@ -84,6 +85,10 @@ def nothing():
 
 def hungry(event_shape, depth):
     pass
+
+
+def leaves():
+    sys.exit(0)
 
 
 def broken():
@@ -174,6 +179,7 @@ def test_a_file_that_has_changed_is_not_taken_for_that_of_the_run(own, digits, t
     [
         ("nothing", (), "nothing of {file} returned NoneType, expected a tfvae.VAE"),
         ("hungry", (), "hungry of {file} asks for depth, but is given what it names of event_shape (the shape of one"),
+        ("leaves", (), f"{{file}}, line {MODEL.splitlines().index('    sys.exit(0)') + 1}: SystemExit: 0 (a model"),
         ("broken", (), f"{{file}}, line {len(MODEL.splitlines())}: ZeroDivisionError: division by zero"),
         ("of_other_rows", (), "returned a model of observations (3,), but those of {data} are (8, 8, 1)"),
         ("forgetful", (), "cannot load once it is saved: Scale.__init__() got an unexpected keyword argument"),
@@ -201,6 +207,7 @@ def test_a_function_that_does_not_fit_is_told_in_a_sentence(own, digits, tmp_pat
             "line 1: ModuleNotFoundError: No module named 'a_package_of_nobody' (a model file",
         ),
         ("def build(:\n", "mine.py: SyntaxError: "),
+        ("import sys\nsys.exit(0)\n", "mine.py, line 2: SystemExit: 0 (a model file defines a function, and must not"),
         ("x = 1\n", "has no function build, nor any other"),
         (None, "There is no file "),
     ],

@@ -76,6 +76,8 @@ def _flags(path: pathlib.Path, command: click.Command) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, expected a TOML file, such as {path / NAME}.")
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
     try:
@@ -83,7 +85,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
             raise ValueError(f"it has more than {_LARGEST} bytes")
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no TOML: {error}") from error
 

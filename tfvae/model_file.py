@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import os
 import pathlib
+import signal
 import sys
 import traceback
 import types
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tfvae.pipelines import errors
+from tfvae.pipelines import errors, stops
 
 if TYPE_CHECKING:
     from tfvae.models.vae import VAE
@@ -162,11 +163,15 @@ def _told(path: pathlib.Path) -> Iterator[None]:
     """Whatever goes wrong in the file ends as a sentence that says where."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code == stops.EXIT_CODES[signal.SIGTERM]:
+            raise  # who ends the command means it
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         place = f"{path}, line {lines[-1]}" if lines else str(path)
         hint = ""
         if isinstance(error, ModuleNotFoundError):
             hint = " (a model file stands alone: what it imports must be installed)"
+        if isinstance(error, SystemExit):
+            hint = " (a model file defines a function, and must not end the program)"
         raise ValueError(f"{place}: {type(error).__name__}: {error}{hint}") from error
