@@ -15,6 +15,13 @@ BOM = b"\xef\xbb\xbf"
 MAX_ROW_BYTES = 16 << 20
 _FIRST = 256  # bytes that are looked at for another encoding
 _GZIP = b"\x1f\x8b"
+_OTHERS = {  # how files of other kinds begin
+    b"\x93NUMPY": "an array of NumPy's: say --source npy",
+    b"PK\x03\x04": "a zip archive, as .npz and .xlsx files are: say --source npz, or save the sheet as CSV",
+    b"PAR1\x15": "a Parquet file: say --source parquet",
+    b"\x89PNG": "a picture: say --source images",
+    b"\xff\xd8\xff": "a picture: say --source images",
+}
 
 
 def open_csv(path: str, *, mapped: bool = False) -> BinaryIO:
@@ -53,14 +60,7 @@ def read_header(stream: BinaryIO, path: str, known: Sequence[str] = (), *, no_he
         ('height', 'weight')
     """
     begin = stream.read(_FIRST)
-    if begin[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise PipelineError(f"{path} is UTF-16, expected UTF-8: save it as such")
-    if b"\0" in begin:  # of UTF-16, letters of Latin and digits are a NUL and another byte
-        order = "LE" if begin[1::2].count(0) > begin[::2].count(0) else "BE"
-        raise PipelineError(
-            f"{path} begins with NUL bytes among its letters, as UTF-16 does, expected UTF-8: save it as such, by "
-            f"iconv -f UTF-16{order} -t UTF-8 {os.path.basename(path)} > utf8.csv, say"
-        )
+    _check_text(path, begin)
     begin = begin[: len(BOM)]
     start = len(BOM) if begin == BOM else 0
     stream.seek(start)
@@ -89,6 +89,21 @@ def read_header(stream: BinaryIO, path: str, known: Sequence[str] = (), *, no_he
         raise PipelineError(f"{path} has {what}: give every column a name in the first line, or say --no-header")
     stream.seek(after)
     return tuple(names)
+
+
+def _check_text(path: str, begin: bytes) -> None:
+    """Raise PipelineError where a file begins as others than UTF-8 do."""
+    for magic, told in _OTHERS.items():
+        if begin.startswith(magic):
+            raise PipelineError(f"{path} is no CSV file, but {told}")
+    if begin[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise PipelineError(f"{path} is UTF-16, expected UTF-8: save it as such")
+    if b"\0" in begin:  # of UTF-16, letters of Latin and digits are a NUL and another byte
+        order = "LE" if begin[1::2].count(0) > begin[::2].count(0) else "BE"
+        raise PipelineError(
+            f"{path} begins with NUL bytes among its letters, as UTF-16 does, expected UTF-8: save it as such, by "
+            f"iconv -f UTF-16{order} -t UTF-8 {os.path.basename(path)} > utf8.csv, say"
+        )
 
 
 def _looks_like_a_row(names: Sequence[str], second: Sequence[str]) -> bool:

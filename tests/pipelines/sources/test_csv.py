@@ -4,7 +4,9 @@ import csv
 import gzip
 
 import numpy as np
+import PIL.Image
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from pipelines import preprocess
@@ -241,6 +243,20 @@ def test_no_byte_stands_for_a_missing_number(cells, tmp_path):
     path = write(tmp_path / "x.csv", f"{cells}\n1,2,3,4\n5,,7,8\n5,NA,7,8\n")
     _, rows = read_all(make_source("csv", path, fields=Fields(missing=True, dtype="uint8")))
     assert rows[0].x.ravel().tolist() == [1, 2, 3, 4] and "is empty" in rows[1] and "is 'NA', expected" in rows[2]
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "parquet", "png", "jpeg"])
+def test_files_of_other_kinds_are_told_by_how_they_begin(tmp_path, kind):
+    path, x = tmp_path / f"x.{kind}", np.zeros((4, 4), np.uint8)
+    write_as = {
+        "npy": lambda: np.save(path, x),
+        "npz": lambda: np.savez(path, x=x),
+        "parquet": lambda: pyarrow.parquet.write_table(pyarrow.table({"x": [1.0]}), path),
+    }
+    write_as.get(kind, lambda: PIL.Image.fromarray(x).save(path))()
+    source_of = {"png": "images", "jpeg": "images"}.get(kind, kind)
+    with pytest.raises(PipelineError, match=rf"x\.{kind} is no CSV file, but an? .*: say --source {source_of}"):
+        source(path).plan()
 
 
 def test_other_mistakes(tmp_path):
