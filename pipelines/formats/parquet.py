@@ -25,6 +25,7 @@ from .files import Found, with_folders
 from .text import EMPTY_KEY, apart, key_text
 
 INTEGERS = "integers"  # a dtype that fits uint8 and float32, row by row
+_LISTS = "a column of lists is needed: write the table as CSV, or pack its columns into one"
 _KEY_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_binary)
 
 
@@ -80,7 +81,8 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
         for name in wanted:
             if (count := schema.names.count(name)) != 1:
                 has = f"{count} columns called {name!r}: rename" if count else f"no column {name!r}, expected"
-                raise PipelineError(f"{found.path(file)} has {has} one of {schema.names}{apart(name, schema.names)}")
+                more = apart(name, schema.names) or ("" if count else _pack(schema))
+                raise PipelineError(f"{found.path(file)} has {has} one of {schema.names}{more}")
         kinds.setdefault(tuple((name, plain_kind(schema.field(name).type)) for name in wanted), file)
     if len(kinds) > 1:
         first, second, *_ = kinds.values()
@@ -88,6 +90,16 @@ def open_columns(path: str, found: Found, names: Callable[[pa.Schema], Sequence[
     if not any(map(sum, groups.values())):
         raise PipelineError(f"{path} holds no rows")
     return ParquetLayout(dict(next(iter(kinds))), groups, tuple(present))
+
+
+def _pack(schema: pa.Schema) -> str:
+    """What to do with a table whose columns hold a number each, for the end of a sentence; nothing for another."""
+    kinds = [plain_kind(field.type) for field in schema]
+    return f": {_LISTS}" if any(map(_is_number, kinds)) and not any(map(describe_column, kinds)) else ""
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
 def _folder_scalars(found: Found, file: str) -> dict[str, pa.Scalar]:
@@ -243,6 +255,7 @@ def check_columns(
     described = describe_column(columns.kinds[column])
     if described is None:
         expected = "lists of numbers, or binary: name another --column"
+        expected += f"; {_LISTS}" if _is_number(columns.kinds[column]) else ""
         raise PipelineError(f"column {column!r} of {path} holds {columns.kinds[column]}, expected {expected}")
     if key is not None and not any(is_kind(columns.kinds[key]) for is_kind in _KEY_KINDS):
         kind = columns.kinds[key]

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from pipelines import preprocess
 from pipelines.errors import PipelineError
@@ -292,6 +293,23 @@ def test_options_that_make_no_sense(x, tmp_path, fields, message):
     columns = {"label": np.arange(ROWS), "when": np.linspace(0, 1, ROWS), "far": np.full(ROWS, 10**9)}
     with pytest.raises(PipelineError, match=message):
         source(write(tmp_path / "rows.parquet", fixed_binary(x), **columns), **fields).plan()
+
+
+def test_a_table_of_plain_columns_is_told_to_pack_them(tmp_path):
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"key": ["a", "b"], "height": [1.8, 1.7], "age": [30, 40]}), path)
+    needed = "a column of lists is needed: write the table as CSV, or pack its columns into one$"
+    expected = "expected lists of numbers, or binary: name another --column"
+    for fields, message in (
+        ({}, r"has no column 'x', expected one of \['key', 'height', 'age'\]: "),
+        ({"column": "height"}, rf"'height' .* holds double, {expected}; "),
+        ({"column": "key"}, rf"'key' .* holds string, {expected}$"),
+    ):
+        with pytest.raises(PipelineError, match=message if message.endswith("$") else message + needed):
+            source(path, **fields).plan()
+    csv.write_csv(pq.read_table(path), tmp_path / "table.csv")  # as the page on tables says
+    _, rows = read_all(make_source("csv", str(tmp_path / "table.csv")))
+    np.testing.assert_array_equal([row.x for row in rows], np.float32([[1.8, 30], [1.7, 40]]))
 
 
 @pytest.mark.parametrize("kind", ["npy", "idx", "digits", "images"])
