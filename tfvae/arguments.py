@@ -236,6 +236,24 @@ def refuse_masked(name: str, given: Any) -> None:
         )
 
 
+def refuse_sparse(name: str, given: Any) -> None:
+    """Raise ValueError where rows are sparse or ragged: of those not every number is there.
+
+    Example:
+        >>> import scipy.sparse
+        >>> refuse_sparse("x", scipy.sparse.csr_matrix([[1.0, 0.0]]))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: x is a csr_matrix, expected rows of one shape with every number there: pass .toarray() of it, ...
+    """
+    of_scipy, of_tensorflow = hasattr(given, "toarray"), hasattr(given, "dense_shape") or hasattr(given, "to_tensor")
+    if of_scipy or of_tensorflow:
+        mend = ".toarray()" if of_scipy else "tf.sparse.to_dense or .to_tensor()"
+        raise ValueError(
+            f"{name} is a {type(given).__name__}, expected rows of one shape with every number there: pass {mend} of "
+            "it, a part at a time where it is large."
+        )
+
+
 def some(rows: Rows, purpose: str) -> Rows:
     """The rows, or a ValueError where there are none.
 

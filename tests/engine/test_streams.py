@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
 import tensorflow as tf
 
 from tfvae import VAE, evaluation, likelihoods, networks, posteriors
@@ -156,13 +157,29 @@ def test_later_batches_are_not_cut_to_the_dtype_of_the_first(vae, first):
             DOORS[door](vae, (batch for batch in [x, x, np.full([8, 3], 0.9, np.float32)]))
 
 
-@pytest.mark.parametrize("door", ["fit", "evaluate", "predict", "embed"])
-@pytest.mark.parametrize("made", ["PyDataset", "generator"])
-def test_bytes_after_floats_are_refused(vae, door, made):
+@pytest.mark.parametrize(
+    ("made", "door"),
+    [("PyDataset", "fit"), ("PyDataset", "evaluate"), ("generator", "predict"), ("generator", "embed")],
+)
+def test_bytes_after_floats_are_refused(vae, made, door):
     """As floats they would be 255 times what they are."""
     given = [X, X, (255 * X).astype(np.uint8)]
     with pytest.raises(ValueError, match=r"first float32 \[N, 3\], later uint8 \[N, 3\]\.$"):
         DOORS[door](vae, Batches(*given) if made == "PyDataset" else (batch for batch in given))
+
+
+@pytest.mark.parametrize(
+    ("batch", "told"),
+    [
+        (scipy.sparse.dok_matrix(X), r"^x is a dok_matrix, .* pass \.toarray\(\) of it"),
+        ({"x": scipy.sparse.csr_array(X)}, r"^x is a csr_array, .* pass \.toarray\(\) of it"),
+        ({"x": X, 1: X}, "^x gives batches with the parts 'x', 1, expected names of strings"),
+    ],
+    ids=["dok", "csr", "names"],
+)
+def test_batches_that_tensorflow_cannot_go_through_are_told(vae, batch, told):
+    with pytest.raises(ValueError, match=told):
+        vae.embed(one for one in [batch])
 
 
 @pytest.mark.parametrize("last", [0.9, 1.0])

@@ -8,6 +8,7 @@ import matplotlib.image
 import numpy as np
 import PIL.Image
 import pytest
+import scipy.sparse
 import tensorflow as tf
 from scipy import stats
 
@@ -256,6 +257,11 @@ def test_a_picture_makes_its_folder(tmp_path):
 def test_a_history_without_an_epoch_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no elbo, only nothing"):
         plots.learning_curve({}, tmp_path / "x.png")
+
+
+def test_sparse_rows_are_told_as_fit_tells_them(tmp_path):
+    with pytest.raises(ValueError, match=r"x is a dok_matrix, expected rows of one shape"):
+        plots.reconstructions(model(2), scipy.sparse.dok_matrix(np.eye(30)), tmp_path / "x.png")
 
 
 HISTORIES = {

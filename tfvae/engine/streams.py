@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfvae.arguments import refuse_masked
+from tfvae.arguments import refuse_masked, refuse_sparse
 from tfvae.engine import keras_private
 
 _OF_PYTHON = re.compile(r"([A-Za-z_][\w.]*): ((?:(?!Traceback \(most recent).)*?)\n+Traceback \(most recent", re.DOTALL)
@@ -89,6 +89,7 @@ class Stream:
         def iterate() -> Iterator[Any]:
             try:
                 for batch in make():
+                    _refuse_others(batch)
                     batch = tf.nest.map_structure(_as_array, batch)
                     self._check_alike(batch)
                     yield batch
@@ -157,6 +158,15 @@ class _Part(NamedTuple):
 
 def _is_number(dtype: Any) -> bool:
     return isinstance(dtype, tf.DType) and (dtype.is_floating or dtype.is_integer or dtype.is_bool)
+
+
+def _refuse_others(batch: Any) -> None:
+    """Raise ValueError where TensorFlow could not go through the parts of a batch."""
+    refuse_sparse("x", batch)
+    if isinstance(batch, dict) and not all(isinstance(name, str) for name in batch):
+        raise ValueError(f"x gives batches with the parts {', '.join(map(repr, batch))}, expected names of strings.")
+    for part in batch.values() if isinstance(batch, dict) else batch if isinstance(batch, tuple) else ():
+        _refuse_others(part)
 
 
 def _as_array(part: Any) -> Any:

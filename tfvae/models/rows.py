@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import found_by, refuse_masked
+from tfvae.arguments import found_by, refuse_masked, refuse_sparse
 from tfvae.engine import batches
 
 _PARTS = ("x", "condition", "label")
@@ -162,12 +162,7 @@ def _numbers(name: str, given: Any, expected: str) -> tf.Tensor:
 
 def _tensor(name: str, given: Any) -> tf.Tensor:
     """What the user passed as a tensor, or a ValueError that says why it is none."""
-    if isinstance(given, (tf.RaggedTensor, tf.SparseTensor)) or hasattr(given, "toarray"):
-        raise ValueError(
-            f"{name} is a {type(given).__name__}, expected rows of one shape with every number there: pass "
-            f"{'.toarray()' if hasattr(given, 'toarray') else 'tf.sparse.to_dense or .to_tensor()'} of it, a part at a "
-            "time where it is large."
-        )
+    refuse_sparse(name, given)
     refuse_masked(name, given)
     try:
         if isinstance(given, (list, tuple)) and given and all(isinstance(one, np.ndarray) for one in given):

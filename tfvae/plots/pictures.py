@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.arguments import check_at_least, check_path, check_whole, check_words, checked_shape, some
+from tfvae.arguments import check_at_least, check_path, check_whole, check_words, checked_shape, refuse_sparse, some
 from tfvae.engine.batches import in_memory, in_parts
 from tfvae.models.vae import VAE, check_vae
 from tfvae.plots import style
@@ -146,6 +146,9 @@ def first_rows(x: Any, count: int | None) -> Any:
             f"x is a {type(x).__name__}, expected rows in memory, an array or a mapping of arrays: take some of them, "
             "such as next(iter(dataset))."
         )
-    if not all(np.ndim(part) for part in (x.values() if in_parts(x) else [x])):
+    parts = x.values() if in_parts(x) else [x]
+    for part in parts:
+        refuse_sparse("x", part)
+    if not all(map(np.ndim, parts)):
         raise ValueError(f"x is {x!r}, expected rows, an array or a mapping of arrays.")
     return {k: np.asarray(v)[:count] for k, v in x.items()} if in_parts(x) else np.asarray(x)[:count]
