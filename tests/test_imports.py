@@ -60,7 +60,7 @@ TFVAE: dict[str, set[str]] = {
     "evaluation": _MODELS | {"pipelines.extras"},
     "plots": {"arguments", "engine", "evaluation", "families", "models", "pipelines.extras", "pipelines.storage"},
     "callbacks": {"arguments", "engine", "evaluation", "plots", "pipelines.stops", *_DISK},
-    "data": _DISK,
+    "data": {"arguments", *_DISK},
     "exporting": _MODELS | _DISK | {"tables"},
     "checks": {"exporting.interpreter", "exporting.versions", "pipelines.trust", *_DISK},
     "serving": _DISK,
