@@ -84,7 +84,7 @@ def test_commands_tell_their_progress_and_their_errors_in_objects(tmp_path):
     code, prepared = told("prepare", "--source", "digits", "--output", "prepared")
     assert code == 0 and prepared[-1]["message"].startswith("prepare: 2/2 units, 1,797/1,797 rows")
     code, failed = told("verify", "nothing")
-    assert (code, failed[-1]["level"]) == (1, "error") and failed[-1]["message"].startswith("nothing holds no prepared")
+    assert (code, failed[-1]["level"]) == (1, "error") and failed[-1]["message"].startswith("nothing is not there")
     code, misspelt = told("verify")
     assert code == 2 and misspelt[-1]["message"].startswith("Missing argument 'DIRECTORY' (see ")
     assert all(one.keys() == FACTS for one in prepared + failed + misspelt)
