@@ -14,7 +14,7 @@ import logging
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -84,6 +84,7 @@ class Strict(click.Command):
         makes: Which of its parameters is a folder that it makes; no file may lie there, or above.
         reads: Which of them are files or folders that must be there, and what each should be: told before anything
             heavy is imported. Patterns and addresses of stores are left to the command.
+        here: Which of them are paths on this machine alone: an address of a store is told at once, as it was written.
     """
 
     def __init__(
@@ -92,16 +93,22 @@ class Strict(click.Command):
         stopped: str | Callable[[dict[str, Any]], str] = "",
         makes: str = "output",
         reads: Mapping[str, str] = types.MappingProxyType({}),
+        here: Collection[str] = (),
         **more: Any,
     ):
         super().__init__(*args, **more)
-        self._stopped, self._makes, self._reads = stopped, makes, reads
+        self._stopped, self._makes, self._reads, self._here = stopped, makes, reads, here
 
     def invoke(self, context: click.Context) -> Any:
         """See ``click.Command``, and ``pipelines.stops``."""
         told = self._stopped
         sentence = (lambda: told.format(**context.params)) if isinstance(told, str) else lambda: told(context.params)
         with stops.answered(), stops.says(sentence if told else None):
+            for path in filter(storage.is_address, map(context.params.get, self._here)):
+                raise Mistake(
+                    f"{path} is no path on this machine, where {self.name} reads and writes: copy what lies in a store "
+                    "here before, or there afterwards"
+                )
             if output := context.params.get(self._makes):
                 self._refuse_file_in_the_way(output)
             for name, expected in self._reads.items():

@@ -62,16 +62,16 @@ TFVAE: dict[str, set[str]] = {
     "callbacks": {"arguments", "engine", "evaluation", "plots", "pipelines.stops", *_DISK},
     "data": {"arguments", *_DISK},
     "exporting": _MODELS | _DISK | {"tables"},
-    "checks": {"exporting.interpreter", "exporting.versions", "pipelines.trust", *_DISK},
+    "checks": {"arguments", "exporting.interpreter", "exporting.versions", "pipelines.trust", *_DISK},
     "serving": _DISK,
     "presets": _MODELS,
     "records": set(),
     "model_file": {"models", "pipelines.errors", "pipelines.stops"},
-    "configuration": {"model_file"},
+    "configuration": {"model_file", "pipelines.storage"},
     "run_folder": {"records", *_DISK},
     "strategies": {"engine"},
     "runs": _ALL | _DISK | {"run_folder", "strategies", "presets", "records", "model_file", "configuration"},
-    "sharing": {"checks", "exporting", "runs", "pipelines.errors", "pipelines.trust", *_DISK},
+    "sharing": {"arguments", "checks", "exporting", "runs", "pipelines.errors", "pipelines.trust", *_DISK},
     "experiments": _ALL
     | _DISK
     | {"sharing", "tables", "pipelines.command_line", "pipelines.formats.arrays", "pipelines.formats.idx"},
@@ -80,7 +80,7 @@ TFVAE: dict[str, set[str]] = {
     "log_lines": set(),
     "tables": set(),
     "quickstart": {"tables", "pipelines.extras"},
-    "project": {"configuration"},
+    "project": {"configuration", "pipelines.storage"},
     "listing": {"records", "tables", "pipelines.storage"},
     "cli": {
         "runs",

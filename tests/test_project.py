@@ -45,6 +45,12 @@ def test_a_table_gets_a_likelihood_of_real_numbers(tmp_path):
     assert len((tmp_path / "README.md").read_text().splitlines()) <= 12
 
 
+def test_the_address_of_a_dataset_in_a_store_stays_as_it_is(tmp_path):
+    assert invoke("init", tmp_path / "mine", "--data", "s3://bucket/data").exit_code == 0
+    assert 'data = "s3://bucket/data"\n' in (tmp_path / "mine/run.toml").read_text()
+    assert "--data s3://bucket/data\n" in (tmp_path / "mine/README.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["model.py", "run.toml", "test_model.py", "README.md"])
 def test_nothing_is_written_over(tmp_path, name):
     (tmp_path / name).symlink_to("nowhere")

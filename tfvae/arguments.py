@@ -183,7 +183,7 @@ def check_path(in_stores: bool = False, **given: Any) -> None:
         if "://" in os.fspath(value) and not in_stores:
             raise ValueError(
                 f"{name} is {value}, expected a path on this machine: only prepare, embed and export write to a store, "
-                "so copy the folder there afterwards."
+                "so copy it from there before, or there afterwards."
             )
 
 

@@ -168,7 +168,7 @@ def _left_of_verifying(given: dict[str, Any]) -> str:
 main.add_command(command_line.pipeline("prepare"))
 
 
-@main.command(**_SHOWN, makes="folder")
+@main.command(**_SHOWN, makes="folder", reads={"data": _DATA["data_directory"]}, here=("folder",))
 @click.argument("folder")
 @click.option("--data", metavar="DIR", show_default="FOLDER/prepared", help="A prepared dataset to train on.")
 def init(folder: str, data: str | None) -> None:
@@ -185,7 +185,7 @@ def init(folder: str, data: str | None) -> None:
     click.echo(f"Next: tfvae train --config {shlex.quote(os.path.join(folder, 'run.toml'))}")
 
 
-@main.command(**_SHOWN, stopped=_left_of_a_training, reads=_DATA)
+@main.command(**_SHOWN, stopped=_left_of_a_training, reads=_DATA, here=("output", "model"))
 @click.option("--data", "data_directory", required=True, metavar="DIR", help="A prepared dataset.")
 @click.option("--output", required=True, metavar="DIR", help="The run to write, such as runs/NAME.")
 @click.option("--model", "--experiment", default="mlp", help="mlp, gaussian-mlp, conv, or yours: FILE.py:FUNCTION.")
@@ -231,7 +231,12 @@ def train(**options: Any) -> None:
     click.echo(f"{record['rows_per_second']:,} rows/s; the run lies in {options['output']}")
 
 
-@main.command(**_SHOWN, stopped="{run} is as it was before; the same command measures it anew", reads={**_RUN, **_DATA})
+@main.command(
+    **_SHOWN,
+    stopped="{run} is as it was before; the same command measures it anew",
+    reads={**_RUN, **_DATA},
+    here=("run", "model"),
+)
 @click.argument("run")
 @click.option("--data", "data_directory", required=True, metavar="DIR", help="A prepared dataset.")
 @click.option("--num-samples", type=click.IntRange(2), default=5000, help="Samples of z for each row in log p(x).")
@@ -270,6 +275,7 @@ def evaluate(
     stopped="{directory} holds whole versions alone; the same command writes a new one",
     makes="directory",
     reads=_RUN,
+    here=("run", "model"),
 )
 @click.argument("run")
 @click.argument("directory")
@@ -308,7 +314,11 @@ def export(
 
 
 @main.command(
-    "check-export", **_SHOWN, stopped=_READ, reads={"directory": "a SavedModel or a LiteRT file of tfvae export"}
+    "check-export",
+    **_SHOWN,
+    stopped=_READ,
+    reads={"directory": "a SavedModel or a LiteRT file of tfvae export"},
+    here=("directory",),
 )
 @click.argument("directory")
 @click.option("--trust-model", is_flag=True, help="Run it though it may read or write files, or run code.")
@@ -343,6 +353,7 @@ main.add_command(command_line.pipeline("embed", first=_load_tensorflow_alone))
     **_SHOWN,
     stopped="{repo} has all of it or nothing; the same command sends it",
     reads={"source": "a run of tfvae train, or an export of tfvae export"},
+    here=("source", "model"),
 )
 @click.argument("source", metavar="RUN_OR_EXPORT")
 @click.argument("repo", metavar="OWNER/NAME")
@@ -366,7 +377,12 @@ def push(source: str, repo: str, public: bool, license_: str | None, model: str 
         click.echo(hub.push(source, repo, public, license_, model))
 
 
-@main.command(**_SHOWN, stopped="{folder} has all of it or nothing; the same command brings it", makes="folder")
+@main.command(
+    **_SHOWN,
+    stopped="{folder} has all of it or nothing; the same command brings it",
+    makes="folder",
+    here=("folder",),
+)
 @click.argument("repo", metavar="OWNER/NAME")
 @click.argument("folder")
 @click.option("--revision", default="main", help="A branch, a tag or a commit.")
@@ -451,7 +467,8 @@ def drift(reference: str, new: str, report: str | None, most: float) -> None:
     with _told():
         found = drifting.compare(reference, new, most=most)
         if report:
-            with storage.replacing(os.path.abspath(report), os.path.dirname(os.path.abspath(report))) as file:
+            page = storage.absolute(report)
+            with storage.replacing(page, os.path.dirname(page)) as file:
                 file.write(found.page())
     click.echo(tables.plain(found.table()))
     for told in found.left_out():
@@ -464,6 +481,7 @@ def drift(reference: str, new: str, report: str | None, most: float) -> None:
     **_SHOWN,
     stopped="the pictures in {output} are whole ones; the same command draws all of them",
     reads={**_RUN, **_DATA},
+    here=("run", "output", "model"),
 )
 @click.argument("run")
 @click.option("--output", required=True, metavar="DIR", help="Where the PNG files go.")
@@ -488,7 +506,7 @@ def plot(run: str, output: str, data_directory: str | None, split: str, projecto
             click.echo(path)
 
 
-@main.command("runs", **_SHOWN, stopped=_READ)
+@main.command("runs", **_SHOWN, stopped=_READ, here=("folder",))
 @click.argument("folder", default="runs")
 @click.option("--sort", type=click.Choice(listing.SORTS), default="when", help="The best or newest come first.")
 def list_runs(folder: str, sort: str) -> None:
@@ -510,7 +528,7 @@ def list_runs(folder: str, sort: str) -> None:
 main.add_command(reproduce.group(_clear_errors))
 
 
-@main.command(**_SHOWN, stopped="{output} holds what was done; the same command begins anew")
+@main.command(**_SHOWN, stopped="{output} holds what was done; the same command begins anew", here=("output",))
 @click.option("--output", default="runs/quickstart", metavar="DIR", help="Where everything goes.")
 def quickstart(output: str) -> None:
     """Try the whole workflow on scikit-learn's digits.

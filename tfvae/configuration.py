@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from tfvae import model_file
+from tfvae.pipelines import storage
 
 NAME = "config.toml"
 _LARGEST = 1 << 20  # bytes
@@ -48,6 +49,8 @@ def _use(context: click.Context, config: click.Parameter, path: str | None) -> N
     if path is None:
         return
     try:
+        if storage.is_address(path):
+            raise ValueError(f"{path} is no file on this machine: copy it here.")
         given = _flags(pathlib.Path(path), context.command)
     except ValueError as error:
         raise click.BadParameter(str(error), context, config) from error
@@ -103,7 +106,7 @@ def _checked(path: pathlib.Path, key: str, value: Any, flag: click.Option) -> An
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise ValueError(f"{path}: {key} is {_shown(value)}, expected {expected}.")
     if isinstance(value, str) and (flag.metavar == "DIR" or model_file.names_a_file(value)):
-        return value if "://" in value else os.path.normpath(path.parent / os.path.expanduser(value))
+        return value if storage.is_address(value) else os.path.normpath(path.parent / os.path.expanduser(value))
     return value
 
 

@@ -148,7 +148,7 @@ def read(model: str | os.PathLike[str]) -> ModelFile:
     if path.suffix != ".py":
         raise ValueError(f"{given} is no model file, expected FILE.py or FILE.py:FUNCTION.")
     if not path.is_file():
-        raise ValueError(f"There is no file {path}.")
+        raise ValueError(f"There is no file {given}.")
     source = path.read_bytes()
     module = types.ModuleType(_MODULE)
     module.__file__ = str(path.resolve())

@@ -5,6 +5,7 @@ import pathlib
 import shlex
 
 from tfvae import configuration
+from tfvae.pipelines import storage
 
 _MODEL = '''\
 """The model: build is called with what it names of event_shape, condition_shape, rows, missing, data, latent_dim
@@ -64,13 +65,13 @@ def write(folder: str | os.PathLike[str], data: str | os.PathLike[str] | None = 
 
     Args:
         folder: The project's folder.
-        data: A prepared dataset; ``prepared`` in the folder where none is named.
+        data: A prepared dataset, a path or a store's address; ``prepared`` in the folder where none is named.
 
     Raises:
         ValueError: If one of the files is there.
     """
     folder = pathlib.Path(folder)
-    prepared = os.path.relpath(data, folder) if data else "prepared"
+    prepared = "prepared" if not data else data if storage.is_address(data) else os.path.relpath(data, folder)
     flags = {"data": prepared, "output": "runs/first", "model": "model.py:build", "epochs": 20}
     texts = {
         "model.py": _MODEL,

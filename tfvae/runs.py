@@ -315,6 +315,7 @@ def _what_defines(name: str, run: pathlib.Path, model: str | None) -> str:
 
 
 def _model_file(run: PathLike) -> pathlib.Path:
+    check_path(run=run)
     run_folder.settle(pathlib.Path(run))
     path = pathlib.Path(run) / run_folder.MODEL
     if not path.exists():

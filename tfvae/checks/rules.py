@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
+from tfvae.arguments import check_path
 from tfvae.checks import graph as graphs
 from tfvae.checks import litert, litert_session, replay, wire
 from tfvae.checks.check import Check, attempt, files, layout, outcome, unjudged
@@ -51,6 +52,7 @@ def check_export(directory: str | os.PathLike[str], trust_model: bool = False) -
         >>> {check.name: check.result for check in check_export("half")}["dtypes"]
         'FAILED'
     """
+    check_path(directory=directory)
     storage.check_utf8(directory)
     folder = _version(pathlib.Path(directory))
     if litert_session.holds(folder):

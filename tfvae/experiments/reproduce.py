@@ -86,6 +86,7 @@ FIGURES = {
     ),
 }
 
+_HERE = ("output", "data_dir")
 _STOPPED = "what {output} holds stays; the same command goes on with it"
 
 
@@ -115,5 +116,5 @@ def _command(name: str, around: Callable[[], AbstractContextManager[Any]]) -> cl
             click.echo(table(getattr(importlib.import_module(module), own)(**given)))
 
     return command_line.command(
-        name, f"{module}.{own}", f"{about[0].upper()}{about[1:]}.", example, draw, stopped=_STOPPED
+        name, f"{module}.{own}", f"{about[0].upper()}{about[1:]}.", example, draw, stopped=_STOPPED, here=_HERE
     )

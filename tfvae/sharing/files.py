@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tfvae.arguments import check_path
 from tfvae.checks import litert, litert_session
 from tfvae.exporting import versions
 from tfvae.exporting.provenance import Provenance
@@ -52,6 +53,7 @@ def of(
     Raises:
         ValueError: If it is neither a run nor an export.
     """
+    check_path(source=source)
     path = pathlib.Path(source)
     found = _of_run(path, known or Provenance(), model) if (path / MODEL).is_file() else _of_export(path)
     if (path / LICENSE).is_file():

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from tfvae.arguments import check_path
 from tfvae.pipelines import extras
 from tfvae.sharing import files
 
@@ -90,6 +91,7 @@ def pull(repo: str, folder: str | os.PathLike[str], revision: str = "main") -> P
         OSError: If the hub does not give it.
         ModuleNotFoundError: Without ``pip install 'tfvae[hub]'``.
     """
+    check_path(folder=folder)
     target, api = pathlib.Path(folder), _api()
     if os.path.lexists(target) and (target.is_symlink() or not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is there already and is no empty folder: choose another.")
