@@ -23,6 +23,7 @@ from . import contract, stops, storage
 from .errors import HandedOver, PipelineError, in_a_line
 
 _NO_PATH = re.compile("digits$|tfds:")  # what embed reads without a file
+_TOGETHER = re.compile("[0-9]+([^0-9.][0-9]+)+")  # numbers that are written as one: 28,28 or 28x28
 _EXIT_COMPLETE, _EXIT_ERROR, _EXIT_USAGE = 0, 1, 2
 _BEAM = (
     "Every other option is one of Beam's own, for example --runner FlinkRunner, --job_name NAME, "
@@ -179,7 +180,10 @@ class _WholeNumber(click.ParamType):
                 raise ValueError
             return int(value) if isinstance(value, int) or value.lstrip("+-").isdigit() else int(number)
         except (ValueError, OverflowError):
-            self.fail(f"expected a whole number such as 1000 or 1e7, received {value}", param, context)
+            hint = ""
+            if param and getattr(param, "multiple", False) and _TOGETHER.fullmatch(value):
+                hint = f": write several apart, {param.opts[0]} {' '.join(re.findall(r'[0-9]+', value))}"
+            self.fail(f"expected a whole number such as 1000 or 1e7, received {value}{hint}", param, context)
 
 
 def command(

@@ -90,6 +90,7 @@ def test_paths_are_relative_to_the_file(tmp_path, asked, monkeypatch):
         ("[train]\nepochs = 3", "has the key 'train', which is no flag"),
         ("epochs = '3'", "epochs is '3', expected a whole number, such as 20."),
         ("epochs = 1.5", "epochs is 1.5, expected a whole number, such as 20."),
+        ("batch-size = 1e9", "batch-size is 1000000000.0, expected a whole number, such as 1000000000."),
         ("epochs = true", "epochs is True, expected a whole number"),
         ("epochs = 0", "0 is not in the range x>=1"),
         ("learning-rate = 'fast'", "learning-rate is 'fast', expected a number, such as 0.001."),

@@ -100,7 +100,8 @@ def _checked(path: pathlib.Path, key: str, value: Any, flag: click.Option) -> An
     if flag.is_flag:
         kinds, expected = (bool,), "true or false"
     elif isinstance(flag.type, click.types.IntParamType):
-        kinds, expected = (int,), "a whole number, such as 20"
+        whole = int(value) if isinstance(value, float) and value.is_integer() else 20
+        kinds, expected = (int,), f"a whole number, such as {whole}"
     elif isinstance(flag.type, click.types.FloatParamType):
         kinds, expected = (int, float), "a number, such as 0.001"
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

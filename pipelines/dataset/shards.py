@@ -88,9 +88,16 @@ def _splits(plan: Plan, draws: np.ndarray, test_fraction: float, validation_frac
     splits = np.where(own == contract.TRAIN, drawn, own)
     for split in [contract.TRAIN, *wanted]:
         if (own == contract.TRAIN).any() and not (splits == split).any():
+            rows = f"{len(own):,} rows"
+            if plan.rejected:
+                first = plan.rejected[0]
+                rows += (
+                    f" that can be taken, {len(plan.rejected):,} cannot, the first is {first.source}:{first.position}"
+                )
+                rows += f" ({first.reason})"
             raise PipelineError(
-                f"split {split!r} would get none of the {len(own)} rows: change --test-fraction "
-                f"{test_fraction} or --validation-fraction {validation_fraction}, or give more rows"
+                f"split {split!r} would get none of the {rows}: change --test-fraction {test_fraction} or "
+                f"--validation-fraction {validation_fraction}, or give more rows, each with a key of its own"
             )
     return splits
 

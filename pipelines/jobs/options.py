@@ -103,6 +103,8 @@ def beam_options(beam_args: Sequence[str], ours: Sequence[str] = ()) -> Pipeline
         known = [*ours, *(flag for action in parser._actions for flag in action.option_strings)]
         near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         hint = f": did you mean {near[0]}?" if near else ""
+        if not unknown[0].startswith("-"):
+            hint = ": the option before it takes no value, or no further one"
         raise PipelineError(f"unknown argument {unknown[0]!r}, neither ours nor Beam's{hint}")
     options = PipelineOptions(list(beam_args))
     _choose_runner(options.view_as(StandardOptions))

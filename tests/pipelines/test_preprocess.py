@@ -414,6 +414,14 @@ class TestStops:
         with pytest.raises(PipelineError, match="split 'test' would get none of the 2 rows"):
             preprocess.run("npy", str(tmp_path / "x.npy"), str(tmp_path / "out"), test_fraction=1e-9)
 
+    def test_rows_that_all_have_one_key(self, tmp_path):
+        (tmp_path / "x.csv").write_text("key,a\n" + "one,1\n" * 50)
+        sentence = (
+            "none of the 1 rows that can be taken, 49 cannot, the first is x.csv:12 .duplicate key, first at x.csv:6"
+        )
+        with pytest.raises(PipelineError, match=rf"{sentence}\): .*, or give more rows, each with a key of its own"):
+            preprocess.run("csv", str(tmp_path / "x.csv"), str(tmp_path / "out"))
+
     @pytest.mark.parametrize(
         "options",
         [
@@ -480,7 +488,11 @@ class TestCommand:
                 ["--source", "digits", "--rows-per-shard", "many"],
                 "expected a whole number such as 1000 or 1e7, received many",
             ),
-            (["--source", "digits", "stray"], "unknown argument 'stray'"),
+            (
+                ["--source", "digits", "stray"],
+                "unknown argument 'stray', neither ours nor Beam's: the option before it",
+            ),
+            (["--source", "digits", "--shape", "28x28"], "received 28x28: write several apart, --shape 28 28 (see"),
             (
                 ["--source", "digits", "--direct_num_workers", "x"],
                 "--direct_num_workers is 'x', expected a whole number",
