@@ -71,7 +71,8 @@ def write(folder: str | os.PathLike[str], data: str | os.PathLike[str] | None = 
         ValueError: If one of the files is there.
     """
     folder = pathlib.Path(folder)
-    prepared = "prepared" if not data else data if storage.is_address(data) else os.path.relpath(data, folder)
+    given = os.fspath(data) if data else None
+    prepared = "prepared" if given is None else given if storage.is_address(given) else os.path.relpath(given, folder)
     flags = {"data": prepared, "output": "runs/first", "model": "model.py:build", "epochs": 20}
     texts = {
         "model.py": _MODEL,
