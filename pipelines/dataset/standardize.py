@@ -9,7 +9,7 @@ from ..errors import PipelineError
 from ..formats.arrays import finite_rows
 from ..formats.standardization import REASON, Standardization
 from ..sources import Batch, Plan, Source
-from .moments import ColumnMoments, has_columns
+from .moments import MAX_COLUMNS, ColumnMoments, has_columns
 
 _READ_ROWS = 1 << 14  # at once
 
@@ -38,8 +38,10 @@ def training_units(
     """
     shape, dtype = plan.schema.shape, plan.schema.dtype
     if not has_columns(shape, dtype):
+        are_bytes = dtype == "uint8" and has_columns(shape, "float32")
         raise PipelineError(
-            f"--standardize is for vectors of float32, the rows are {dtype} {list(shape)}: leave it out"
+            f"--standardize is for vectors of at most {MAX_COLUMNS:,} float32, the rows are {dtype} {list(shape)}: "
+            f"leave it out{', or take bytes as numbers, --dtype float32' * are_bytes}"
         )
     moments: ColumnMoments | None = None
     for members in train:

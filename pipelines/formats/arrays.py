@@ -57,8 +57,8 @@ def check_rows(array: np.ndarray, name: str) -> np.ndarray:
         PipelineError: It cannot; ``name`` is what the error calls it.
     """
     if array.dtype != np.uint8 and array.dtype.newbyteorder("=") not in (np.float32, np.float64):
-        numbers = ".astype('float32'), which holds whole numbers to 16,777,216"
-        how = f"save it as {numbers}" if array.dtype.kind in "biu" else "convert it with .astype"
+        how = "save it as .astype('float32')" if array.dtype.kind in "biuf" else "save real numbers"
+        how += ", which holds whole numbers to 16,777,216" * (array.dtype.kind in "iu")
         raise PipelineError(f"{name} holds {array.dtype}, expected uint8, float32 or float64: {how}")
     if array.ndim < 2 or array.size == 0:
         raise PipelineError(

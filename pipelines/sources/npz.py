@@ -21,6 +21,7 @@ from .table_rows import TableRows
 _SPLITS = contract.SPLITS
 _MEDMNIST = {"train": contract.TRAIN, "val": contract.VALIDATION, "test": contract.TEST}
 _MAX_RATIO = 500  # of unpacked to packed bytes: measurements and even drawings stay below, nothing but zeros do not
+_SPARSE = {"data", "format", "shape"}  # what scipy.sparse.save_npz writes of every kind
 _FREE_BYTES = 64 << 20  # that an array may take at any ratio
 _BLOCK = 1 << 24
 _HEADERS: dict[tuple[int, int], Callable[[BinaryIO], tuple[tuple[int, ...], bool, np.dtype]]] = {
@@ -139,6 +140,11 @@ def _parts(path: str, fields: Fields) -> list[_Part]:
     if kinds != 1:
         expected = "x, or x_train and x_test, or train_images and test_images, or one array of any name"
         expected = f"{x}, or {x}_train and {x}_test" if fields.column else expected
+        if names.keys() >= _SPARSE:
+            raise PipelineError(
+                f"{path} is a sparse matrix of SciPy, expected arrays with every number there: save "
+                "scipy.sparse.load_npz(...).toarray() by np.save, a part at a time where it is large"
+            )
         raise PipelineError(
             f"{path} holds {_those(names)}, expected {expected}: --column names the array with the observations, "
             "--label and --key those with classes and keys"

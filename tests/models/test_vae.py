@@ -383,6 +383,10 @@ GOOD = np.full([6, 5], 0.5, np.float32)
         (lambda: conditional(networks.mlp([4])), r"its encoder two inputs: make it networks.Conditional\(network\)"),
         (lambda: conditional(networks.Conditional(networks.conv_encoder([4]))), r"two inputs, as docs/howto/model\.md"),
         (lambda: make_vae().embed([GOOD[0], GOOD[1][:3]]), "x is a list, which is no array of numbers.*of one shape"),
+        (
+            lambda: make_vae().embed(np.ones([3, 4], np.longdouble)),
+            r"of float128, .*: pass \.astype\('float32'\) of it",
+        ),
         (lambda: export("runs/digits", "exported"), "vae is 'runs/digits', expected a tfvae.VAE"),
         (lambda: make_vae("Gaussian"), "Unknown distribution 'Gaussian'"),
         (

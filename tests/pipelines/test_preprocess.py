@@ -409,6 +409,18 @@ class TestStops:
         with pytest.raises(PipelineError, match="made from other inputs or options"):
             preprocess.run("npy", str(tmp_path / "x.npy"), str(tmp_path / "out"), test_fraction=0.4)
 
+    @pytest.mark.parametrize(
+        ("rows", "hint"),
+        [
+            (np.ones([9, 2], np.uint8), "or take bytes as numbers, --dtype float32$"),
+            (np.ones([9, 4097]), "leave it out$"),
+        ],
+    )
+    def test_columns_that_cannot_be_standardized(self, tmp_path, rows, hint):
+        np.save(tmp_path / "x.npy", rows)
+        with pytest.raises(PipelineError, match=f"is for vectors of at most 4,096 float32, the rows are .*{hint}"):
+            preprocess.run("npy", str(tmp_path / "x.npy"), str(tmp_path / "out"), standardize=True)
+
     def test_an_empty_split(self, tmp_path):
         np.save(tmp_path / "x.npy", np.ones((2, 2), np.float32))
         with pytest.raises(PipelineError, match="split 'test' would get none of the 2 rows"):

@@ -171,10 +171,13 @@ def _tensor(name: str, given: Any) -> tf.Tensor:
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # PyTorch's is a RuntimeError
         kind = getattr(given, "dtype", None) or getattr(given, "dtypes", None)
         what = f"a {type(given).__name__}" + (f" of {kind}" if kind is not None and "\n" not in str(kind) else "")
-        raise ValueError(
-            f"{name} is {what}, which is no array of numbers: pass numbers alone, rows of one shape, for example the "
-            "numeric columns of a table, .to_numpy('float32') where they may be null."
-        ) from error
+        mend = (
+            "numbers alone, rows of one shape, for example the numeric columns of a table, .to_numpy('float32') where "
+        )
+        mend += "they may be null or have a type of the table's own"
+        if isinstance(given, np.ndarray) and given.dtype.kind == "f":  # long doubles
+            mend = ".astype('float32') of it"
+        raise ValueError(f"{name} is {what}, which is no array of numbers: pass {mend}.") from error
 
 
 def _shaped(name: str, tensor: tf.Tensor, shape: Sequence[int], mend: str) -> tf.Tensor:

@@ -169,6 +169,10 @@ def test_damage_is_noticed(tmp_path, x, save):
         ({"arr_0": np.zeros((3, 2)), "arr_1": np.zeros(3)}, r"holds the arrays \['arr_0', 'arr_1'\], expected x, or"),
         ({"x": np.zeros((3, 2)), "x_train": np.zeros((3, 2))}, "expected x, or x_train and x_test, or train_images"),
         ({"x": np.zeros((3, 2), np.int64)}, "x in .* holds int64"),
+        (
+            {"data": np.ones(3), "format": np.array(b"csr"), "shape": np.array([3, 2]), "indices": np.zeros(3, int)},
+            r"is a sparse matrix of SciPy, expected .* save scipy\.sparse\.load_npz\(\.\.\.\)\.toarray\(\) by np\.save",
+        ),
         ({"x": np.zeros(3)}, r"shape \[3\]"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(3)}, "y in .* holds float64"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(2, int)}, r"shape \[3\]"),
