@@ -202,3 +202,8 @@ def test_numbers_whose_powers_no_float_holds_are_told(test):
     rows = np.random.default_rng(0).normal(size=[12, 3])
     with pytest.raises(ValueError, match=r"numbers beyond 3.4e\+38, those of float32: scale all rows"):
         test(rows, rows * 1e200)
+
+
+def test_a_classifier_of_one_class_is_refused(rng):
+    with pytest.raises(ValueError, match="label is 3 for all 30 rows, expected two classes or more"):
+        evaluation.classifier_features(rng.normal(size=[30, 4]), np.full(30, 3))

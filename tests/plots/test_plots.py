@@ -322,6 +322,8 @@ def test_a_name_that_no_picture_can_have_is_told(tmp_path):
             plots.latent_space(vae, x, path)
     with pytest.raises(ValueError, match="labels hold None among others"):
         plots.latent_space(vae, x, tmp_path / "a.png", labels=[None, "a"])
+    with pytest.raises(ValueError, match=r"labels are NaN for all 2 rows, .*: leave labels out"):
+        plots.latent_space(vae, x, tmp_path / "a.png", labels=[np.nan, np.nan])
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -97,7 +97,7 @@ def classifier_features(x: Any, label: Any, seed: int = 0) -> ClassifierFeatures
         seed: Fixes its weights and the order of rows.
 
     Raises:
-        ValueError: For fewer than 20 rows, or labels that do not fit.
+        ValueError: For fewer than 20 rows, labels that do not fit, or one class alone.
 
     Example: See ``frechet_classifier_distance``.
     """
@@ -107,6 +107,11 @@ def classifier_features(x: Any, label: Any, seed: int = 0) -> ClassifierFeatures
     if len(x) < 2 * _HELD_OUT or label.min() < 0:
         raise ValueError(
             f"label or x: {len(x)} rows and classes from {label.min()}, expected 20 rows and classes from 0."
+        )
+    if label.min() == label.max():
+        raise ValueError(
+            f"label is {label.min()} for all {len(x)} rows, expected two classes or more: a classifier of one sees "
+            "nothing of x. Take frechet_distance of the rows, or of other features."
         )
     order = np.random.default_rng(abs(seed)).permutation(len(x))
     test, train = np.split(order, [len(x) // _HELD_OUT])

@@ -91,6 +91,8 @@ def checked_labels(labels: Any, count: int) -> np.ndarray | None:
     found = np.asarray(labels)
     if found.shape != (count,) or found.dtype.kind not in "biufUSO":
         raise ValueError(f"labels have shape {found.shape}, expected one for each of {count} rows: ({count},).")
+    if found.dtype.kind == "f" and count and np.isnan(found).all():
+        raise ValueError(f"labels are NaN for all {count} rows, expected a class for some: leave labels out.")
     if found.dtype.kind == "O" and not all(isinstance(label, str) for label in found.tolist()):
         odd = next(label for label in found.tolist() if not isinstance(label, str))
         raise ValueError(f"labels hold {odd!r} among others, expected all numbers or all strings.")
