@@ -593,6 +593,30 @@ def test_saving_warns_of_a_setting_that_a_layer_s_config_lacks(tmp_path, recwarn
     assert keras.models.load_model(tmp_path / "model.keras").encoder.scale == 1.0
 
 
+@keras.saving.register_keras_serializable("tests")
+class Looked(keras.layers.Dense):
+    """Forgets what is no plain value to Keras: an array, or a number of NumPy's."""
+
+    def __init__(self, units, table=None, rank=1, **kwargs):
+        super().__init__(units, **kwargs)
+        self.table, self.rank = table, rank
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"table": np.arange(3)}, ["table=array([0, 1, 2]), the default of which is None"]),
+        ({"table": np.arange(3.0), "rank": np.int64(2)}, ["rank=np.int64(2), the ", "table=array([0., 1., 2.]), the "]),
+        ({"rank": np.int64(1)}, []),
+    ],
+)
+def test_saving_warns_of_arrays_that_a_layer_s_config_lacks(tmp_path, recwarn, setting, told):
+    vae(encoder=Looked(3, **setting)).save(tmp_path / "model.keras")
+    said = [text for one in recwarn if "lacks" in (text := str(one.message))]
+    assert len(said) == len(told)
+    assert all(f"Looked lacks {one}" in text for one, text in zip(told, said, strict=True))
+
+
 def known_objective(terms):
     return objectives.elbo(terms)
 

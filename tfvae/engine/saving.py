@@ -9,14 +9,16 @@ import inspect
 import json
 import os
 import pathlib
+import reprlib
 import uuid
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import h5py
 import keras
+import numpy as np
 
 from tfvae.engine import keras_private
 
@@ -90,10 +92,21 @@ def _forgotten(model: keras.Model, config: Any) -> Iterator[str]:
         if layer is None or _room(type(layer)) in ("keras", "tfvae") or _room(type(layer).from_config) != "keras":
             continue
         parameters = inspect.signature(type(layer).__init__).parameters
-        for name, value in keras_private.given(layer).items():
+        for name, value in (keras_private.given(layer) or _arrays_of(layer, parameters)).items():
             default = parameters[name].default if name in parameters else value
-            if name not in held and value != default and default is not inspect.Parameter.empty:
-                yield f"{type(layer).__name__} lacks {name}={value!r}, the default of which is {default!r}"
+            if name not in held and default is not inspect.Parameter.empty and not _is_equal(value, default):
+                shown = " ".join(reprlib.repr(value).split())
+                yield f"{type(layer).__name__} lacks {name}={shown}, the default of which is {default!r}"
+
+
+def _arrays_of(layer: keras.layers.Layer, names: Iterable[str]) -> dict[str, Any]:
+    """Arrays and NumPy's numbers that a layer has under these names: where it was given one, Keras keeps nothing."""
+    held = vars(layer)
+    return {name: held[name] for name in names if isinstance(held.get(name), (np.ndarray, np.generic))}
+
+
+def _is_equal(value: Any, default: Any) -> bool:
+    return np.array_equal(value, default) if isinstance(value, (np.ndarray, np.generic)) else value == default
 
 
 def _room(named: Any) -> str:
