@@ -8,6 +8,7 @@ p(z|x), which a simulated x brings along, has E 1/w = 1/p(x) (Grosse et al., arX
 The step size of each row and β is found by a short walk before, so that the walk that counts adapts nothing.
 """
 
+import collections
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.arguments import check_at_least, check_whole
-from tfvae.engine import xla
+from tfvae.engine import batches, programs, xla
 from tfvae.engine.map_rows import waited_for
 from tfvae.engine.pace import Pace
 from tfvae.evaluation import hmc
@@ -86,7 +87,7 @@ def annealed_log_marginal(
     """
     check_vae(vae)
     _check(num_temperatures, num_chains, num_leapfrog_steps)
-    walk = _walk(vae, num_temperatures, num_chains, num_leapfrog_steps, back=False)
+    walk = _walk(vae, num_temperatures, num_chains, num_leapfrog_steps, False)
     log_weight, acceptance_rate = over_rows(walk, vae, x, batch_size, seed, progress)
     return MarginalEstimate.of_weights(log_weight, acceptance_rate)
 
@@ -222,11 +223,13 @@ def _energy(state: _State, beta: tf.Tensor, momentum: tf.Tensor) -> tf.Tensor:
     return state.log_prior + beta * state.log_likelihood - 0.5 * tf.reduce_sum(momentum**2, axis=-1)
 
 
+@programs.kept
 def _walk(
     vae: VAE, num_temperatures: int, num_chains: int, num_leapfrog_steps: int, back: bool
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
     """(log w ``[B, C]``, acceptance rate ``[B]``) of a batch of rows, in programs of some temperatures."""
-    betas, pace = tf.constant(schedule(num_temperatures)), Pace()
+    betas = tf.constant(schedule(num_temperatures))
+    paces: dict[int, Pace] = collections.defaultdict(Pace)
     step_sizes = _step_sizes(vae, num_temperatures, num_leapfrog_steps)
 
     @functools.partial(xla.compiled_where_it_pays, vae)
@@ -259,7 +262,7 @@ def _walk(
         steps = step_sizes(rows, pilot_seed)
         state = begin(rows, start_seed)
         zeros = tf.zeros_like(state.log_prior)
-        log_weight, total, *_ = pace.through(
+        log_weight, total, *_ = paces[batches.num_rows(rows)].through(
             num_temperatures,
             [zeros, zeros[0], *state],
             lambda first, stop, now: waited_for(
@@ -274,7 +277,8 @@ def _walk(
 def _step_sizes(vae: VAE, num_temperatures: int, num_leapfrog_steps: int) -> Callable[..., tf.Tensor]:
     """Step sizes ``[P, B]`` for P stretches of the way, by a walk of four chains that adapts its own."""
     num_stretches = max(1, min(num_temperatures, max(20, num_temperatures // 10)))
-    betas, pace = tf.constant(schedule(num_stretches)[1:]), Pace()
+    betas = tf.constant(schedule(num_stretches)[1:])
+    paces: dict[int, Pace] = collections.defaultdict(Pace)
 
     @functools.partial(xla.compiled_where_it_pays, vae)
     def begin(rows: Any, seed: tf.Tensor) -> _State:
@@ -302,7 +306,7 @@ def _step_sizes(vae: VAE, num_temperatures: int, num_leapfrog_steps: int) -> Cal
         state = begin(rows, seed)
         step = tf.fill(tf.shape(state.log_prior)[1:], _FIRST_STEP)
         found = tf.zeros([num_stretches, *step.shape])
-        return pace.through(
+        return paces[batches.num_rows(rows)].through(
             num_stretches + _WARM_UP,
             [step, found, *state],
             lambda first, stop, now: waited_for(some(rows, seed, tf.constant(first), tf.constant(stop), *now)),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfvae.engine import xla
+from tfvae.engine import programs, xla
 from tfvae.evaluation import hmc
 from tfvae.evaluation.estimate import MarginalEstimate, over_rows
 from tfvae.models.vae import VAE, check_vae
@@ -84,6 +84,7 @@ def _check_density(latent_dim: int, num_samples: int, density: str) -> None:
         )
 
 
+@programs.kept
 def _reciprocal_mean(
     vae: VAE, num_samples: int, num_leapfrog_steps: int, num_burnin_steps: int, bandwidths: tuple[float, ...]
 ) -> Callable[..., tuple[tf.Tensor, ...]]:

@@ -194,16 +194,24 @@ def made_in_batches(vae: VAE, num_rows: int, condition: Any, batch_size: int, se
 
 
 def over_rows(
-    program: Callable, vae: VAE, x: Any, batch_size: int, seed: int, progress: Callable[[int], None] | None
+    program: Callable,
+    vae: VAE,
+    x: Any,
+    batch_size: int,
+    seed: int,
+    progress: Callable[[int], None] | None,
+    looked_at: Callable[[Any], Any] = lambda found: found,
 ) -> Any:
     """``program(rows, seed)`` over all the rows of x, ``batch_size`` at a time, with a seed of its own for each batch.
 
-    x has the model's noise, drawn once for each row. ``progress`` is called with the rows done after each batch.
+    x has the model's noise, drawn once for each row. ``progress`` is called with the rows done after each batch. What
+    is ``looked_at``, all that is found by default, must be no NaN.
     """
     found = over_prepared(
         lambda rows, key: program(vae.drawn(rows, key), key), some_rows(vae, x), batch_size, seed, progress
     )
-    return vae.of_numbers(found, may_be_infinite=True)
+    vae.of_numbers(looked_at(found), may_be_infinite=True)
+    return found
 
 
 def over_prepared(

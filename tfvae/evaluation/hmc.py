@@ -7,6 +7,7 @@ Steps of one length can bring a trajectory back to where it began, or to its mir
 them by a random factor (Neal, "MCMC using Hamiltonian dynamics", section 3.2, arXiv 1206.1901).
 """
 
+import collections
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import tensorflow_probability as tfp
 
 from tfvae import posteriors
 from tfvae.arguments import check_at_least
-from tfvae.engine import xla
+from tfvae.engine import batches, programs, xla
 from tfvae.engine.map_rows import waited_for
 from tfvae.engine.pace import Pace
 from tfvae.evaluation.estimate import some_rows
@@ -104,6 +105,7 @@ def check_settings(
         raise ValueError(f"target_accept must lie between 0 and 1, received {target_accept}. The paper's is 0.9.")
 
 
+@programs.kept
 def chains(
     vae: VAE, num_samples: int, num_leapfrog_steps: int, num_burnin_steps: int, target_accept: float = 0.9
 ) -> Callable[[Any, tf.Tensor], Chain]:
@@ -115,7 +117,7 @@ def chains(
         >>> chains(vae, 5, 4, 10)({"x": tf.eye(8)}, tf.constant([0, 1])).u.shape
         TensorShape([5, 8, 2])
     """
-    pace = Pace()
+    paces: dict[int, Pace] = collections.defaultdict(Pace)
 
     def kernel(x: Any, bijector: Any, step_size: tf.Tensor) -> tfp.mcmc.DualAveragingStepSizeAdaptation:
         return tfp.mcmc.DualAveragingStepSizeAdaptation(
@@ -160,7 +162,7 @@ def chains(
         start, walk = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         step_size, u, results = begin(x, start)
         kept = tuple(tf.zeros([num_samples, *part.shape]) for part in (u, *_told(results.inner_results)))
-        _, results, kept = pace.through(
+        _, results, kept = paces[batches.num_rows(x)].through(
             num_burnin_steps + num_samples,
             (u, results, kept),
             lambda first, stop, now: waited_for(some(x, walk, step_size, tf.constant(first), tf.constant(stop), *now)),

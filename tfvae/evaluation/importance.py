@@ -1,5 +1,6 @@
 """log p(x) by importance sampling from q(z|x)."""
 
+import collections
 import functools
 import math
 import warnings
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.arguments import check_at_least
-from tfvae.engine import batches, xla
+from tfvae.engine import batches, programs, xla
 from tfvae.engine.map_rows import waited_for
 from tfvae.engine.pace import Pace
 from tfvae.evaluation.estimate import MarginalEstimate, over_rows
@@ -62,7 +63,9 @@ def log_marginal(
         *parts, log_weights = sums(rows, key)
         return *parts, tf.constant(shape_if_told(log_weights.numpy()))
 
-    peak, total, square, shape = over_rows(program, vae, x, batch_size, seed, progress)
+    # k̂ is NaN, not told, of few samples.
+    found = over_rows(program, vae, x, batch_size, seed, progress, looked_at=lambda found: found[:-1])
+    peak, total, square, shape = found
     estimate = MarginalEstimate.of_sums(peak, total, square, num_samples, pareto_shape=shape)
     if not estimate.is_trusted:
         heavy = f", whose weights have Pareto's k̂ {median:.2f}" if (median := estimate.median_pareto_shape) else ""
@@ -75,13 +78,15 @@ def log_marginal(
     return estimate
 
 
+@programs.kept
 def weight_sums_of(vae: VAE, num_samples: int, batch_size: int) -> Callable[..., tuple[tf.Tensor, ...]]:
     """(m, Σ w/eᵐ, Σ (w/eᵐ)²) over the samples of each row, m = max log w, in programs of some chunks of samples.
 
     The last part are log w of some samples, ``[S, B]``.
     """
     chunk = min(max(1, _FLOATS_AT_ONCE // (batch_size * math.prod(vae.event_shape))), num_samples)
-    num_chunks, pace = -(-num_samples // chunk), Pace()
+    num_chunks = -(-num_samples // chunk)
+    paces: dict[int, Pace] = collections.defaultdict(Pace)
     kept = min(-(-_WATCHED // chunk), num_samples // chunk)  # whole chunks
 
     @functools.partial(xla.compiled_where_it_pays, vae)
@@ -108,9 +113,10 @@ def weight_sums_of(vae: VAE, num_samples: int, batch_size: int) -> Callable[...,
         return zeros + tf.float32.min, zeros, zeros, watched
 
     def weight_sums(rows: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        *sums, watched = pace.through(
+        count = batches.num_rows(rows)
+        *sums, watched = paces[count].through(
             num_chunks,
-            start(batches.num_rows(rows)),
+            start(count),
             lambda first, stop, sums: waited_for(some_chunks(rows, seed, tf.constant(first), tf.constant(stop), *sums)),
         )
         return *sums, tf.reshape(watched[:kept], [kept * chunk, -1])

@@ -22,7 +22,7 @@ from tensorflow_probability import distributions as tfd
 from tfvae import divergences, families, networks, objectives, observations, posteriors, priors
 from tfvae.arguments import check_at_least, check_kind, check_room, check_whole, checked_shape, refuse_unknown
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.engine import batches, keras_private, overrides, saving, streams, xla
+from tfvae.engine import batches, keras_private, overrides, programs, saving, streams, xla
 from tfvae.engine import model as engine
 from tfvae.engine.map_rows import map_rows
 from tfvae.engine.model import Loss
@@ -503,6 +503,7 @@ class VAE(engine.UnsupervisedModel):
         """See ``UnsupervisedModel.forget_programs``."""
         for name in ("_embed", "_draw", "_reconstruct"):
             self.__dict__.pop(name, None)
+        programs.forget(self)
 
     def _map(self, function: Callable, x: Any, shape: Any, batch_size: int) -> np.ndarray:
         check_at_least(1, batch_size=batch_size)
