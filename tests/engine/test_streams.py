@@ -116,7 +116,7 @@ class Batches(keras.utils.PyDataset):
 CHANGED = {
     "width": (X[:, :2], r"float32 \[N, 2\]"),
     "rank": (X[None], r"float32 \[N, 8, 3\]"),
-    "two parts": ((X, X), r"float32 \[N, 3\], float32 \[N, 3\]"),
+    "two parts": ((X, X), r"float32 \[N, 3\], y float32 \[N, 3\]"),
     "mapping": ({"x": X}, r"x float32 \[N, 3\]"),
     "text": (np.full([8, 3], "a"), r"str32 \[N, 3\]"),
     "nothing": (None, "NoneType"),
@@ -136,7 +136,7 @@ CHANGED = {
 def test_batches_that_change_are_told_in_a_sentence(vae, door, source, kind):
     last, told = CHANGED[kind]
     sentence = r"^x gives batches of different shapes, dtypes or parts: first float32 \[N, 3\], later "
-    with pytest.raises(ValueError, match=sentence + told + r"\.$"):
+    with pytest.raises(ValueError, match=sentence + told + r"; make each like the first\.$"):
         DOORS[door](vae, source(last))
 
 
@@ -153,7 +153,7 @@ def test_later_batches_are_not_cut_to_the_dtype_of_the_first(vae, first):
     """Keras reads every batch as the first: 0.9 would become 0."""
     x = (255 * X if first is np.uint8 else X).astype(first)
     for door in ("evaluate", "embed"):
-        with pytest.raises(ValueError, match=r"later float32 \[N, 3\]\.$"):
+        with pytest.raises(ValueError, match=r"later float32 \[N, 3\]; make each like"):
             DOORS[door](vae, (batch for batch in [x, x, np.full([8, 3], 0.9, np.float32)]))
 
 
@@ -164,7 +164,7 @@ def test_later_batches_are_not_cut_to_the_dtype_of_the_first(vae, first):
 def test_bytes_after_floats_are_refused(vae, made, door):
     """As floats they would be 255 times what they are."""
     given = [X, X, (255 * X).astype(np.uint8)]
-    with pytest.raises(ValueError, match=r"first float32 \[N, 3\], later uint8 \[N, 3\]\.$"):
+    with pytest.raises(ValueError, match=r"first float32 \[N, 3\], later uint8 \[N, 3\]; make each like"):
         DOORS[door](vae, Batches(*given) if made == "PyDataset" else (batch for batch in given))
 
 
@@ -182,12 +182,31 @@ def test_batches_that_tensorflow_cannot_go_through_are_told(vae, batch, told):
         vae.embed(one for one in [batch])
 
 
+class Bare(Batches):
+    def __getitem__(self, i):
+        return self._batches[i]
+
+
+@pytest.mark.parametrize("source", [Batches, Bare])
+def test_a_sparse_batch_of_a_dataset_is_told_before_keras_looks_at_it(vae, source):
+    with pytest.raises(ValueError, match=r"^x is a csr_matrix, .* pass \.toarray\(\) of it"):
+        vae.embed(source(X, scipy.sparse.csr_matrix(X)))
+
+
+def test_bytes_of_other_parts_than_x_are_numbers(vae):
+    """Of weights a byte is the number that it is, whatever came first to be cast to; floats are not cut to bytes."""
+    ones = np.ones(8, np.uint8)
+    vae.evaluate(((X, None, weight) for weight in (ones.astype(np.float32), ones)), verbose=0)
+    with pytest.raises(ValueError, match=r"first .*, y NoneType, sample_weight uint8 \[N\], later .*; make each like"):
+        vae.evaluate(((X, None, weight) for weight in (ones, 0.5 * ones)), verbose=0)
+
+
 @pytest.mark.parametrize("last", [0.9, 1.0])
 def test_a_shuffle_does_not_hide_the_dtype_that_all_are_made(vae, last, monkeypatch):
     """Keras takes the dtype from the front, and may then begin with the last."""
     monkeypatch.setattr("random.shuffle", lambda order: order.reverse())
     x = (255 * X).astype(np.uint8)
-    with pytest.raises(ValueError, match=r"first uint8 \[N, 3\], later float32 \[N, 3\]\.$"):
+    with pytest.raises(ValueError, match=r"first uint8 \[N, 3\], later float32 \[N, 3\]; make each like"):
         vae.fit(Batches(x, x, np.full([8, 3], last, np.float32)), verbose=0)
 
 

@@ -44,6 +44,7 @@ __all__ = [
 EVALUATED_BY_FIT = frozenset({"_use_cached_eval_dataset"})  # what ``fit`` alone passes to ``evaluate``
 
 
+_STANDARDIZE = "_standardize_batch"  # a PyDatasetAdapter's, of what a ``PyDataset`` gives
 # The method of an adapter that ``get_tf_dataset`` calls for its batches, in TensorFlow's threads.
 _ITERATE = {"PyDatasetAdapter": "_get_iterator", "TorchDataLoaderAdapter": "get_numpy_iterator"}
 
@@ -79,8 +80,13 @@ def adapter(source, steps_per_epoch: int | None, shuffle: bool) -> DataAdapter:
     return data_adapters.get_data_adapter(source, steps_per_epoch=steps_per_epoch, shuffle=shuffle)
 
 
-def note_raised(adapter: DataAdapter, noted: Callable[[Callable], Callable]) -> None:
-    """Reads the batches of a ``PyDataset`` or a PyTorch DataLoader through ``noted``."""
+def note_raised(adapter: DataAdapter, noted: Callable[[Callable], Callable], read: Callable[[Any], Any]) -> None:
+    """Reads the batches of a ``PyDataset`` or a PyTorch DataLoader through ``noted``.
+
+    A batch of a ``PyDataset`` is ``read`` before Keras looks at it.
+    """
+    if standardize := getattr(adapter, _STANDARDIZE, None):
+        setattr(adapter, _STANDARDIZE, lambda batch: standardize(read(batch)))
     for kind, iterate in _ITERATE.items():
         if type(adapter).__name__ == kind:
             setattr(adapter, iterate, noted(getattr(adapter, iterate)))

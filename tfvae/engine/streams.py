@@ -20,6 +20,7 @@ from tfvae.engine import keras_private
 
 _OF_PYTHON = re.compile(r"([A-Za-z_][\w.]*): ((?:(?!Traceback \(most recent).)*?)\n+Traceback \(most recent", re.DOTALL)
 _ITERATOR = re.compile(r"iterator: Iterator[\w:\[\]]*: ")
+_PLACES = ("", "y", "sample_weight")  # of a tuple, whose first is x
 _PLACE = re.compile(r'File "([^"]*)", line (\d+), in (\S+)')
 _ALIKE = (
     "x gives batches that are not made alike, or is a PyDataset that gives None, as in (x, None, sample_weight), which "
@@ -55,7 +56,7 @@ class Stream:
         with self._opened():
             made = self._tuples() if isinstance(source, types.GeneratorType) else source
             self.adapter = keras_private.adapter(made, steps_per_epoch, shuffle)
-            keras_private.note_raised(self.adapter, self._noted)
+            keras_private.note_raised(self.adapter, self._noted, self._read)
 
     def dataset(self) -> tf.data.Dataset:
         """Its batches, from the front where it can begin anew."""
@@ -88,9 +89,7 @@ class Stream:
     def _noted(self, make: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:
         def iterate() -> Iterator[Any]:
             try:
-                for batch in make():
-                    _refuse_others(batch)
-                    batch = tf.nest.map_structure(_as_array, batch)
+                for batch in map(_read, make()):
                     self._check_alike(batch)
                     yield batch
             except Exception as error:
@@ -99,6 +98,14 @@ class Stream:
 
         return iterate
 
+    def _read(self, batch: Any) -> Any:
+        """What Keras is to see of a batch."""
+        try:
+            return _read(batch)
+        except ValueError as error:
+            self._raised.append(error)
+            raise
+
     def _check_alike(self, batch: Any) -> None:
         """TensorFlow would make of a later batch what the first was, and cut floats to whole numbers for it."""
         made = _parts(batch)
@@ -106,7 +113,8 @@ class Stream:
         for first, later in itertools.zip_longest(self._first, made):
             if not (first and later and later.becomes(first)):
                 was, came = (", ".join(map(str, parts)) for parts in (self._first, made))
-                raise ValueError(f"x gives batches of different shapes, dtypes or parts: first {was}, later {came}.")
+                differ = f"first {was}, later {came}; make each like the first."
+                raise ValueError(f"x gives batches of different shapes, dtypes or parts: {differ}")
 
     def _as_declared(self, made: list["_Part"]) -> list["_Part"]:
         """Keras looks at the batches of the source's front, and the first that comes, of a shuffle, is another."""
@@ -149,11 +157,18 @@ class _Part(NamedTuple):
     def becomes(self, first: "_Part") -> bool:
         """Whether it can be stacked with the first batch's, by no other cast than the model's own to float32.
 
-        Bytes are not: to a model they are levels, 255 of which are 1.
+        The bytes of x are not: to a model they are levels, 255 of which are 1.
         """
-        is_number = self.dtype != "uint8" and self.dtype.startswith(("float", "int", "uint", "bool"))
+        is_level = self.dtype == "uint8" and self.name in ("", "x")
+        is_number = not is_level and self.dtype.startswith(("float", "int", "uint", "bool"))
         is_cast = first.dtype in ("float32", "float64") and is_number
         return (self.name, self.shape) == (first.name, first.shape) and (self.dtype == first.dtype or is_cast)
+
+
+def _read(batch: Any) -> Any:
+    """A batch as arrays, which TensorFlow can go through."""
+    _refuse_others(batch)
+    return tf.nest.map_structure(_as_array, batch)
 
 
 def _is_number(dtype: Any) -> bool:
@@ -179,7 +194,8 @@ def _parts(batch: Any, name: str = "") -> list[_Part]:
     if isinstance(batch, dict):
         return [part for key in sorted(batch, key=str) for part in _parts(batch[key], str(key))]
     if isinstance(batch, tuple):
-        return [part for one in batch for part in _parts(one, name)]
+        names = itertools.chain(_PLACES, itertools.repeat(name))
+        return [part for own, one in zip(names, batch, strict=False) for part in _parts(one, own)]
     dtype, shape = getattr(batch, "dtype", type(batch).__name__), getattr(batch, "shape", None)
     return [_Part(name, str(getattr(dtype, "name", dtype)), None if shape is None else tuple(shape)[1:])]
 
