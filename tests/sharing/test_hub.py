@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -246,8 +247,12 @@ def test_wrong_sources_repositories_and_hubs_are_told(server, run, export, tmp_p
         hub.pull(REPO, tmp_path / "m")
     with pytest.raises(OSError, match="does not serve 'me/nothing'"):
         hub.pull("me/nothing", tmp_path / "m")
-    with pytest.raises(ValueError, match="Repo id"):
-        hub.pull("a/b/c/d", tmp_path / "m")
+    for name in ("a/b/c/d", "a", "me/a b", "https://huggingface.co/me/a", "", 3, None):
+        for door in (lambda name: hub.pull(name, tmp_path / "m"), lambda name: hub.push(export, name)):
+            with pytest.raises(
+                ValueError, match=re.escape(f"repo is {name!a}, expected OWNER/NAME, such as me/mnist-vae")
+            ):
+                door(name)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(OSError, match="401"):
         hub.push(export, REPO)

@@ -56,6 +56,7 @@ def push(
     with extras.needed("hub"):
         from huggingface_hub import CommitOperationAdd
 
+    _check_name(repo)
     api = _api()
     found = files.of(source, _known(source, license), model)
     operations = [CommitOperationAdd(name, one if isinstance(one, bytes) else str(one)) for name, one in found.items()]
@@ -87,11 +88,13 @@ def pull(repo: str, folder: str | os.PathLike[str], revision: str = "main") -> P
         revision: A branch, a tag or a commit.
 
     Raises:
-        ValueError: If the folder is in use, or the repository holds no model of tfvae's or one that is refused.
+        ValueError: If the folder is in use, the repository's name is none, or it holds no model of tfvae's or one that
+            is refused.
         OSError: If the hub does not give it.
         ModuleNotFoundError: Without ``pip install 'tfvae[hub]'``.
     """
     check_path(folder=folder)
+    _check_name(repo)
     target, api = pathlib.Path(folder), _api()
     if os.path.lexists(target) and (target.is_symlink() or not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is there already and is no empty folder: choose another.")
@@ -117,6 +120,23 @@ def pull(repo: str, folder: str | os.PathLike[str], revision: str = "main") -> P
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return Pulled(str(target), ours, sorted(set(names) - {*ours, ".gitattributes"}))  # which the hub itself puts there
+
+
+def _check_name(repo: str) -> None:
+    """Raise ValueError unless it is a repository's name as the hub takes it, with its owner."""
+    with extras.needed("hub"):
+        from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+        is_whole = "/" in repo
+    except (TypeError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise ValueError(
+            f"repo is {repo!a}, expected OWNER/NAME, such as me/mnist-vae, and no address: two names of at most 96 "
+            "letters of ASCII, digits, '_', and '-' and '.' inside."
+        )
 
 
 def _is_model(name: str) -> bool:
