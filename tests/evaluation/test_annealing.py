@@ -59,7 +59,9 @@ def test_a_conditional_model_is_walked_under_its_condition():
     found = evaluation.annealed_log_marginal(vae, rows, 100, batch_size=10)
     exact = linear_gaussian.Exact(True).log_marginal(X[:10].astype(np.float64), CONDITION[:10].astype(np.float64))
     np.testing.assert_allclose(found.log_marginal, exact, atol=0.5)
-    assert evaluation.bidirectional(vae, 3, 10, condition=CONDITION[:3]).x.shape == (3, 4)
+    done: list[int] = []
+    found = evaluation.bidirectional(vae, 3, 10, batch_size=2, condition=CONDITION[:3], progress=done.append)
+    assert found.x.shape == (3, 4) and done == [2, 3, 5, 6]
 
 
 @pytest.mark.slow

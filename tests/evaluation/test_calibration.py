@@ -13,7 +13,9 @@ from tfvae.evaluation.calibration import Calibration
 def test_the_exact_posterior_passes(conditional):
     condition = linear_gaussian.rows(1000)[1] if conditional else None
     vae = linear_gaussian.vae(conditional)
-    found = evaluation.simulation_based_calibration(vae, condition=condition, batch_size=300)
+    done: list[int] = []
+    found = evaluation.simulation_based_calibration(vae, condition=condition, batch_size=300, progress=done.append)
+    assert done == [300, 600, 900, 1000]
     assert found.ranks.shape == (1000, 2) and found.ranks.min() >= 0 and found.ranks.max() <= 99
     assert found.corrected_p_value > 0.01
     coverage = found.coverage(0.9)
@@ -47,7 +49,9 @@ def test_numbers_of_the_model_pass_and_others_do_not():
     rng = np.random.default_rng(1)
     x = rng.multivariate_normal(linear_gaussian.LOC, exact, 1000).astype(np.float32)
     x[:, 2] = linear_gaussian.LOC[2] + 2 * (x[:, 2] - linear_gaussian.LOC[2])
-    found = evaluation.predictive_calibration(vae, x, batch_size=512)
+    done: list[int] = []
+    found = evaluation.predictive_calibration(vae, x, batch_size=512, progress=done.append)
+    assert done == [*range(512, len(x), 512), len(x)]
     right = [0, 1, 3]
     assert found.p_value[2] < 1e-6 and found.p_value[right].min() > 0.003
     coverage = found.coverage(0.5)

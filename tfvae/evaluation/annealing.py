@@ -101,6 +101,7 @@ def bidirectional(
     batch_size: int = 100,
     seed: int = 0,
     condition: Any = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Sandwich:
     """log p(x) from below and from above, of rows that the model makes: x ~ p(x|z), z ~ p(z).
 
@@ -111,6 +112,7 @@ def bidirectional(
         num_rows: N, rows to make.
         num_temperatures, num_chains, num_leapfrog_steps, batch_size, seed: See ``annealed_log_marginal``.
         condition: ``[N, *condition_shape]``, where the model has one.
+        progress: Called after each batch with the number of rows done, of 2 N: each goes both ways.
 
     Raises:
         ValueError: See ``annealed_log_marginal``.
@@ -130,7 +132,8 @@ def bidirectional(
     both = []
     for back in (False, True):
         walk = _walk(vae, num_temperatures, num_chains, num_leapfrog_steps, back)
-        log_weight, acceptance_rate = over_prepared(walk, made, batch_size, seed + 1)
+        report = (lambda done, before=num_rows * back: progress(before + done)) if callable(progress) else progress
+        log_weight, acceptance_rate = over_prepared(walk, made, batch_size, seed + 1, report)
         both.append(MarginalEstimate.of_weights(-log_weight if back else log_weight, acceptance_rate))
     lower, upper = both
     return Sandwich(lower, upper.negated(), made["x"].numpy())

@@ -5,6 +5,7 @@ equally often (Talts et al., arXiv 1804.06788). So have the numbers of a held-ou
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,6 +96,7 @@ def simulation_based_calibration(
     batch_size: int = 100,
     seed: int = 0,
     condition: Any = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Calibration:
     """Whether q(z|x) is p(z|x), each unit by itself, for rows that the model makes: ranks of z* among draws of q(z|x).
 
@@ -110,6 +112,7 @@ def simulation_based_calibration(
         batch_size: Rows at once.
         seed: Fixes rows and draws.
         condition: ``[N, *condition_shape]``, where the model has one.
+        progress: Called with the number of rows done after each batch.
 
     Raises:
         ValueError: For numbers out of range, or bins that do not fit.
@@ -130,11 +133,17 @@ def simulation_based_calibration(
         return tf.reduce_sum(tf.cast(draw(q, num_draws, seed)[0] < rows["z"], tf.int32), axis=0)
 
     made = made_in_batches(vae, num_rows, condition, batch_size, seed)
-    return Calibration.of(over_prepared(ranks, made, batch_size, seed), num_draws, num_bins)
+    return Calibration.of(over_prepared(ranks, made, batch_size, seed, progress), num_draws, num_bins)
 
 
 def predictive_calibration(
-    vae: VAE, x: Any, num_draws: int = 99, num_bins: int = 20, batch_size: int = 100, seed: int = 0
+    vae: VAE,
+    x: Any,
+    num_draws: int = 99,
+    num_bins: int = 20,
+    batch_size: int = 100,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> Calibration:
     """Whether each number of x is distributed as p(x) says: its rank among draws of p(x), given the row's condition.
 
@@ -147,7 +156,7 @@ def predictive_calibration(
     Args:
         vae: The model.
         x: Rows that it was not trained on, as ``fit`` takes them; of a model with ``noise``, one draw of each.
-        num_draws, num_bins, batch_size, seed: See ``simulation_based_calibration``.
+        num_draws, num_bins, batch_size, seed, progress: See ``simulation_based_calibration``.
 
     Raises:
         ValueError: See ``simulation_based_calibration``; and for rows of which numbers are missing, which have no rank.
@@ -184,7 +193,7 @@ def predictive_calibration(
         among = tf.random.stateless_uniform(tf.shape(zeros), tf.random.experimental.stateless_fold_in(seed, -1))
         return below + tf.minimum(tf.cast(among * tf.cast(equal + 1, tf.float32), tf.int32), equal)
 
-    found = over_rows(ranks, vae, x, batch_size, seed, None)
+    found = over_rows(ranks, vae, x, batch_size, seed, progress)
     _check_bins(len(found), num_draws, num_bins)
     return Calibration.of(found, num_draws, num_bins)
 
