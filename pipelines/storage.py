@@ -102,13 +102,13 @@ def path_of(given: str | os.PathLike[str]) -> str:
     return os.fspath(given)
 
 
-def check_utf8(path: str | os.PathLike[str]) -> None:
+def refuse_other_encodings(path: str | os.PathLike[str]) -> None:
     """Raises PipelineError where TensorFlow, to which every name is UTF-8, would look elsewhere than Python does.
 
     So it is where the locale has another encoding, and where a name's bytes are of another.
 
     Example:
-        >>> check_utf8("donn\\udce9es")  # doctest: +ELLIPSIS
+        >>> refuse_other_encodings("donn\\udce9es")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
         tfvae.pipelines.errors.PipelineError: the path 'donn\\udce9es' is not UTF-8, ...

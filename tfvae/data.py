@@ -63,7 +63,7 @@ def open_dataset(directory: PathLike) -> Any:
         import tensorflow_datasets as tfds  # half a second that only readers of datasets should pay
 
     folder = _prepared(directory)
-    storage.check_utf8(folder)
+    storage.refuse_other_encodings(folder)
     builder = tfds.builder_from_directory(folder)
     if contract.X not in (builder.info.features or {}):
         raise ValueError(f"The dataset in {directory} has no feature x, only {sorted(builder.info.features)}.")

@@ -19,6 +19,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -96,7 +97,7 @@ def train(
     check_path(output=output)
     check_path(in_stores=True, data=data_directory)
     for path in (output, data_directory):
-        storage.check_utf8(path)
+        storage.refuse_other_encodings(path)
     _check_numbers(learning_rate, seed)
     output = pathlib.Path(output)
     devices = strategies.strategy(strategy)
@@ -310,7 +311,8 @@ def _what_defines(name: str, run: pathlib.Path, model: str | None) -> str:
         return f"{run} has a part {name}, which {model} does not define: name the file that does with --model."
     mine = run / run_folder.COPY
     if mine.exists():
-        return f"{run} has a part {name} of its own: if you trust {mine} to be run as a program, add --model {mine}."
+        flag = f"--model {shlex.quote(str(mine))}"
+        return f"{run} has a part {name} of its own: if you trust {mine} to be run as a program, add {flag}."
     return f"{run} has a part {name}, which is not of Keras or tfvae: name the file that defines it, --model FILE.py."
 
 

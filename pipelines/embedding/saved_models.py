@@ -44,7 +44,7 @@ def find_model(path: str, trusted: bool = False) -> ModelVersion:
         10
     """
     folder = storage.absolute(path)
-    storage.check_utf8(folder)
+    storage.refuse_other_encodings(folder)
     file = contract.SAVED_MODEL
     if not storage.exists(os.path.join(folder, file)):
         versions = {name: contract.version_number(name) or 0 for name in storage.names(folder)}

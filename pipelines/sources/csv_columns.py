@@ -127,7 +127,7 @@ class Columns:
                 found[self.names[i]] = ascii(cells[0][:50])
         if not found:
             return
-        (first, *_), those, one = found, ", ".join(map(repr, found)), len(found) == 1
+        first, those, one = shlex.quote(next(iter(found))), ", ".join(map(repr, found)), len(found) == 1
         named = f"column {those} of {path} holds" if one else f"columns {those} of {path} hold"
         written = " ".join(map(shlex.quote, found))
         raise PipelineError(

@@ -18,7 +18,7 @@ def writer(log_dir: str | os.PathLike[str]) -> Any:
         OSError: If the folder cannot be made, or written.
     """
     check_path(log_dir=log_dir)
-    storage.check_utf8(log_dir)
+    storage.refuse_other_encodings(log_dir)
     with extras.needed("tensorboard"):
         import tensorboard  # noqa: F401
     with saving.told(log_dir, "written"):

@@ -53,7 +53,7 @@ def check_export(directory: str | os.PathLike[str], trust_model: bool = False) -
         'FAILED'
     """
     check_path(directory=directory)
-    storage.check_utf8(directory)
+    storage.refuse_other_encodings(directory)
     folder = _version(pathlib.Path(directory))
     if litert_session.holds(folder):
         return litert.check(folder)

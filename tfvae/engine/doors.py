@@ -44,7 +44,7 @@ class Doors(keras_private.BuiltModel):
 
     def weight_without_numbers(self) -> str | None:
         """The path of the first weight that holds NaN or infinity; None where all hold finite numbers."""
-        return next((w.path for w in self._float_weights if not bool(tf.reduce_all(tf.math.is_finite(w.value)))), None)
+        return next((w.path for w in self._float_weights if not is_finite(w.value)), None)
 
     @property
     def _float_weights(self) -> list[keras.Variable]:
@@ -263,6 +263,16 @@ class Doors(keras_private.BuiltModel):
             "There is no loss of predictions: the objective is the loss. Take train_on_batch(x), test_on_batch(x) or "
             "evaluate(x)."
         )
+
+
+def is_finite(value: tf.Tensor) -> bool:
+    """Whether no number of a tensor is NaN or infinite.
+
+    Example:
+        >>> is_finite(tf.constant([1.0, 2.0])), is_finite(tf.constant([1.0, np.inf]))
+        (True, False)
+    """
+    return bool(tf.reduce_all(tf.math.is_finite(value)))
 
 
 def _size(value: tf.Tensor) -> float:

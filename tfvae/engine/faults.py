@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfvae.engine import batches, course, keras_private, replicas, scope
 from tfvae.engine.batches import Group
+from tfvae.engine.doors import is_finite
 from tfvae.engine.model import UnsupervisedModel
 
 _TOLD = ("call", "parameters")  # methods whose results are shown: a layer's, and those of a layer of distributions
@@ -61,7 +62,7 @@ def _restore(state: list[tuple[Any, tf.Tensor]]) -> None:
 
 
 def _is_finite(model: Any, logs: Mapping[str, Any]) -> bool:
-    return bool(np.isfinite(float(logs["loss"]))) and all(_finite(w.value) for w in model.trainable_variables)
+    return bool(np.isfinite(float(logs["loss"]))) and all(is_finite(w.value) for w in model.trainable_variables)
 
 
 def _told(model: Any, train: Train, group: Group, before: list[tuple[Any, tf.Tensor]]) -> str:
@@ -99,10 +100,10 @@ def _first_layer(model: Any, group: Group) -> str:
         loss = model.batch_loss(batch.inputs, rows.weights, training=True)
         total = loss.penalty + tf.reduce_sum(loss.rows * rows.weights) / rows.total
     for output in outputs:
-        if not _finite(output.value):
+        if not is_finite(output.value):
             return f"the output of {output.name} is not finite, the first that is not"
     for name, value in {**loss.report, "penalty": loss.penalty, "loss": loss.rows}.items():
-        if name != "elbo" and not _finite(value):
+        if name != "elbo" and not is_finite(value):
             return f"{name} is not finite, though the output of every layer is: {_ranges(outputs)}"
     return _first_gradient(model, outputs, tape, total)
 
@@ -111,16 +112,12 @@ def _first_gradient(model: Any, outputs: list[_Output], tape: tf.GradientTape, t
     weights = model.trainable_variables
     gradients = tape.gradient(total, [output.value for output in outputs] + [w.value for w in weights])
     for output, gradient in reversed(list(zip(outputs, gradients[: len(outputs)], strict=True))):
-        if gradient is not None and not _finite(gradient):
+        if gradient is not None and not is_finite(gradient):
             return f"the gradient that comes back to the output of {output.name} is not finite, the first that is not"
     for weight, gradient in zip(weights, gradients[len(outputs) :], strict=True):
-        if gradient is not None and not _finite(gradient):
+        if gradient is not None and not is_finite(gradient):
             return f"the gradient of the weight {weight.path} is not finite"
     return "run layer by layer, outside of its program, everything in it is finite"
-
-
-def _finite(value: tf.Tensor) -> bool:
-    return bool(tf.reduce_all(tf.math.is_finite(value)))
 
 
 def _ranges(outputs: list[_Output]) -> str:

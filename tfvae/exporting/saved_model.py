@@ -66,7 +66,7 @@ def export(
     base, known = os.fspath(directory), provenance or Provenance()
     in_store = storage.is_address(base)
     base = storage.absolute(base) if in_store else str(pathlib.Path(base))
-    storage.check_utf8(base)
+    storage.refuse_other_encodings(base)
     vae.check_weights()
     _check(base, format, signatures)
     making = versions.sending(base, version) if in_store else versions.writing(pathlib.Path(base), version)

@@ -365,6 +365,8 @@ def test_a_column_of_words(tmp_path):
     texts = write(tmp_path / "texts.csv", "a,b,my c\nx,1,y\n")
     with pytest.raises(PipelineError, match=r"columns 'a', 'my c' of .* such as 'x', 'y', .*--drop a 'my c'$"):
         source(texts).plan()
+    with pytest.raises(PipelineError, match=r"say what it is, --key 'my c', --label 'my c' or --categories 'my c' "):
+        source(write(tmp_path / "one.csv", "my c,b\nx,1\n")).plan()
     with pytest.raises(PipelineError, match=r"has no column 'a, b', expected one of .*: give the names apart, a b$"):
         source(texts, drop=("a, b",)).plan()
     assert [row.x.tolist() for row in read_all(source(path, drop=("colour",)))[1][:3]] == [[1.5, 2], [2.5, 3], [3.5, 4]]
