@@ -153,6 +153,16 @@ def test_an_estimate_of_few_effective_samples_is_not_trusted():
         assert evaluation.log_marginal(near, rows, num_samples=100).is_trusted
 
 
+@pytest.mark.slow
+def test_weights_of_rows_that_are_no_numbers_are_told_once():
+    """By what is behind them, and not by effective samples, which there are none of."""
+    decoder = keras.layers.Lambda(lambda z: z * np.nan)
+    vae = VAE(networks.mlp([4]), decoder, posteriors.diagonal_normal(8), likelihoods.bernoulli([8]), seed=0)
+    with pytest.warns(UserWarning, match="numbers that the model gives are NaN or infinite") as told:
+        evaluation.log_marginal(vae, np.eye(8, dtype=np.float32), num_samples=30)
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize(("scale", "trusted"), [(0.8, True), (0.35, False)])
 def test_a_tail_too_heavy_is_not_trusted_however_many_samples_it_has(scale, trusted):
     """q = N(0, s²) for p(z|x) = N(0, 1): weights have Pareto's tail of shape 1 - s², reached slowly."""

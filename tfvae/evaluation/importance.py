@@ -67,10 +67,11 @@ def log_marginal(
     found = over_rows(program, vae, x, batch_size, seed, progress, looked_at=lambda found: found[:-1])
     peak, total, square, shape = found
     estimate = MarginalEstimate.of_sums(peak, total, square, num_samples, pareto_shape=shape)
-    if not estimate.is_trusted:
+    effective = np.median(estimate.effective_sample_size)
+    if not estimate.is_trusted and not np.isnan(effective):  # of which ``over_rows`` has told
         heavy = f", whose weights have Pareto's k̂ {median:.2f}" if (median := estimate.median_pareto_shape) else ""
         warnings.warn(
-            f"log p(x) rests on {np.median(estimate.effective_sample_size):.1f} effective samples of {num_samples}"
+            f"log p(x) rests on {effective:.1f} effective samples of {num_samples}"
             f"{heavy}: it is a lower bound that more samples would raise, and its standard error is too small. Take "
             "more samples, or see where q(z|x) misses p(z|x): annealed_log_marginal does not need it.",
             stacklevel=2,
