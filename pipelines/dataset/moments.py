@@ -136,13 +136,22 @@ class ColumnMoments:
             self.missing + other.missing,
         )
 
+    @property
+    def std(self) -> np.ndarray:
+        """The standard deviation of each column, of the population, ``[D]``."""
+        return np.sqrt(self.deviations / np.maximum(self.rows - self.missing, 1))
+
+    @property
+    def largest(self) -> np.ndarray:
+        """The largest size of each column's numbers, ``[D]``; 0 where all are missing."""
+        return np.nan_to_num(np.fmax(np.abs(self.minimum), np.abs(self.maximum)).astype(np.float64))
+
     def summary(self) -> dict[str, list[Any]]:
         """Mean, standard deviation (of the population) and range of each column, ``[D]``, in the units of x.
 
         And, where values are missing, how many.
         """
-        std = np.sqrt(self.deviations / np.maximum(self.rows - self.missing, 1))
-        found = dict(zip(_SUMMARY, map(_known, (self.mean, std, self.minimum, self.maximum)), strict=True))
+        found = dict(zip(_SUMMARY, map(_known, (self.mean, self.std, self.minimum, self.maximum)), strict=True))
         return found | ({"missing": self.missing.tolist()} if self.missing.any() else {})
 
 

@@ -12,6 +12,8 @@ from ..sources import Batch, Plan, Source
 from .moments import MAX_COLUMNS, ColumnMoments, has_columns
 
 _READ_ROWS = 1 << 14  # at once
+_ALL_WHOLE = 2.0**24  # below it float32 has every whole number
+_ROUNDED = 0.01  # of a standard deviation: what is rounded by more is not what was given
 
 
 def standardized(batch: Batch, standardize: Standardization | None) -> Batch:
@@ -34,7 +36,7 @@ def training_units(
     ``train`` has the numbers of the rows of each shard.
 
     Raises:
-        PipelineError: Rows are no vectors of floats, or none of them is good.
+        PipelineError: Rows are no vectors of floats, none of them is good, or float32 has lost what a column says.
     """
     shape, dtype = plan.schema.shape, plan.schema.dtype
     if not has_columns(shape, dtype):
@@ -44,6 +46,7 @@ def training_units(
             f"leave it out{', or take bytes as numbers, --dtype float32' * are_bytes}"
         )
     moments: ColumnMoments | None = None
+    whole = np.ones(shape, bool)
     for members in train:
         for rows in np.array_split(members, -(-len(members) // _READ_ROWS)):
             kept = np.array([row for row in rows.tolist() if row not in reasons], np.int64)
@@ -51,12 +54,24 @@ def training_units(
             if len(x):
                 own = ColumnMoments.of(x)
                 moments = own if moments is None else moments + own
+                whole &= ((x == np.rint(x)) | np.isnan(x)).all(axis=0)
     if moments is None:
         raise PipelineError("no row of split 'train' is good, and there is nothing to standardize by")
     summary = moments.summary()
-    numbers = [
-        number
-        for _, words in plan.schema.columns or [("", None)] * shape[0]
-        for number in ([True] if words is None else [False] * len(words))
-    ]
-    return Standardization.of(np.array(summary["mean"]), np.array(summary["std"]), np.array(numbers))
+    columns = plan.schema.columns or [(str(i), None) for i in range(shape[0])]
+    names = [name for name, words in columns for _ in words or [name]]
+    numbers = np.array([words is None for _, words in columns for _ in words or [""]])
+    _refuse_coarse(names, numbers & ~(whole & (moments.largest < _ALL_WHOLE)), moments)
+    return Standardization.of(np.array(summary["mean"]), np.array(summary["std"]), numbers)
+
+
+def _refuse_coarse(names: Sequence[str], looked_at: np.ndarray, moments: ColumnMoments) -> None:
+    """Raise PipelineError where float32 has rounded a column by more than a hundredth of its spread."""
+    spread, step = moments.std, np.spacing(moments.largest.astype(np.float32))
+    told = np.where(spread > 0, 0.5 * step > _ROUNDED * spread, moments.largest >= _ALL_WHOLE)
+    for i in np.flatnonzero(looked_at & told).tolist():
+        raise PipelineError(
+            f"column {names[i]!r} has numbers up to {moments.largest[i]:.10g} that float32 holds to {0.5 * step[i]:g}, "
+            f"and their standard deviation is {spread[i]:g}: too much of what tells them apart is lost. Take a number near "
+            f"{moments.mean[i]:.10g} off before, or --drop the column"
+        )

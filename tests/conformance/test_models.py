@@ -138,6 +138,17 @@ def test_two_replicas_learn_what_one_device_learns(trained):
             np.testing.assert_allclose(two[key], value, rtol=1e-4, atol=2e-5, err_msg=f"{name}: {key}")
 
 
+@pytest.mark.parametrize("name", models.PRIORS)
+def test_a_prior_is_sampled_by_any_seed_that_tfp_takes(name):
+    vae, rows = models.made(f"prior {name}")
+    prior = vae.prior(vae.batch(vae.prepare(rows)).condition)
+    tf.random.set_seed(0)
+    number, pair, none = (np.asarray(prior.sample(3, seed=seed)) for seed in (1, [1, 2], None))
+    np.testing.assert_array_equal(pair, prior.sample(3, seed=tf.constant([1, 2])))
+    assert number.shape == pair.shape == none.shape and np.isfinite([number, pair, none]).all()
+    assert not np.array_equal(number, pair) and not np.array_equal(none, prior.sample(3))
+
+
 # Objectives: bounds, gradients, configurations
 
 

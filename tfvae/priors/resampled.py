@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 from tensorflow_probability import math as tfp_math
+from tensorflow_probability import random as tfp_random
 
 from tfvae import families
 from tfvae.arguments import check_at_least, check_number, checked_shape
@@ -119,7 +120,7 @@ class _Resampled(tfd.Distribution):
 
     def _sample_n(self, n: Any, seed: Any = None) -> tf.Tensor:
         """The first of T draws that is kept, and the last of them where none is."""
-        first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        first, second = tf.unstack(tf.random.experimental.stateless_split(tfp_random.sanitize_seed(seed), 2))
         z = self._base.sample([n, self._truncation], seed=first)
         u = families.standard_uniform([n, self._truncation], second)
         is_kept = tf.math.log(u) < self._log_accepted(z)

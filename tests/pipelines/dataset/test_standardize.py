@@ -47,6 +47,37 @@ def test_train_test_and_later_rows_have_the_units_of_the_training_rows(tmp_path)
     assert rejections(tmp_path / "e")["huge"]["reason"] == "x has values that are not finite after --standardize"
 
 
+@pytest.mark.parametrize(
+    ("numbers", "sentence"),
+    [
+        (
+            [1.7e9 + 0.5 * i for i in range(40)],
+            "column 't' has numbers up to 1700000000 that float32 holds to 64",
+        ),
+        (
+            [1e6 + 0.01 * i for i in range(40)],
+            "up to 1000000.375 that float32 holds to 0.03125, and their standard dev",
+        ),
+        ([1e6 + 10 * i + 0.5 for i in range(40)], None),
+        ([16777000 + i for i in range(40)], None),
+        ([5.5] * 40, None),
+        ([0.1 + 1e-4 * i for i in range(40)], None),
+    ],
+)
+def test_what_float32_has_rounded_away_is_told(numbers, sentence, tmp_path):
+    lines = [f"r{i},{t!r},{i % 7}" for i, t in enumerate(numbers)]
+    (tmp_path / "x.csv").write_text("\n".join(["key,t,b", *lines]))
+    options = {"standardize": True, "test_fraction": 0.0}
+    if sentence is None:
+        preprocess.run("csv", str(tmp_path / "x.csv"), str(tmp_path / "p"), **options)
+        rows = read_dataset(str(tmp_path / "p"), "train")
+        found, given = np.array([rows[f"r{i}"][0][0] for i in range(40)]), np.array(numbers)
+        np.testing.assert_allclose(found, (given - given.mean()) / (given.std() or 1), atol=0.01)
+        return
+    with pytest.raises(PipelineError, match=sentence):
+        preprocess.run("csv", str(tmp_path / "x.csv"), str(tmp_path / "p"), **options)
+
+
 @pytest.mark.slow
 def test_rows_in_other_units_than_the_models_are_refused(tmp_path):
     """Whichever side was standardized, unless the user says by --signature that the units are the same."""
