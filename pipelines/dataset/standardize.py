@@ -72,6 +72,6 @@ def _refuse_coarse(names: Sequence[str], looked_at: np.ndarray, moments: ColumnM
     for i in np.flatnonzero(looked_at & told).tolist():
         raise PipelineError(
             f"column {names[i]!r} has numbers up to {moments.largest[i]:.10g} that float32 holds to {0.5 * step[i]:g}, "
-            f"and their standard deviation is {spread[i]:g}: too much of what tells them apart is lost. Take a number near "
-            f"{moments.mean[i]:.10g} off before, or --drop the column"
+            f"and their standard deviation is {spread[i]:g}: too much of what tells them apart is lost. Take a number "
+            f"near {moments.mean[i]:.10g} off before, or --drop the column"
         )
