@@ -789,3 +789,29 @@ def test_a_number_of_rows_that_fit_knows_better_is_warned_of(part):
         warnings.simplefilter("error")
         vae.fit(np.concatenate([GOOD, GOOD])[:9], verbose=0)
         vae.fit(np.concatenate([GOOD, GOOD]), validation_split=0.25, verbose=0)
+
+
+OF_ARRAYS = ["embed", "draws", "reconstruct", "fit", "evaluate", "predict"]
+OF_ARRAYS += ["train_on_batch", "test_on_batch", "predict_on_batch"]
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        *((name, lambda vae, x, name=name: getattr(vae, name)(x)) for name in OF_ARRAYS),
+        ("sample", lambda vae, x: vae.sample(3)),
+        ("What is asked of vae", lambda vae, x: evaluation.log_marginal(vae, x, num_samples=5).mean),
+    ],
+)
+def test_what_runs_programs_of_its_own_says_so_inside_of_another(name, call):
+    vae = make_vae()
+    vae.compile(jit_compile=False)
+    with pytest.raises(ValueError, match=rf"{name} is called inside a tf\.function or Dataset\.map, where x is a symb"):
+        tf.function(lambda x: call(vae, x))(GOOD)
+
+
+@pytest.mark.slow
+def test_what_gives_tensors_is_part_of_a_program():
+    vae = make_vae()
+    inside = tf.function(lambda x: vae.decode(vae.encode(x).mean()).mean())(tf.constant(GOOD))
+    np.testing.assert_allclose(inside, vae.reconstruct(GOOD), atol=1e-6)

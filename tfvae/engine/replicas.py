@@ -51,7 +51,8 @@ def rows_of(batch: Data, numbers: tf.Tensor, mine: tf.Tensor, total: tf.Tensor, 
 
 
 def check_scope(model: keras.Model, method: str) -> None:
-    """Raise ValueError where a method is called in the scope of a strategy that is not the model's."""
+    """Raise ValueError where a method is called in the scope of a strategy that is not the model's, or in a program."""
+    scope.refuse_programs(method)
     if tf.distribute.has_strategy() and tf.distribute.get_strategy() is not keras_private.strategy(model):
         own = "outside of any" if keras_private.strategy(model) is None else "in that of another"
         raise ValueError(

@@ -1,5 +1,6 @@
 """Who traces: what a layer or a distribution computes depends on it in two places, both here.
 
+What runs programs of its own is no part of another's.
 Inside an XLA program arithmetic is cheap and passes over memory are fused, so that another form of a function is best.
 In a replica, which has only a part of the batch, noise is drawn as if for the whole.
 """
@@ -32,6 +33,22 @@ def in_xla() -> bool:
 def part() -> Part | None:
     """The replica that traces now; None where there are no replicas."""
     return _part.get()
+
+
+def refuse_programs(what: str) -> None:
+    """Raise ValueError where ``what`` is called while TensorFlow makes a program, in which there are no arrays yet.
+
+    Example:
+        >>> refuse_programs("embed")
+        >>> tf.function(refuse_programs)("embed")  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        ValueError: embed is called inside a tf.function or Dataset.map, where x is a symbolic tensor, ...
+    """
+    if not tf.executing_eagerly():
+        raise ValueError(
+            f"{what} is called inside a tf.function or Dataset.map, where x is a symbolic tensor, expected arrays: it "
+            "runs programs of its own, so call it outside. Inside, encode(x), decode(z) and elbo(x) give tensors."
+        )
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from tensorflow_probability import distributions as tfd
 from tfvae import divergences, families, networks, objectives, observations, posteriors, priors
 from tfvae.arguments import check_at_least, check_kind, check_room, check_whole, checked_shape, refuse_unknown
 from tfvae.distribution_layer import DistributionLayer
-from tfvae.engine import batches, keras_private, overrides, programs, saving, streams, xla
+from tfvae.engine import batches, keras_private, overrides, programs, saving, scope, streams, xla
 from tfvae.engine import model as engine
 from tfvae.engine.map_rows import map_rows
 from tfvae.engine.model import Loss
@@ -422,6 +422,7 @@ class VAE(engine.UnsupervisedModel):
         Where a mean has no formula, as that of a flow, it is that of 100 fixed draws: the same for a row each time, and
         about 0.01 of the posterior's deviation from the truth; see ``families.draws.mean``.
         """
+        scope.refuse_programs("embed")
         return self.of_numbers(self._map(self._embed, x, [self.latent_dim], batch_size), refused=True)
 
     def reconstruct(self, x: Any, batch_size: int = 1024) -> np.ndarray:
@@ -429,6 +430,7 @@ class VAE(engine.UnsupervisedModel):
 
         Of classes, grades and rankings the likeliest: their numbers have no meaningful mean.
         """
+        scope.refuse_programs("reconstruct")
         return self.of_numbers(self._map(self._reconstruct, x, self.event_shape, batch_size))
 
     def sample(self, n: int, seed: int | None = None, condition: Any = None, library: Any = None) -> np.ndarray:
@@ -437,6 +439,7 @@ class VAE(engine.UnsupervisedModel):
         Classes, grades and rankings are the likeliest given z, as in ``reconstruct``.
         ``condition`` is ``[n, *condition_shape]``, where the model has one; ``library`` as in ``decode``.
         """
+        scope.refuse_programs("sample")
         check_at_least(0, n=n)
         check_room("The samples", n, max(self.latent_dim, math.prod(self.event_shape)))
         key = self.seed_or_next(seed)
@@ -467,6 +470,7 @@ class VAE(engine.UnsupervisedModel):
         Raises:
             ValueError: If the likelihood leaves nothing out.
         """
+        scope.refuse_programs("impute")
         check_at_least(1, num_samples=num_samples)
         check_at_least(0, num_draws=num_draws)
         check_whole(seed=seed)
@@ -477,6 +481,7 @@ class VAE(engine.UnsupervisedModel):
 
         ``seed`` fixes the draws for the same rows and ``batch_size``: each batch has a seed of its own.
         """
+        scope.refuse_programs("draws")
         check_whole(seed=seed)
         done = 0
 
@@ -784,6 +789,7 @@ def check_vae(vae: Any) -> None:
         ValueError: vae is 'mnist.keras', expected a tfvae.VAE: one of a file is keras.saving.load_model(path).
     """
     check_kind("vae", vae, VAE, "a tfvae.VAE: one of a file is keras.saving.load_model(path)")
+    scope.refuse_programs("What is asked of vae")
 
 
 def _check_prior_is_one(prior: Any) -> None:
