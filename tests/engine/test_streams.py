@@ -12,6 +12,8 @@ import tensorflow as tf
 from tfvae import VAE, evaluation, likelihoods, networks, posteriors
 from tfvae.engine import batches
 
+pytestmark = pytest.mark.xla
+
 X = np.random.default_rng(0).integers(0, 2, [8, 3]).astype(np.float32)
 SPEC = tf.TensorSpec([None, 3], tf.float32)
 
@@ -268,3 +270,22 @@ def test_a_stream_that_gives_other_batches_than_before_is_told(name, caplog):
         caplog.clear()
         list(counted(make(values + more), once.get_state(None, False)))
         assert ("gives other batches than before" in caplog.text) == differs
+
+
+@pytest.mark.parametrize(
+    ("how", "steps"),
+    [({"jit_compile": True}, 4), ({"jit_compile": False}, 1), ({"jit_compile": False}, 4), ({"run_eagerly": True}, 4)],
+)
+def test_a_batch_without_rows_is_no_step(how, steps):
+    """Not even one of the optimiser's alone: it is as if the stream had not given it."""
+    found = []
+    for gives in ([X, X[:0], X[:5], X[:0], X[:0], X[5:], X[:0]], [X, X[:5], X[5:]]):
+        keras.utils.set_random_seed(0)
+        parts = networks.mlp([2]), networks.mlp([2]), posteriors.diagonal_normal(2), likelihoods.bernoulli([3])
+        vae = VAE(*parts, seed=0)
+        vae.compile("adam", steps_per_execution=steps, **how)
+        data = tf.data.Dataset.from_generator(lambda gives=gives: iter(gives), output_signature=SPEC)
+        history = vae.fit(data, validation_data=data, epochs=2, verbose=0).history
+        found.append([*history.values(), *vae.get_weights(), vae.optimizer.iterations.numpy()])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

@@ -71,9 +71,12 @@ def make_function(
 
         def steps(start: int, stop: int) -> dict[str, tf.Tensor]:
             """Those of a group from ``start`` to ``stop``, put first: the program sees tensors of one shape."""
-            numbers, counts = (tf.constant(np.roll(each, -start, axis=0)) for each in (rows, group.counts))
-            with strategy.scope():
-                return run(group.data, numbers, counts, tf.constant(stop - start))
+            results = None
+            for first, last in _with_rows(group.counts, start, stop):
+                numbers, counts = (tf.constant(np.roll(each, -first, axis=0)) for each in (rows, group.counts))
+                with strategy.scope():
+                    results = run(group.data, numbers, counts, tf.constant(last - first))
+            return results or {metric.name: metric.result() for metric in metrics()}
 
         observer, shapes = watch(), (rows.shape, *(leaf.shape for leaf in tf.nest.flatten(group.data)))
         if shapes not in paces:
@@ -89,6 +92,13 @@ def make_function(
 
     function.program = run  # type: ignore[attr-defined]  # for whoever measures it, or takes it elsewhere
     return function
+
+
+def _with_rows(counts: np.ndarray, start: int, stop: int) -> list[tuple[int, int]]:
+    """The stretches of these steps whose batches hold rows: of a batch without any there is no mean, and no step."""
+    steps = start + np.flatnonzero(counts[start:stop])
+    stretches = np.split(steps, 1 + np.flatnonzero(np.diff(steps) > 1))
+    return [(int(stretch[0]), int(stretch[-1]) + 1) for stretch in stretches if len(stretch)]
 
 
 def _waited_for(results: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
