@@ -24,6 +24,8 @@ sys.modules["tensorflow"] = sys.modules["keras"] = sys.modules["tfvae"] = None
 import numpy as np
 from benchmarks import report
 from benchmarks.gpu import __main__ as gpu, carried, jax_vae, program, sides
+
+pytestmark = pytest.mark.xla
 folder, results, noise = map(pathlib.Path, sys.argv[1:])
 report.RESULTS = results
 gpu.main(["run", str(folder), "--rounds", "2", "--epochs", "1"])

@@ -18,6 +18,8 @@ import sys
 sys.modules["tensorflow"] = sys.modules["keras"] = sys.modules["tfvae"] = None
 import pathlib, time
 from benchmarks.gpu import rounds
+
+pytestmark = pytest.mark.xla
 folder, received, *names = sys.argv[1:]
 for name in names:
     rounds.train(pathlib.Path(folder), pathlib.Path(received), name, time.monotonic() + 600, "float32")

@@ -22,6 +22,8 @@ import tfvae
 from tfvae.cli import main
 from tfvae.engine import xla
 
+pytestmark = pytest.mark.xla
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "saved_models/README.md")] + DOCS

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from tests import unchanged
 
+pytestmark = pytest.mark.xla
+
 RECORD = json.loads(unchanged.RECORD.read_text(encoding="utf-8"))
 MADE_BEFORE = pathlib.Path(__file__).with_name("made_by_0_1")
 

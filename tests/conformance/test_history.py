@@ -6,6 +6,8 @@ import pytest
 from tests import linear_gaussian
 from tests.conformance import models
 
+pytestmark = pytest.mark.xla
+
 WIDER, SHIFT = 1.5, 0.4  # of the catalogue's q(z|x) for its objectives
 
 

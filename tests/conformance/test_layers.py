@@ -13,6 +13,8 @@ from tensorflow_probability import distributions as tfd
 from tests.conformance.catalogue import LIKELIHOODS, POSTERIORS, SIZE, Family
 from tfvae import VAE, DistributionLayer, posteriors, priors
 
+pytestmark = pytest.mark.xla
+
 ROWS, WIDTH, SAMPLES = 4, 6, 100
 # What the features of a network spread over: tanh units, a first step, and a network that has run away.
 SPREADS = (0.5, 1.0, 2.0, 3.0)

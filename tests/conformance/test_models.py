@@ -18,6 +18,8 @@ from tfvae import VAE, export
 from tfvae.engine import xla
 from tfvae.families import draws
 
+pytestmark = pytest.mark.xla
+
 SEEDS = tf.constant([1, 2]), tf.constant([3, 4])
 STEP = tf.constant(5)
 

@@ -16,6 +16,8 @@ from tensorflow_probability import distributions as tfd
 
 from tfvae import families
 
+pytestmark = pytest.mark.xla
+
 N, BATCHES = 100_000, 100
 LOC, TRIL = np.array([0.5, -1.0]), np.array([[0.6, 0.0], [0.7, 0.3]])
 CONCENTRATION, COEFFICIENTS = np.array([2.0, 1.5, 4.0]), np.array([1.0, -2.0, 0.5])

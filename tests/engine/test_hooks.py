@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from tfvae import VAE, likelihoods, networks, posteriors
 
+pytestmark = pytest.mark.xla
+
 X = (np.random.default_rng(0).random([100, 6]) < 0.5).astype(np.float32)
 
 

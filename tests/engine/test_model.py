@@ -15,6 +15,8 @@ from tfvae.engine import batches as engine
 from tfvae.engine.batches import Data
 from tfvae.engine.replicas import Rows
 
+pytestmark = pytest.mark.xla
+
 ROWS, SIZE = 11, 5
 ANY = (lambda inputs: tf.zeros([1]), lambda measured: True)  # a stream whose values nobody judges
 

@@ -11,6 +11,8 @@ from tfvae import objectives
 from tfvae.baselines import WakeSleep
 from tfvae.engine.model import gradients_of
 
+pytestmark = pytest.mark.xla
+
 UPDATES = ("AssignVariableOp", "AssignSubVariableOp", "AssignAddVariableOp")
 
 

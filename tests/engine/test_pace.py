@@ -15,6 +15,8 @@ from tfvae import VAE, likelihoods, networks, posteriors
 from tfvae.engine import hooks, loop, pace
 from tfvae.engine.pace import Pace
 
+pytestmark = pytest.mark.xla
+
 X = (np.random.default_rng(0).random([95, 4]) < 0.5).astype(np.float32)  # ten batches of ten, the last of five
 
 

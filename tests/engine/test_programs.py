@@ -12,6 +12,8 @@ from tests import linear_gaussian
 from tfvae import VAE, evaluation, likelihoods, networks, posteriors
 from tfvae.engine import programs
 
+pytestmark = pytest.mark.xla
+
 X = np.random.default_rng(0).normal(size=[5, 4]).astype(np.float32)
 
 

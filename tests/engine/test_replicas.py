@@ -18,6 +18,8 @@ from tests.engine import replica_worker
 from tfvae import VAE, likelihoods, networks, posteriors
 from tfvae.engine import replicas, scope
 
+pytestmark = pytest.mark.xla
+
 LOOSE = ("loss scale", "batch statistics")  # each replica has statistics of its own, as everywhere in Keras
 EXACT = [name for name in replica_worker.CASES if name not in LOOSE]
 BETWEEN_WORKERS = ["array", "stream"]

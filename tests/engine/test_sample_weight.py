@@ -9,6 +9,8 @@ from tests import linear_gaussian
 from tfvae import objectives
 from tfvae.engine.model import Loss, UnsupervisedModel
 
+pytestmark = pytest.mark.xla
+
 
 class Regression(UnsupervisedModel):
     """(x w + b - y)² of each row: what keras.Sequential makes with ``mse``, on rows that hold y themselves."""

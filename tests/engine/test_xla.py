@@ -11,6 +11,8 @@ from tfvae import VAE, evaluation, likelihoods, networks, objectives, posteriors
 from tfvae.engine import xla
 from tfvae.families import draws
 
+pytestmark = pytest.mark.xla
+
 tfd = tfp.distributions
 
 X = np.concatenate([[0.0, -0.0, 1e-30, 200.0, -200.0], np.linspace(-100, 90, 20_001)]).astype(np.float32)

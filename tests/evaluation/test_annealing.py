@@ -19,6 +19,7 @@ def far_off() -> tfvae.VAE:
     return linear_gaussian.vae(wider=3.0, shift=5.0)
 
 
+@pytest.mark.xla
 def test_log_p_is_exact_within_its_error(far_off):
     found = evaluation.annealed_log_marginal(far_off, X, num_temperatures=200, batch_size=20)
     error = np.sqrt(np.mean(found.standard_error**2) / len(X))
@@ -38,6 +39,7 @@ def test_weights_are_unbiased_even_of_two_poor_steps(far_off):
     assert few.mean < EXACT[0] - 4 * few.mean_standard_error
 
 
+@pytest.mark.xla
 @pytest.mark.slow
 def test_the_sandwich_holds_the_truth_and_closes(far_off):
     gaps = []

@@ -52,6 +52,7 @@ def constant_vae() -> tfvae.VAE:
     return vae
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize(("latent_dim", "num_leapfrog_steps"), [(2, 10), (3, 4)])
 def test_draws_match_the_exact_posterior(latent_dim, num_leapfrog_steps):
     """From a start in a q(z|x) three times too wide, of which nothing may remain."""
@@ -159,6 +160,7 @@ def test_a_chain_starts_at_the_mode_that_counts_wherever_the_encoder_points():
     np.testing.assert_allclose(estimate.log_marginal, known, atol=0.1)
 
 
+@pytest.mark.xla
 @pytest.mark.slow
 @pytest.mark.parametrize(("latent_dim", "density"), [(2, "normal"), (3, "kde")])
 def test_the_marginal_is_exact_on_a_linear_gaussian_model(latent_dim, density):

@@ -48,6 +48,7 @@ def x() -> np.ndarray:
     return np.random.default_rng(2).normal(size=[37, 5], scale=2.0).astype(np.float32)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("latent_dim", [2, 3])
 def test_log_marginal_is_exact_on_a_linear_gaussian_model(x, latent_dim):
     vae, weights, bias = linear_gaussian(latent_dim, widen=1.3)
