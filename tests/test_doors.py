@@ -363,7 +363,7 @@ def test_what_comes_with_x_is_judged_at_the_doors(part, value, message):
         (np.array(["a", "b", "c"]), "sample_weight has dtype string"),
         (np.ones([3, 1]), r"sample_weight has shape \(3, 1\)"),
         (np.ones(2), "equal numbers"),
-        (object(), "sample_weight is a object, expected an array"),
+        (object(), "sample_weight is a object, which is no array of numbers: pass numbers alone"),
     ],
 )
 def test_sample_weights_are_judged_at_the_doors(vae, weights, message):

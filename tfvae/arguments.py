@@ -254,6 +254,24 @@ def refuse_sparse(name: str, given: Any) -> None:
         )
 
 
+def no_array(name: str, given: Any) -> ValueError:
+    """The error that what was given is no array of numbers to TensorFlow, and how to make one of it.
+
+    Example:
+        >>> str(no_array("x", np.ones([2, 3], np.longdouble)))
+        "x is a ndarray of float128, which is no array of numbers: pass .astype('float32') of it."
+    """
+    kind = getattr(given, "dtype", None) or getattr(given, "dtypes", None)
+    what = f"a {type(given).__name__}" + (f" of {kind}" if kind is not None and "\n" not in str(kind) else "")
+    mend = (
+        "numbers alone, rows of one shape, for example the numeric columns of a table, .to_numpy('float32') where they "
+        "may be null or have a type of the table's own"
+    )
+    if isinstance(given, np.ndarray) and given.dtype.kind == "f":  # long doubles
+        mend = ".astype('float32') of it"
+    return ValueError(f"{name} is {what}, which is no array of numbers: pass {mend}.")
+
+
 def some(rows: Rows, purpose: str) -> Rows:
     """The rows, or a ValueError where there are none.
 

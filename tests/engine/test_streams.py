@@ -175,9 +175,11 @@ def test_bytes_after_floats_are_refused(vae, made, door):
     [
         (scipy.sparse.dok_matrix(X), r"^x is a dok_matrix, .* pass \.toarray\(\) of it"),
         ({"x": scipy.sparse.csr_array(X)}, r"^x is a csr_array, .* pass \.toarray\(\) of it"),
+        (X.astype(np.longdouble), r"^x is a ndarray of float128, .* pass \.astype\('float32'\) of it"),
+        ({"x": X.astype(object)}, "^x is a ndarray of object, which is no array of numbers: pass numbers alone"),
         ({"x": X, 1: X}, "^x gives batches with the parts 'x', 1, expected names of strings"),
     ],
-    ids=["dok", "csr", "names"],
+    ids=["dok", "csr", "long", "objects", "names"],
 )
 def test_batches_that_tensorflow_cannot_go_through_are_told(vae, batch, told):
     with pytest.raises(ValueError, match=told):

@@ -384,6 +384,10 @@ GOOD = np.full([6, 5], 0.5, np.float32)
         (lambda: conditional(networks.Conditional(networks.conv_encoder([4]))), r"two inputs, as docs/howto/model\.md"),
         (lambda: make_vae().embed([GOOD[0], GOOD[1][:3]]), "x is a list, which is no array of numbers.*of one shape"),
         (
+            lambda: fit(make_vae(), GOOD, sample_weight=np.ones(6, np.longdouble)),
+            r"sample_weight is a ndarray of float128, .*: pass \.astype\('float32'\) of it",
+        ),
+        (
             lambda: make_vae().embed(np.ones([3, 4], np.longdouble)),
             r"of float128, .*: pass \.astype\('float32'\) of it",
         ),

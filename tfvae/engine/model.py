@@ -25,6 +25,7 @@ from tfvae.arguments import (
     check_truth,
     check_whole,
     found_by,
+    no_array,
     refuse_masked,
     refuse_unknown,
 )
@@ -682,7 +683,7 @@ def _sample_weights(given: Any) -> tuple[tf.Tensor, ...]:
     try:
         weights = tf.convert_to_tensor(given)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"sample_weight is a {type(given).__name__}, expected an array of numbers, (N,).") from error
+        raise no_array("sample_weight", given) from error
     if not (weights.dtype.is_floating or weights.dtype.is_integer or weights.dtype.is_bool):
         raise ValueError(f"sample_weight has dtype {weights.dtype.name}, expected numbers.")
     weights = tf.cast(weights, tf.float32)

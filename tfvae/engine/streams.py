@@ -13,13 +13,15 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import refuse_masked, refuse_sparse
+from tfvae.arguments import no_array, refuse_masked, refuse_sparse
 from tfvae.engine import keras_private
 
 _OF_PYTHON = re.compile(r"([A-Za-z_][\w.]*): ((?:(?!Traceback \(most recent).)*?)\n+Traceback \(most recent", re.DOTALL)
 _ITERATOR = re.compile(r"iterator: Iterator[\w:\[\]]*: ")
+_UNKNOWN = ("object", "float128", "float96")  # dtypes of NumPy that TensorFlow has none for
 _PLACES = ("", "y", "sample_weight")  # of a tuple, whose first is x
 _PLACE = re.compile(r'File "([^"]*)", line (\d+), in (\S+)')
 _ALIKE = (
@@ -187,7 +189,10 @@ def _refuse_others(batch: Any) -> None:
 def _as_array(part: Any) -> Any:
     """Of a table its numbers, of a masked array a sentence: Keras would stumble over the one and unmask the other."""
     refuse_masked("x", part)
-    return part.to_numpy() if hasattr(part, "to_numpy") else part
+    found = part.to_numpy() if hasattr(part, "to_numpy") else part
+    if isinstance(found, np.ndarray) and found.dtype.name in _UNKNOWN:
+        raise no_array("x", part)
+    return found
 
 
 def _parts(batch: Any, name: str = "") -> list[_Part]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfvae.arguments import found_by, refuse_masked, refuse_sparse
+from tfvae.arguments import found_by, no_array, refuse_masked, refuse_sparse
 from tfvae.engine import batches
 
 _PARTS = ("x", "condition", "label")
@@ -169,15 +169,7 @@ def _tensor(name: str, given: Any) -> tf.Tensor:
             given = np.stack(given)  # bytes stay bytes, which TensorFlow makes whole numbers of 32 bits
         return tf.convert_to_tensor(given)
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # PyTorch's is a RuntimeError
-        kind = getattr(given, "dtype", None) or getattr(given, "dtypes", None)
-        what = f"a {type(given).__name__}" + (f" of {kind}" if kind is not None and "\n" not in str(kind) else "")
-        mend = (
-            "numbers alone, rows of one shape, for example the numeric columns of a table, .to_numpy('float32') where "
-        )
-        mend += "they may be null or have a type of the table's own"
-        if isinstance(given, np.ndarray) and given.dtype.kind == "f":  # long doubles
-            mend = ".astype('float32') of it"
-        raise ValueError(f"{name} is {what}, which is no array of numbers: pass {mend}.") from error
+        raise no_array(name, given) from error
 
 
 def _shaped(name: str, tensor: tf.Tensor, shape: Sequence[int], mend: str) -> tf.Tensor:
