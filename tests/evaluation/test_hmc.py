@@ -125,7 +125,9 @@ def test_a_useless_encoder_leaves_no_chain_stuck():
     kernel, bias = vae.posterior.projection.get_weights()
     vae.posterior.projection.set_weights([kernel, bias - 1.5])  # concentrations of 0.2
     for seed in range(3):
-        chain = hmc.sample_posterior(vae, x, 50, num_leapfrog_steps=4, seed=seed)
+        done: list[int] = []
+        chain = hmc.sample_posterior(vae, x, 50, num_leapfrog_steps=4, seed=seed, progress=done.append)
+        assert done == sorted({*done}) and done[-1] == 350
         assert np.all(np.isfinite(chain.log_joint)) and np.all(np.isfinite(chain.step_size))
         assert np.min(chain.acceptance_rate) > 0.5
 

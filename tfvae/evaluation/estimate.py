@@ -214,14 +214,25 @@ def over_rows(
     return found
 
 
+def check_progress(progress: Any, of: str = "rows") -> None:
+    """Raise ValueError unless progress is a function, or None.
+
+    Example:
+        >>> check_progress(True)
+        Traceback (most recent call last):
+        ValueError: progress is True, expected a function of the number of rows that are done.
+    """
+    if progress is not None:
+        check_kind("progress", progress, Callable, f"a function of the number of {of} that are done")
+
+
 def over_prepared(
     program: Callable, rows: Any, batch_size: int, seed: int, progress: Callable[[int], None] | None = None
 ) -> Any:
     """``over_rows`` for a nest of tensors that needs neither a look nor noise."""
     check_at_least(1, batch_size=batch_size)
     check_whole(seed=seed)
-    if progress is not None:
-        check_kind("progress", progress, Callable, "a function of the number of rows that are done")
+    check_progress(progress)
     done, count = 0, batches.num_rows(rows)
 
     def one_batch(rows: Any) -> tuple[tf.Tensor, ...]:

@@ -21,7 +21,7 @@ from tfvae.arguments import check_at_least
 from tfvae.engine import batches, programs, xla
 from tfvae.engine.map_rows import waited_for
 from tfvae.engine.pace import Pace
-from tfvae.evaluation.estimate import some_rows
+from tfvae.evaluation.estimate import check_progress, some_rows
 from tfvae.families import facts
 from tfvae.models.vae import VAE, Batch, check_vae
 
@@ -58,6 +58,7 @@ def sample_posterior(
     num_burnin_steps: int = 300,
     target_accept: float = 0.9,
     seed: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> Chain:
     """Draws of p(z|x) ∝ p(x|z) p(z) for each row by HMC (arXiv 1312.6114, appendices D, E).
 
@@ -73,6 +74,7 @@ def sample_posterior(
         num_burnin_steps: Transitions before the first draw; the step sizes are adapted in the first 80 %.
         target_accept: The acceptance rate that a row's step size is adapted to.
         seed: Fixes the draws.
+        progress: Called after each program with the number of transitions done, of ``num_burnin_steps + num_samples``.
 
     Returns:
         A Chain. An ``acceptance_rate`` far from the target says that the row needs a longer burn-in.
@@ -90,9 +92,10 @@ def sample_posterior(
     """
     check_vae(vae)
     check_settings(num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
+    check_progress(progress, "transitions")
     x = some_rows(vae, x)
     made = chains(vae, num_samples, num_leapfrog_steps, num_burnin_steps, target_accept)
-    return made(x, tf.constant([seed, 0], tf.int32))
+    return made(x, tf.constant([seed, 0], tf.int32), progress)
 
 
 def check_settings(
@@ -108,8 +111,8 @@ def check_settings(
 @programs.kept
 def chains(
     vae: VAE, num_samples: int, num_leapfrog_steps: int, num_burnin_steps: int, target_accept: float = 0.9
-) -> Callable[[Any, tf.Tensor], Chain]:
-    """What makes the chains of ``sample_posterior``: of a batch of rows, by a seed, int32 ``[2]``.
+) -> Callable[..., Chain]:
+    """What makes the chains of ``sample_posterior``: of a batch of rows, by a seed, int32 ``[2]``, telling of progress.
 
     Example:
         >>> from tfvae import networks, likelihoods
@@ -158,15 +161,18 @@ def chains(
     def end(x: Any, results: Any, kept: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> Chain:
         return _chain(unbounded(vae, vae.batch(x)), *kept, results.inner_results)
 
-    def made(x: Any, seed: tf.Tensor) -> Chain:
+    def made(x: Any, seed: tf.Tensor, progress: Callable[[int], None] | None = None) -> Chain:
+        def part(first: int, stop: int, now: Any) -> Any:
+            then = waited_for(some(x, walk, step_size, tf.constant(first), tf.constant(stop), *now))
+            if progress:
+                progress(stop)
+            return then
+
         start, walk = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         step_size, u, results = begin(x, start)
         kept = tuple(tf.zeros([num_samples, *part.shape]) for part in (u, *_told(results.inner_results)))
-        _, results, kept = paces[batches.num_rows(x)].through(
-            num_burnin_steps + num_samples,
-            (u, results, kept),
-            lambda first, stop, now: waited_for(some(x, walk, step_size, tf.constant(first), tf.constant(stop), *now)),
-        )
+        pace = paces[batches.num_rows(x)]
+        _, results, kept = pace.through(num_burnin_steps + num_samples, (u, results, kept), part)
         return end(x, results, kept)
 
     return made
