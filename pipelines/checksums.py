@@ -21,6 +21,8 @@ FORMAT_VERSION = 2
 _NO_CHECKSUM = "0" * 64
 _OWN = re.compile(rb'^  "checksum": "([0-9a-f]{64})"', re.MULTILINE)  # no text holds a line break or a bare quote
 
+_ABSENT = (FileNotFoundError, NotADirectoryError)  # the second where a file lies in the place of its folder
+
 
 class DamagedError(PipelineError):
     """A record is not as it was written."""
@@ -74,7 +76,7 @@ def read_record(path: str) -> dict[str, Any]:
     except StoreError:
         raise
     except PipelineError as error:
-        kind = AbsentError if isinstance(error.__cause__, FileNotFoundError) else DamagedError
+        kind = AbsentError if isinstance(error.__cause__, _ABSENT) else DamagedError
         raise kind(f"{path} is damaged: {error}") from error
     is_first = found.get("format_version", 1) == 1 and not found.keys().isdisjoint(("format_version", "kind"))
     if (is_sealed(found) or not is_first) and not _is_sound(content):

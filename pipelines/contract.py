@@ -84,6 +84,16 @@ def score_for(embed: str) -> str | None:
     return {signature(EMBED, dtype): signature(SCORE, dtype) for dtype in OBSERVATION}.get(embed)
 
 
+def no_dataset(directory: object) -> str:
+    """The sentence on a folder that is no prepared dataset.
+
+    Example:
+        >>> no_dataset("runs")
+        'runs is no prepared dataset (it has no dataset_info.json): make one with tfvae prepare.'
+    """
+    return f"{directory} is no prepared dataset (it has no {DATASET_INFO}): make one with tfvae prepare."
+
+
 def version_number(name: str) -> int | None:
     """The version that a folder of that name holds, as TF Serving reads it; None for any other folder.
 

@@ -292,6 +292,12 @@ def test_an_empty_text_is_refused_and_not_taken_for_the_current_folder(path, com
         (["evaluate"], 2, "Missing argument 'RUN'"),
         (["runs", "{tmp}/none"], 1, "There is no folder {tmp}/none"),
         (["init", "{tmp}/mine", "--data", "{tmp}/none"], 1, "{tmp}/none is not there: expected a prepared dataset"),
+        (
+            ["init", "{tmp}/mine", "--data", "{tmp}/file"],
+            1,
+            "{tmp}/file is no prepared dataset (it has no dataset_info",
+        ),
+        (["drift", "{tmp}/file", "{tmp}/file"], 1, "{tmp}/file is not a complete output of tfvae embed: expected the"),
         (["check-export", "ftp://a/b"], 1, "ftp://a/b is no path on this machine, where check-export reads"),
         (["push", "s3://a/b", "me/x"], 1, "s3://a/b is no path on this machine, where push reads"),
         (["runs", "s3://a/b"], 1, "s3://a/b is no path on this machine, where runs reads"),

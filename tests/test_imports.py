@@ -80,7 +80,7 @@ TFVAE: dict[str, set[str]] = {
     "log_lines": set(),
     "tables": set(),
     "quickstart": {"tables", "pipelines.extras"},
-    "project": {"configuration", "pipelines.storage"},
+    "project": {"configuration", *_DISK},
     "listing": {"records", "tables", "pipelines.storage"},
     "cli": {
         "runs",

@@ -38,9 +38,7 @@ def _on_this_machine(directory: PathLike) -> str:
 def _prepared(directory: PathLike) -> str:
     folder = _on_this_machine(directory)
     if not os.path.exists(os.path.join(folder, contract.DATASET_INFO)):
-        raise ValueError(
-            f"{directory} is no prepared dataset (it has no {contract.DATASET_INFO}): make one with tfvae prepare."
-        )
+        raise ValueError(contract.no_dataset(directory))
     return folder
 
 

@@ -5,7 +5,7 @@ import pathlib
 import shlex
 
 from tfvae import configuration
-from tfvae.pipelines import storage
+from tfvae.pipelines import contract, storage
 
 _MODEL = '''\
 """The model: build is called with what it names of event_shape, condition_shape, rows, missing, data, latent_dim
@@ -68,11 +68,14 @@ def write(folder: str | os.PathLike[str], data: str | os.PathLike[str] | None = 
         data: A prepared dataset, a path or a store's address; ``prepared`` in the folder where none is named.
 
     Raises:
-        ValueError: If one of the files is there.
+        ValueError: If one of the files is there, or ``data`` holds no dataset.
     """
     folder = pathlib.Path(folder)
-    given = os.fspath(data) if data else None
-    prepared = "prepared" if given is None else given if storage.is_address(given) else os.path.relpath(given, folder)
+    prepared = "prepared" if not data else os.fspath(data)
+    if data and not storage.is_address(prepared):
+        if not storage.exists(os.path.join(prepared, contract.DATASET_INFO)):
+            raise ValueError(contract.no_dataset(data))
+        prepared = os.path.relpath(prepared, folder)
     flags = {"data": prepared, "output": "runs/first", "model": "model.py:build", "epochs": 20}
     texts = {
         "model.py": _MODEL,
