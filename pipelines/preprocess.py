@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import itertools
+import re
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -175,7 +176,8 @@ def run(
 def _told(summary: jobs.Summary, output: Output, plan: Plan, metrics_file: str | None, name: str) -> jobs.Summary:
     """The summary with what the plan knows beside rows, once it is told to those who watch."""
     jobs.prometheus.write(metrics_file, "prepare", summary)
-    hints = [_lost_hint(plan, summary), _folders_hint(plan) if name == "images" else _integers_hint(output, plan)]
+    of_kind = _folders_hint(plan) or _one_class_hint(plan) if name == "images" else _integers_hint(output, plan)
+    hints = [_lost_hint(plan, summary), _classes_hint(plan), of_kind]
     return dataclasses.replace(summary, hidden=plan.hidden, unread=plan.unread, hint="; ".join(filter(None, hints)))
 
 
@@ -203,6 +205,36 @@ def _folders_hint(plan: Plan) -> str:
     return (
         f"the folders {' and '.join(named)} make no splits, their pictures are mixed and split anew by their keys: to "
         "keep them apart prepare each folder by itself, with --test-fraction 0"
+    )
+
+
+def _one_class_hint(plan: Plan) -> str:
+    """What to say of folders of one name in several places, whose pictures are of one class."""
+    if not plan.schema.labels:
+        return ""
+    folders = pc.unique(pc.replace_substring_regex(plan.rows["key"], "/[^/]*$", "")).to_pylist()
+    places: dict[str, list[str]] = {}
+    for folder in sorted(folders):
+        places.setdefault(folder.rpartition("/")[2], []).append(folder)
+    several = {name: paths for name, paths in places.items() if len(paths) > 1 and name in plan.schema.labels}
+    if not several:
+        return ""
+    name, paths = next(iter(several.items()))
+    return (
+        f"the pictures in {' and '.join(paths[:2])}{' and others' * (len(paths) > 2)} are of one class, {name}: a "
+        "label is the name of a picture's own folder"
+    )
+
+
+def _classes_hint(plan: Plan) -> str:
+    """What to say of classes that are called by numbers which are not theirs: -1 is often what is not known."""
+    names = plan.schema.labels or ()
+    if not any(re.fullmatch("-[0-9]+", name) for name in names):
+        return ""
+    numbered = ", ".join(f"{name} is class {i}" for i, name in enumerate(names[:3]))
+    return (
+        f"labels are numbers below 0 too, and were taken as names ({numbered}{', ...' * (len(names) > 3)}): leave "
+        "out rows whose class is not known"
     )
 
 

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM before a command has begun, and after it has ended: one sentence, no traceback."""
 
+import pathlib
 import signal
 import subprocess
 import sys
@@ -72,6 +73,25 @@ def test_a_stop_while_the_answer_is_left_says_so_too(tmp_path, monkeypatch):
 def test_an_error_has_its_own_exit_code():
     done = stopped("", "runs", "nowhere")
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [["runs", "."], ["--help"]])
+def test_an_output_that_cannot_be_written_is_told(asked):
+    with pathlib.Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tfvae", *asked], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: what the command says could not be printed: No space left on device\n"
+
+
+@pytest.mark.slow
+def test_keras_on_another_backend_is_told(tmp_path):
+    asked = ["train", "--data", str(tmp_path), "--output", str(tmp_path / "run")]
+    done = stopped("os.environ['KERAS_BACKEND'] = 'jax'", *asked)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ") and "set KERAS_BACKEND=tensorflow before Keras is imported" in done.stderr
 
 
 @pytest.mark.slow

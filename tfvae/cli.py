@@ -141,8 +141,8 @@ def _load_tensorflow_alone() -> None:
 @contextlib.contextmanager
 def _clear_errors(run: bool = True) -> Iterator[None]:
     """Around a command that works with TensorFlow; ``run`` is as in ``_load_tensorflow``."""
-    _load_tensorflow(run)
     with _told():
+        _load_tensorflow(run)
         yield
 
 
@@ -151,7 +151,7 @@ def _told() -> Iterator[None]:
     """Errors that tell the user what to mend end the command with their sentence and exit code 1."""
     try:
         yield
-    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError, PipelineError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, PipelineError) as error:
         logging.getLogger(__name__).debug("the command failed", exc_info=True)
         raise command_line.Mistake(in_a_line(error, _FORESEEN)) from error
 

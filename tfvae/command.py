@@ -52,6 +52,12 @@ def main(**more: Any) -> None:
         from tfvae import cli
 
         cli.main(**more)
+    except OSError as error:  # of a command's own they are told: this is of what it prints
+        if not more.get("standalone_mode", True):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try the rest again at its end
+        os.write(2, f"error: what the command says could not be printed: {error.strerror}\n".encode())
+        sys.exit(1)
     finally:
         if more.get("standalone_mode", True):
             _answer_by(_after, _before)

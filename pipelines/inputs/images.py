@@ -128,7 +128,7 @@ def _label(path: str, found: Found, keep: Sequence[str]) -> pa.DataType | None:
         return None
     if list(keep) != [contract.LABEL]:
         raise PipelineError(f"{path} names images, which have at most a label to keep, not {list(keep)}")
-    if (names := label_names(found.files)) is None:
+    if (names := label_names(path, found.files)) is None:
         raise PipelineError(f"{path} has no labels to keep: they are the names of folders in which the images lie")
     return pa.int64() if all(name.isascii() and name.isdigit() for name in names) else pa.string()
 

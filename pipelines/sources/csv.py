@@ -3,7 +3,6 @@
 import itertools
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
@@ -18,7 +17,7 @@ from ..formats.csv_text import SUFFIXES, is_number, open_csv, read_header, read_
 from ..formats.files import find_files, folder_values, root_of
 from .base import Batch, Opened, RowSource, Source, good_rows
 from .csv_columns import Columns, text
-from .plan import MAX_CLASSES, Plan, Schema, class_names, describe
+from .plan import Plan, Schema, by_number, describe
 from .table_rows import Classes, ClassIndex, TableRows
 
 _LARGEST, _SMALLEST, _FACTOR = 8 << 20, 16 << 10, 8  # bytes of a block, which shrinks where the text is not plain
@@ -80,7 +79,7 @@ class Csv(RowSource):
                 raise PipelineError(f"{self.input_path} has the columns {had[:20]}, expected {names[:20]}")
             made = self.fields.columns
         width = sum(1 if categories is None else len(categories) for _, categories in made)
-        labels = None if columns.label is None else _by_number(self.input_path, classes.names(self.input_path))
+        labels = None if columns.label is None else by_number(self.input_path, classes.names(self.input_path))
         return Schema(*columns.layout(self.input_path, self.fields, width), labels, made)
 
     def _add(
@@ -294,23 +293,3 @@ def _as(dtype: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _indices(column: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:
     """The number of each cell among the names, -1 for none of them."""
     return pc.fill_null(pc.index_in(column, pa.array(names, pa.string())), -1).to_numpy().astype(np.int64)
-
-
-def _by_number(path: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of classes, where they are whole numbers those from 0 to the largest; other numbers by their size.
-
-    Raises:
-        PipelineError: Whole numbers were written as floats: 2.0 is class 2 to who wrote it, and a name of its own here.
-    """
-    numbers = [int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 10]
-    if sorted(map(str, numbers)) == sorted(names) and max(numbers) < MAX_CLASSES:
-        return class_names([np.array(numbers)])
-    if not all(re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", name) for name in names):
-        return names
-    floats = [name for name in names if name.rstrip("0").endswith(".")]
-    if floats and all(name in floats or "." not in name for name in names):
-        raise PipelineError(
-            f"labels of {path} are numbers, and {floats[0]!r} is a whole one that was written as a float: write it "
-            f"{floats[0].split('.')[0]!r} (pandas: astype('Int64')), so that it is a class by its number"
-        )
-    return tuple(sorted(names, key=float))

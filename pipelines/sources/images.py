@@ -17,7 +17,7 @@ from ..formats.images import SUFFIXES, foreign, read_encoded
 from ..formats.text import is_utf8, shown
 from .base import Opened, RowSource
 from .pictures import Pictures, common_shape
-from .plan import Input, Plan, Schema, class_names, located
+from .plan import Input, Plan, Schema, by_number, class_names, located
 from .table_rows import ClassIndex
 
 
@@ -75,7 +75,7 @@ class Images(RowSource):
         found, rejected = self.files()
         first = functools.partial(self._header, found.files[0])
         _refuse_unreadable(self.input_path, found.files, map(self._shape, found.files), first)
-        label_names(found.files)
+        label_names(self.input_path, found.files)
         return found, rejected
 
     def files(self) -> tuple[Found, list[Rejection]]:
@@ -148,7 +148,7 @@ def schema_of(
         ('cat', 'dog')
     """
     _refuse_unreadable(path, names, shapes, first)
-    return Schema(common_shape(path, shapes), "uint8", label_names(names))
+    return Schema(common_shape(path, shapes), "uint8", label_names(path, names))
 
 
 def _refuse_unreadable(
@@ -175,7 +175,7 @@ def label_of(file: str) -> str | int | None:
     return folder_values(file).get(contract.LABEL, folders[0] if folders else None)
 
 
-def label_names(files: Sequence[str]) -> tuple[str, ...] | None:
+def label_names(path: str, files: Sequence[str]) -> tuple[str, ...] | None:
     said = [contract.LABEL in folder_values(file) for file in files]
     if any(said) and not all(said):
         raise PipelineError(
@@ -194,7 +194,7 @@ def label_names(files: Sequence[str]) -> tuple[str, ...] | None:
     numbers = [label for label in labels if isinstance(label, int)]
     if labels and len(numbers) == len(labels):  # of folders label=VALUE, as in a table
         return class_names([np.array(numbers)])
-    return None if loose else tuple(sorted(map(str, labels)))
+    return None if loose else by_number(path, tuple(sorted(map(str, labels))))
 
 
 def _itself(path: str) -> tuple[str, storage.Entry]:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -181,6 +182,30 @@ def class_names(labels: Sequence[np.ndarray]) -> tuple[str, ...]:
     if largest >= MAX_CLASSES:
         raise PipelineError(f"the largest label is {largest}, expected classes from 0 to at most {MAX_CLASSES - 1}")
     return tuple(str(index) for index in range(largest + 1))
+
+
+def by_number(path: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of classes, where they are whole numbers those from 0 to the largest; other numbers by their size.
+
+    Raises:
+        PipelineError: Whole numbers were written as floats: 2.0 is class 2 to who wrote it, and a name of its own here.
+
+    Example:
+        >>> by_number("pets", ("10", "2")) == tuple(map(str, range(11))), by_number("pets", ("2", "cat"))
+        (True, ('2', 'cat'))
+    """
+    numbers = [int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 10]
+    if sorted(map(str, numbers)) == sorted(names) and max(numbers) < MAX_CLASSES:
+        return class_names([np.array(numbers)])
+    if not all(re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", name) for name in names):
+        return names
+    floats = [name for name in names if name.rstrip("0").endswith(".")]
+    if floats and all(name in floats or "." not in name for name in names):
+        raise PipelineError(
+            f"labels of {path} are numbers, and {floats[0]!r} is a whole one that was written as a float: write it "
+            f"{floats[0].split('.')[0]!r} (pandas: astype('Int64')), so that it is a class by its number"
+        )
+    return tuple(sorted(names, key=float))
 
 
 def concatenated(
