@@ -8,9 +8,10 @@ format version 1 have no checksum of their own.
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from . import storage
@@ -176,3 +177,14 @@ def _is_changed(folder: str, entry: dict[str, Any]) -> bool:
         return True
     found = storage.size_and_sha256(os.path.join(folder, *name.split("/")), entry["bytes"])
     return found != (entry["bytes"], entry["sha256"])
+
+
+def columns_sha256(manifest: Mapping[str, Any]) -> str | None:
+    """What differs where columns have other names, words or units, or come in another order; None of no columns.
+
+    Example:
+        >>> columns_sha256({}), columns_sha256({"columns": [["a", None]]})[:8]
+        (None, 'ee9f966f')
+    """
+    told = [manifest.get("columns"), manifest.get("standardized")]
+    return None if told == [None, None] else hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

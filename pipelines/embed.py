@@ -43,11 +43,11 @@ from .embedding.handler import Embedded, SavedModelHandler, UnitBlock
 from .embedding.parquet_parts import KIND, Layout, complete_parts
 from .embedding.planning import all_read, is_unread, may_read_later, units_of
 from .embedding.reading import ReadUnit
-from .embedding.saved_models import choose_score, choose_signature, find_model, refuse_other_units
+from .embedding.saved_models import choose_score, choose_signature, find_model, refuse_other_columns
 from .embedding.writing import WriteUnit
 from .errors import PipelineError, number, require_names
 from .formats.files import refuse_own_output
-from .inputs import Fields, open_input, prepared_fields, prepared_source, prepared_standardization
+from .inputs import Fields, open_input, prepared_columns, prepared_fields, prepared_source, prepared_standardization
 from .inputs.base import Rows
 from .inputs.prepared import Prepared
 from .jobs.commits import Output, Unit
@@ -162,7 +162,8 @@ def run(
     if not isinstance(dataset, Prepared):  # of which the files that belong to it are known
         refuse_own_output(dataset.path, target.path, f"{contract.PARTS}/a.parquet", _A_PART)
     chosen = choose_signature(version, dataset, signature, stddev, condition)
-    refuse_other_units(version, bool(standardize) or dataset.is_standardized, told=signature is not None)
+    columns = prepared_columns(storage.absolute(prepared_with)) if prepared_with else dataset.columns_sha256
+    refuse_other_columns(version, bool(standardize) or dataset.is_standardized, columns, told=signature is not None)
     lists = f"{contract.WORK}/plan"
     dataset = dataset.fitted(chosen.shape, chosen.dtype).listed_in(target.file(*lists.split("/")))
     dataset = dataset.continuing(before.groups())

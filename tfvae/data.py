@@ -71,7 +71,8 @@ def open_dataset(directory: PathLike) -> Any:
 def identity(directory: PathLike) -> dict[str, Any]:
     """Which dataset lies there: its ``name``, its ``folder`` (no path) and the ``manifest_sha256``, None without one.
 
-    With a manifest, ``standardized`` says whether its columns were.
+    With a manifest, ``standardized`` says whether its columns were, and ``columns_sha256`` differs where columns have
+    other names, words or units, or come in another order.
 
     Raises:
         ValueError: If the directory holds no dataset.
@@ -82,11 +83,13 @@ def identity(directory: PathLike) -> dict[str, Any]:
     """
     manifest = os.path.join(_on_this_machine(directory), contract.MANIFEST)
     has_manifest = os.path.isfile(manifest)
+    found = storage.read_json(manifest) if has_manifest else {}
     return {
         "name": open_dataset(directory).info.name,
         "folder": os.path.basename(storage.absolute(directory)) or None,
         "manifest_sha256": storage.sha256(manifest) if has_manifest else None,
-        "standardized": "standardized" in storage.read_json(manifest) if has_manifest else None,
+        "standardized": "standardized" in found if has_manifest else None,
+        "columns_sha256": checksums.columns_sha256(found),
     }
 
 

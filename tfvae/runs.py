@@ -366,6 +366,7 @@ def evaluate(
     """
     evaluation.judges.check_judges(judges)
     vae = load(run, model)
+    _check_columns(run, data_directory)
     model_sha256 = storage.sha256(str(_model_file(run)))
     given = data.load(data_directory, split, _parts(vae))
     x = given["x"] if isinstance(given, dict) else given
@@ -453,6 +454,8 @@ def plot(
     check_path(run=run, output=output)
     run, output = pathlib.Path(run), pathlib.Path(output)
     vae = load(run, model)
+    if data_directory:
+        _check_columns(run, data_directory)
     rows, labels, names = _plotted(vae, data_directory or _trained_on(run), split)
     paths = []
     if (run / "history.csv").exists():
@@ -485,6 +488,19 @@ def _trained_on(run: pathlib.Path) -> str:
     if not isinstance(source, str):
         raise ValueError(f"{run} has no run.json, which says what it was trained on: name a dataset with --data.")
     return source
+
+
+def _check_columns(run: PathLike, data_directory: PathLike) -> None:
+    """Raise ValueError where a dataset's columns are known not to be those that a run was trained on."""
+    trained = records.read(pathlib.Path(run, records.RUN)).get("dataset")
+    given, known = data.identity(data_directory), trained if isinstance(trained, dict) else {}
+    for name in ("standardized", "columns_sha256"):
+        if None not in (given[name], known.get(name)) and given[name] != known[name]:
+            raise ValueError(
+                f"the columns of {data_directory} are not those that {run} was trained on, or come in another order "
+                "or in other units, and numbers of such rows would mean nothing: take a split of the run's own "
+                f"dataset, {known.get('folder')}, or prepare the rows as that was prepared."
+            )
 
 
 def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:

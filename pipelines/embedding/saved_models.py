@@ -219,16 +219,28 @@ def choose_signature(
     return Signature(wanted, input_name, tuple(spec.shape[1:]), spec.dtype.name, dimension, asked)
 
 
-def refuse_other_units(model: ModelVersion, standardized: bool, told: bool) -> None:
+def refuse_other_columns(model: ModelVersion, standardized: bool, columns: str | None, told: bool) -> None:
     """Raise PipelineError where rows are standardized and those that the model was trained on were not, or else.
+
+    And where their columns are others, or come in another order.
 
     Args:
         model: The version, whose card may say it.
         standardized: Whether the rows are.
-        told: Whether the user named the signature, by which rows are on the scale that it takes.
+        columns: See ``checksums.columns_sha256``.
+        told: Whether the user named the signature, by which rows are as it takes them.
     """
-    trained = _trained_on(model).get("standardized")
-    if told or trained in (None, standardized):
+    known = _trained_on(model)
+    trained, own = known.get("standardized"), known.get("columns_sha256")
+    if told:
+        return
+    if trained in (None, standardized):
+        if columns and own and columns != own:
+            raise PipelineError(
+                f"the columns of these rows are not those that {model.path} was trained on, or come in another order "
+                "or in other units: give them in the order and by the names of the dataset that it was trained on, and "
+                f"name that by --prepared-with, or write --signature {contract.EMBED} if they mean the same"
+            )
         return
     if trained:
         raise PipelineError(

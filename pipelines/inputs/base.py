@@ -205,6 +205,11 @@ class Rows(abc.ABC):
         return False
 
     @property
+    def columns_sha256(self) -> str | None:
+        """See ``checksums.columns_sha256``; None where rows have no columns with names."""
+        return None
+
+    @property
     def unread(self) -> tuple[str, ...]:
         """What else lies there: see ``formats.files.Found``."""
         return ()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .. import contract, storage
+from .. import checksums, contract, storage
 from ..errors import PipelineError, Rejection
 from ..formats.files import Content, owner
 from ..sources import Fields, Plan, Schema, Source, make_source
@@ -65,6 +65,11 @@ class Listed(Rows):
     def unread(self) -> tuple[str, ...]:
         """See ``Rows.unread``."""
         return self._plan.unread
+
+    @property
+    def columns_sha256(self) -> str | None:
+        """See ``Rows.columns_sha256``."""
+        return checksums.columns_sha256({"columns": self.schema.columns})
 
     @property
     def is_far(self) -> bool:

@@ -50,6 +50,11 @@ class Prepared(Rows):
         return has_manifest and prepared_standardization(self.path) is not None
 
     @property
+    def columns_sha256(self) -> str | None:
+        """See ``Rows.columns_sha256``."""
+        return prepared_columns(self.path)
+
+    @property
     def unread(self) -> tuple[str, ...]:
         """See ``Rows.unread``."""
         return self.others
@@ -145,6 +150,12 @@ def prepared_standardization(path: str) -> Standardization | None:
         return None if value is None else Standardization.from_json(value)
     except (KeyError, TypeError, ValueError) as error:
         raise PipelineError(f"{manifest} does not say how the dataset was standardized: prepare it again") from error
+
+
+def prepared_columns(path: str) -> str | None:
+    """See ``checksums.columns_sha256``; a dataset of another program has no manifest."""
+    manifest = os.path.join(path, contract.MANIFEST)
+    return checksums.columns_sha256(checksums.read_record(manifest)) if storage.exists(manifest) else None
 
 
 def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:

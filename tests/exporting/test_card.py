@@ -19,6 +19,7 @@ from tfvae.exporting import card as make_card
 from tfvae.exporting import provenance
 
 SHA = "0123456789abcdef" * 4
+UNKNOWN = {"standardized": None, "columns_sha256": None}
 
 
 def card(path: str) -> tuple[dict, str]:
@@ -94,7 +95,7 @@ def test_carries_what_it_is_told(tmp_path):
         ),
     )
     described, text = card(tfvae.export(image_model("mlp"), tmp_path / "m", warmup_batch_sizes=[1], provenance=known))
-    assert described["trained_on"] == {"name": "idx", "folder": "mnist", "manifest_sha256": SHA, "standardized": None}
+    assert described["trained_on"] == {"name": "idx", "folder": "mnist", "manifest_sha256": SHA} | UNKNOWN
     assert described["measured"] == dataclasses.asdict(known.measured)
     assert "| ELBO | -104.460 nats, standard error unknown |" in text and "-98.800 nats, standard error 0.240" in text
     cells = [len(re.split(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| data set")]
@@ -145,6 +146,7 @@ def test_without_numbers_the_head_claims_none(tmp_path):
         (lambda: provenance.Dataset("x" * 201), "characters that print"),
         (lambda: provenance.Dataset(folder="/home/me/mnist"), "last part of a path"),
         (lambda: provenance.Dataset(manifest_sha256="beef"), "64 hexadecimal"),
+        (lambda: provenance.Dataset(columns_sha256="beef"), "64 hexadecimal"),
         (lambda: provenance.Measured(elbo=float("nan")), "finite number"),
         (lambda: provenance.Measured(log_marginal="-3"), "finite number"),
         (lambda: provenance.Provenance(license="My own: ask\n"), "characters that print"),
@@ -191,7 +193,7 @@ def test_a_runs_card_holds_its_own_records_and_no_others(run, tmp_path, digits):
     described = exported(run, tmp_path / "m")
     manifest = storage.sha256(str(pathlib.Path(digits, "manifest.json")))
     known = {"name": "digits", "folder": "digits", "manifest_sha256": manifest, "standardized": False}
-    assert described["trained_on"] == known
+    assert described["trained_on"] == known | {"columns_sha256": None}
     assert described["measured"]["elbo"] is None
     result = runs.evaluate(run, digits, num_samples=2)
     described = exported(run, tmp_path / "m")

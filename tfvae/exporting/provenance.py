@@ -53,21 +53,25 @@ class Dataset:
         folder: The last part of its path.
         manifest_sha256: Hexadecimal SHA-256 of its ``manifest.json``.
         standardized: Whether its columns were standardized, by what the manifest holds.
+        columns_sha256: Hexadecimal SHA-256 of its columns' names, words and units, in their order; None where rows have
+            no columns.
     """
 
     name: str | None = None
     folder: str | None = None
     manifest_sha256: str | None = None
     standardized: bool | None = None
+    columns_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.standardized, bool | None):
             raise ValueError(f"standardized is {self.standardized!r}, expected True, False or None.")
-        _check_texts(self, "name", "folder", "manifest_sha256")
+        _check_texts(self, "name", "folder", "manifest_sha256", "columns_sha256")
         if self.folder is not None and re.search(r"[/\\]", self.folder):
             raise ValueError(f"folder is {self.folder!r}, expected the last part of a path alone.")
-        if self.manifest_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.manifest_sha256):
-            raise ValueError(f"manifest_sha256 is {self.manifest_sha256!r}, expected 64 hexadecimal digits.")
+        for name in ("manifest_sha256", "columns_sha256"):
+            if (value := getattr(self, name)) is not None and not re.fullmatch("[0-9a-f]{64}", value):
+                raise ValueError(f"{name} is {value!r}, expected 64 hexadecimal digits.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,10 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 import tfvae
+from benchmarks import torture
 from pipelines import embed, preprocess
 from pipelines.errors import PipelineError
-from tfvae import data, likelihoods, networks, posteriors
+from tfvae import data, likelihoods, networks, posteriors, runs
 from tfvae.exporting import provenance
 
 from ..conftest import Linear, read_dataset, rejections
@@ -103,7 +104,36 @@ def test_rows_in_other_units_than_the_models_are_refused(tmp_path):
     embed.run(models[True], raw, str(tmp_path / "with"), **scaled)
     embed.run(models[True], str(tmp_path / "True"), str(tmp_path / "prepared"), split="all")
     embed.run(models[True], raw, str(tmp_path / "told"), signature="embed")
+    (tmp_path / "turned.csv").write_text("\n".join(["key,c,a,b", *lines]))
+    turned = str(tmp_path / "turned.csv")
+    with pytest.raises(PipelineError, match=r"are not those that .* was trained on, or come in another order"):
+        embed.run(models[False], turned, str(tmp_path / "e"))
+    preprocess.run("csv", turned, str(tmp_path / "turned"), standardize=True)
+    with pytest.raises(PipelineError, match=r"are not those that .* was trained on, or come in another order"):
+        embed.run(models[True], turned, str(tmp_path / "e"), prepared_with=str(tmp_path / "turned"))
     rows = {name: read_parts(tmp_path / name) for name in ("with", "prepared", "told")}
     one, other, unscaled = (np.stack([found[f"r{i}"]["embedding"] for i in range(60)]) for found in rows.values())
     np.testing.assert_allclose(one, other, atol=1e-5)
     assert np.abs(one - unscaled).max() > 0.1
+
+
+@pytest.mark.slow
+def test_a_run_is_not_measured_on_other_columns_or_in_other_units(tmp_path):
+    numbers = np.random.default_rng(0).normal(size=(60, 2)) * [3, 1]
+    lines = [f"r{i}," + ",".join(map(repr, row)) for i, row in enumerate(numbers.tolist())]
+    for name, header in (("ab", "key,a,b"), ("ba", "key,b,a")):
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *lines]))
+        preprocess.run("csv", str(tmp_path / f"{name}.csv"), str(tmp_path / name))
+    preprocess.run("csv", str(tmp_path / "ab.csv"), str(tmp_path / "scaled"), standardize=True)
+    preprocess.run("csv", str(tmp_path / "ab.csv"), str(tmp_path / "more"), test_fraction=0.5)
+    (tmp_path / "model.py").write_text(torture.MODEL.replace("bernoulli", "normal"))
+    for own, others in (("ab", ("ba", "scaled")), ("scaled", ("ab", "ba"))):
+        run = tmp_path / f"run of {own}"
+        runs.train(str(tmp_path / own), run, f"{tmp_path / 'model.py'}:build", epochs=1)
+        for other in others:
+            with pytest.raises(ValueError, match=f"are not those that .* was trained on.*own dataset, {own}, or"):
+                runs.evaluate(run, tmp_path / other, num_samples=2)
+            with pytest.raises(ValueError, match=f"are not those that .* was trained on.*own dataset, {own}, or"):
+                runs.plot(run, tmp_path / "plots", tmp_path / other)
+        assert runs.evaluate(run, tmp_path / own, num_samples=2)["rows"] > 0
+    assert runs.evaluate(tmp_path / "run of ab", tmp_path / "more", num_samples=2)["rows"] > 0
