@@ -71,7 +71,7 @@ RIGHT = {
     evaluation.perturbed: {"x": X, "rate": 0.2, "seed": 0},
     evaluation.typicality: {"log_marginal": [-1.0, -2.0], "ordinary": [-2.0, -3.0]},
     evaluation.watanabe_akaike: {"log_marginals": [[-1.0, -2.0], [-1.0, -3.0]]},
-    evaluation.judge: {"vae": 0, "x": X, "names": ["surgery"], "seed": 0},
+    evaluation.judge: {"vae": 0, "x": X, "names": ["surgery"], "seed": 0, "progress": None},
     evaluation.disentanglement_completeness: {**CODED, "categorical": [], "seed": 0},
     evaluation.factor_vae_score: {**CODED, "num_train": 20, "num_test": 5, "group_size": 2, "seed": 0},
     evaluation.interventional_robustness: {**CODED, "seed": 0},

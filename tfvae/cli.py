@@ -262,11 +262,11 @@ def evaluate(
       tfvae evaluate runs/mnist --data prepared/mnist --num-samples 5000
       tfvae evaluate runs/mnist --data prepared/mnist --judges surgery,calibration
     """
-    with _clear_errors(), _progress("log p(x)") as progress:
+    with _clear_errors(), _progress("log p(x)", "row") as progress, _progress("judges", "judge") as judged:
         from tfvae import runs
 
         names = [name.strip() for given in judges for name in given.split(",")]
-        result = runs.evaluate(run, data_directory, num_samples, split, seed, progress, model, names)
+        result = runs.evaluate(run, data_directory, num_samples, split, seed, progress, model, names, judged)
     click.echo(tables.plain(evaluation_rows(result)))
 
 
@@ -546,15 +546,19 @@ def quickstart(output: str) -> None:
 
 
 @contextlib.contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that opens at the first report."""
+def _progress(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar that opens at the first report, and is gone once all is done."""
     from tqdm import tqdm
 
-    with tqdm(desc=label, unit="row", leave=False, disable=None) as bar:
+    shown: list[tqdm] = []
+    with contextlib.ExitStack() as opened:
 
         def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            if not shown:
+                shown.append(opened.enter_context(tqdm(desc=label, total=total, unit=unit, leave=False, disable=None)))
+            shown[0].update(done - shown[0].n)
+            if done == total:
+                opened.close()
 
         yield report
 

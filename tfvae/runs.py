@@ -358,11 +358,13 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     model: str | None = None,
     judges: Sequence[str] = (),
+    judged: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a run on a split, and write the result to ``evaluation.json``; all bounds in nats.
 
     ``progress`` is called with the rows done and their total while log p(x) is estimated; ``model`` is as in ``load``;
-    ``judges`` are names that ``evaluation.judge`` takes.
+    ``judges`` are names that ``evaluation.judge`` takes, and ``judged`` is called with how many are done, and of how
+    many, before the first and after each.
     """
     evaluation.judges.check_judges(judges)
     vae = load(run, model)
@@ -392,12 +394,21 @@ def evaluate(
         "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
         "median_pareto_shape": marginal.median_pareto_shape,
         "active_units": evaluation.active_units(vae, given),
-        **({"judges": evaluation.judge(vae, given, judges, seed)} if judges else {}),
+        **({"judges": _judged(vae, given, judges, seed, judged)} if judges else {}),
         "seconds": round(time.perf_counter() - started, 2),
     }
     _write_json(pathlib.Path(run) / records.EVALUATION, result)
     checksums.relist(os.fspath(run), contract.CHECKSUMS, records.EVALUATION)
     return result
+
+
+def _judged(
+    vae: VAE, rows: Any, names: Sequence[str], seed: int, judged: Callable[[int, int], None] | None
+) -> dict[str, Any]:
+    report = (lambda done: judged(done, len(names))) if judged else None
+    if report:
+        report(0)
+    return evaluation.judge(vae, rows, names, seed, report)
 
 
 def _monte_carlo_error(marginal: evaluation.MarginalEstimate) -> float | None:

@@ -44,7 +44,9 @@ def test_rows_in_the_order_of_their_classes_are_like_the_model_all_the_same(quic
 @pytest.mark.slow
 def test_every_judge_finds_finite_numbers(quick):
     x, c = linear_gaussian.rows(30)
-    found = evaluation.judge(linear_gaussian.vae(conditional=True), {"x": x, "condition": c}, list(judges.JUDGES))
+    vae, done = linear_gaussian.vae(conditional=True), []
+    found = evaluation.judge(vae, {"x": x, "condition": c}, list(judges.JUDGES), progress=done.append)
+    assert done == [1, 2, 3, 4, 5]
     for name, numbers in found.items():
         assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers.values()), name
     exact = linear_gaussian.Exact(conditional=True).log_marginal(x, c).mean()

@@ -13,7 +13,7 @@ from tfvae.engine import batches
 from tfvae.evaluation.annealing import annealed_log_marginal, bidirectional
 from tfvae.evaluation.calibration import Calibration, predictive_calibration, simulation_based_calibration
 from tfvae.evaluation.discrepancy import maximum_mean_discrepancy
-from tfvae.evaluation.estimate import Mean, made_in_batches, some_rows
+from tfvae.evaluation.estimate import Mean, check_progress, made_in_batches, some_rows
 from tfvae.evaluation.neighbors import precision_recall
 from tfvae.evaluation.surgery import elbo_surgery
 from tfvae.models.vae import VAE, check_vae
@@ -26,7 +26,9 @@ _CALIBRATED_ROWS = 1000
 _COMPARED_ROWS = 2000  # of whose pairs each is looked at
 
 
-def judge(vae: VAE, x: Any, names: Sequence[str], seed: int = 0) -> dict[str, Findings]:
+def judge(
+    vae: VAE, x: Any, names: Sequence[str], seed: int = 0, progress: Callable[[int], None] | None = None
+) -> dict[str, Findings]:
     """What judges find, by their names and the names of their numbers; None where a number is not finite.
 
     - ``annealing``: log p(x) of 100 rows without q(z|x), and how far off it can be, by ``annealed_log_marginal``.
@@ -40,6 +42,7 @@ def judge(vae: VAE, x: Any, names: Sequence[str], seed: int = 0) -> dict[str, Fi
         x: Rows that it was not trained on, as ``fit`` takes them.
         names: Which judges.
         seed: Fixes them.
+        progress: Called after each judge with the number of those that are done.
 
     Raises:
         ValueError: For an unknown judge, or what a judge says of the model.
@@ -53,8 +56,13 @@ def judge(vae: VAE, x: Any, names: Sequence[str], seed: int = 0) -> dict[str, Fi
     check_vae(vae)
     check_judges(names)
     check_whole(seed=seed)
-    rows = some_rows(vae, x)
-    return {name: _finite(JUDGES[name](vae, rows, seed)) for name in names}
+    check_progress(progress, "judges")
+    rows, found = some_rows(vae, x), {}
+    for done, name in enumerate(names, 1):
+        found[name] = _finite(JUDGES[name](vae, rows, seed))
+        if progress:
+            progress(done)
+    return found
 
 
 def check_judges(names: Sequence[str]) -> None:
