@@ -32,6 +32,8 @@ class Verified:
         files: How many files were held against their checksums.
         bytes: How many bytes they have by their records.
         damaged: Names of files that are missing or not as they were written.
+        strange: Names of data files that lie among those of it and are not of it: whoever opens the folder whole reads
+            them too.
         is_sealed: Whether the list of files has a checksum of its own; of an earlier release it has none.
         listed: What the records say of each file.
     """
@@ -43,6 +45,7 @@ class Verified:
     damaged: tuple[str, ...]
     is_sealed: bool = True
     listed: tuple[dict[str, Any], ...] = dataclasses.field(default=(), repr=False)
+    strange: tuple[str, ...] = ()
 
     @property
     def remedy(self) -> str:
@@ -51,8 +54,8 @@ class Verified:
 
     @property
     def exit_code(self) -> int:
-        """0 where every file is as it was written, else 1."""
-        return 1 if self.damaged else 0
+        """0 where every file is as it was written and no other lies among them, else 1."""
+        return 1 if self.damaged or self.strange else 0
 
     def table(self) -> str:
         """The result for a terminal, a line an entry."""
@@ -60,6 +63,9 @@ class Verified:
         lines += [] if self.is_sealed else [("not verified", "the list itself: it is of an earlier release")]
         lines += [("damaged", name) for name in self.damaged] or [("damaged", "none")]
         lines += [("to mend it", self.remedy)] if self.damaged else []
+        lines += [
+            ("not of it", f"{name}: move it away, whoever opens the folder reads it too") for name in self.strange
+        ]
         return "\n".join(f"{name:<16} {value}" for name, value in lines)
 
 
@@ -133,7 +139,25 @@ def _output(folder: str) -> Verified:
     entries = listed or [entry for _, files in records for entry in files]
     damaged += checksums.changed(folder, entries)
     sealed = not manifest or checksums.is_sealed(manifest)
-    return _verified(folder, kind, [manifest_name, *names], entries, damaged, sealed)
+    found = _verified(folder, kind, [manifest_name, *names], entries, damaged, sealed)
+    return dataclasses.replace(found, strange=_strange(folder, entries))
+
+
+def _strange(folder: str, entries: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Shards and parts that lie beside those that are listed."""
+    known = {entry["path"] for entry in entries}
+    data = {path.rpartition("/")[0] for path in known if _is_data(path.rpartition("/")[2])}
+    beside = [
+        f"{below}/{name}" if below else name
+        for below in sorted(data)
+        for name in storage.names(os.path.join(folder, *below.split("/")) if below else folder)
+        if _is_data(name)
+    ]
+    return tuple(path for path in beside if path not in known)
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith((".", "_")) and (name.endswith(".parquet") or ".tfrecord-" in name)
 
 
 def _generation(folder: str) -> str:

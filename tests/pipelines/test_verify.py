@@ -59,6 +59,21 @@ def test_every_file_is_named(kind, folders, tmp_path):
     assert artifacts(folder) == whole and not verify(str(folder)).damaged
 
 
+@pytest.mark.parametrize("kind", ["prepared", "embeddings"])
+def test_a_file_that_whoever_opens_the_folder_reads_too_is_told(kind, folders, tmp_path):
+    shutil.copytree(folders / kind, tmp_path / kind)
+    (own,) = [*(tmp_path / kind).glob("parts/*test*.parquet"), *(tmp_path / kind).glob("*test.tfrecord-*")][:1]
+    stray = own.with_name(f"old {own.name}")
+    shutil.copy(own, stray)
+    for harmless in (".hidden.parquet", "_notes.parquet", "notes.txt"):
+        own.with_name(harmless).write_bytes(b"")
+    found, name = verify(str(tmp_path / kind)), str(stray.relative_to(tmp_path / kind))
+    assert (found.damaged, found.strange, found.exit_code) == ((), (name,), 1)
+    assert f"not of it        {name}: move it away" in found.table()
+    stray.unlink()
+    assert verify(str(tmp_path / kind)).exit_code == 0
+
+
 def test_the_command_and_its_exit_codes(folders, tmp_path):
     shutil.copytree(folders / "run", tmp_path / "run")
     sound = CliRunner().invoke(cli.main, ["verify", str(tmp_path / "run")])
