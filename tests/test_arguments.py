@@ -6,6 +6,7 @@ import pathlib
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tfvae import (
@@ -23,6 +24,7 @@ from tfvae import (
     priors,
     runs,
 )
+from tfvae.arguments import refuse_sparse
 from tfvae.checks.rules import check_export
 from tfvae.pipelines import embed, preprocess
 from tfvae.pipelines.embedding.saved_models import find_model
@@ -351,3 +353,8 @@ def test_jobs_tell_what_is_no_folder(door, message, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("text")
     with pytest.raises(PipelineError, match=message):
         door(str(tmp_path / "file"))
+
+
+def test_a_table_of_arrow_is_told_how_to_become_numbers():
+    with pytest.raises(ValueError, match=r"^x is a RecordBatch, expected rows .*: pass \.to_pandas\(\) of it"):
+        refuse_sparse("x", pa.record_batch({"a": [1.0]}))

@@ -137,3 +137,8 @@ def test_a_training_on_a_dataset_in_a_store_is_that_on_the_same_one_here(digits,
     assert json.loads((tmp_path / "there" / "run.json").read_text())["data"] == there
     done = CliRunner().invoke(cli.main, ["train", "--data", there, "--output", f"{bucket.address}/run"])
     assert done.exit_code == 1 and "is no path on this machine, where train reads and writes" in done.output
+
+
+def test_no_features_are_told(digits):
+    with pytest.raises(ValueError, match="features names none, expected some of key, label, x"):
+        data.load(digits, features=[])

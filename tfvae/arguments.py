@@ -247,7 +247,8 @@ def refuse_sparse(name: str, given: Any) -> None:
     """
     of_scipy, of_tensorflow = hasattr(given, "toarray"), hasattr(given, "dense_shape") or hasattr(given, "to_tensor")
     if of_scipy or of_tensorflow:
-        mend = ".toarray()" if of_scipy else "tf.sparse.to_dense or .to_tensor()"
+        of_arrow = hasattr(given, "to_pandas")
+        mend = ".toarray()" if of_scipy else ".to_pandas()" if of_arrow else "tf.sparse.to_dense or .to_tensor()"
         raise ValueError(
             f"{name} is a {type(given).__name__}, expected rows of one shape with every number there: pass {mend} of "
             "it, a part at a time where it is large."

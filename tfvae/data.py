@@ -112,6 +112,8 @@ def _read(directory: PathLike, split: str, features: str | Names, **options: Any
     if split not in builder.info.splits:
         raise ValueError(f"{directory} has no split {split!r}, only {', '.join(sorted(builder.info.splits))}.")
     check_words(features=[features] if isinstance(features, str) else features)
+    if not features:
+        raise ValueError(f"features names none, expected some of {', '.join(sorted(builder.info.features))}.")
     for name in [features] if isinstance(features, str) else features:
         if name not in builder.info.features:
             raise ValueError(f"{directory} has no feature {name!r}, only {', '.join(sorted(builder.info.features))}.")

@@ -90,11 +90,18 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Example:
         >>> differences({"epochs": 3, "seed": 0}, {"epochs": 4, "seed": 0})
         ['epochs is 3 there, 4 here']
+        >>> before, now = ({"data": "a", "dataset": {"manifest_sha256": sha256}} for sha256 in ("1f", "2e"))
+        >>> differences(before, now), differences(before, {**now, "data": "b"})
+        (['the data in a have changed since'], ['the data are others, a there, b here'])
     """
     names = [name for name in now if name not in ("data", "dataset") and before.get(name) != now[name]]
     found = [f"{name.replace('_', ' ')} is {before.get(name)} there, {now[name]} here" for name in names]
     was, given = (one.get("dataset", {}).get("manifest_sha256") or one.get("data") for one in (before, now))
-    return found if was == given else [f"the data are others, {before.get('data')} there, {now['data']} here", *found]
+    if was == given:
+        return found
+    if before.get("data") == now["data"]:
+        return [f"the data in {now['data']} have changed since", *found]
+    return [f"the data are others, {before.get('data')} there, {now['data']} here", *found]
 
 
 def _clear_but_what_goes_on(output: pathlib.Path, asked: dict[str, Any], overwrite: bool) -> None:

@@ -177,7 +177,7 @@ def _number(cell: str, name: str, dtype: str) -> float:
         raise RowError(f"column {name!r} is {what}")
     value = float(cell)
     if dtype == "uint8" and not (0 <= value <= 255 and value == int(value)):
-        raise RowError(f"column {name!r} is {cell[:50]!a}, expected a whole number from 0 to 255")
+        raise RowError(f"column {name!r} is {cell[:50]!a}, expected a whole number from 0 to 255, or --dtype float32")
     if dtype == "float32" and not _is_held(cell, value):
         raise RowError(
             f"column {name!r} is {cell[:50]!a}, a whole number that float32 does not hold: --drop the column if it is "

@@ -180,3 +180,22 @@ def test_an_optimiser_or_a_network_of_another_strategy_is_told():
             compiled()
     with pytest.raises(ValueError, match="call compile"):
         model.fit(X)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"gradient_accumulation_steps": 2}, "has gradient_accumulation_steps=2, which"),
+        ({"use_ema": True, "ema_overwrite_frequency": 3}, "has ema_overwrite_frequency=3, which"),
+        ({"use_ema": True}, None),
+        ({"ema_overwrite_frequency": 3}, None),
+    ],
+    ids=str,
+)
+def test_what_keras_does_on_one_device_alone_is_told(given, told, monkeypatch):
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(**given))
+    replicas.check_steps(optimizer)
+    two = type("Two", (), {"num_replicas_in_sync": 2})()
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: two)
+    with contextlib.nullcontext() if told is None else pytest.raises(ValueError, match=told):
+        replicas.check_steps(optimizer)

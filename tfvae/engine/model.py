@@ -236,6 +236,7 @@ class UnsupervisedModel(Doors, abc.ABC):
             optimizer = self._with_loss_scale(optimizer)
             _check_rate(optimizer)
             replicas.check_made_together(self, optimizer)
+            replicas.check_steps(optimizer)
             super().compile(
                 optimizer=optimizer,
                 steps_per_execution=steps_per_execution or 1,

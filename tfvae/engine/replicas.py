@@ -75,6 +75,21 @@ def check_made_together(model: keras.Model, optimizer: keras.optimizers.Optimize
             )
 
 
+def check_steps(optimizer: keras.optimizers.Optimizer) -> None:
+    """Raise ValueError where an optimiser does not do the same in each step, and several replicas train."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    count = tf.distribute.get_strategy().num_replicas_in_sync
+    named = {
+        "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
+        "ema_overwrite_frequency": optimizer.use_ema and optimizer.ema_overwrite_frequency,
+    }
+    if count > 1 and (of_some := [name for name, every in named.items() if every]):
+        raise ValueError(
+            f"The optimiser has {of_some[0]}={named[of_some[0]]}, which Keras does on one device alone, and {count} "
+            "replicas train: leave it out (a larger batch does what gradients of several do), or train on one device."
+        )
+
+
 Local = Callable[[Any, Rows], list[tf.Tensor | None]]
 Apply = Callable[[list[tf.Tensor | None]], None]
 

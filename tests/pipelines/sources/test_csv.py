@@ -347,8 +347,8 @@ def test_pixels_are_pictures(tmp_path, names):
     plan, rows = read_all(source(path))
     assert (plan.schema.shape, plan.schema.dtype, plan.schema.labels) == ((3, 3, 1), "uint8", ("0", "1"))
     np.testing.assert_array_equal([row.x[..., 0] for row in rows[:5]], x)
-    assert rows[5] == f"column {names[8]!r} is '256', expected a whole number from 0 to 255"
-    assert rows[6] == f"column {names[0]!r} is '1.5', expected a whole number from 0 to 255"
+    assert rows[5] == f"column {names[8]!r} is '256', expected a whole number from 0 to 255, or --dtype float32"
+    assert rows[6] == f"column {names[0]!r} is '1.5', expected a whole number from 0 to 255, or --dtype float32"
     assert source(path, dtype="float32").plan().schema.shape == (9,)
     assert source(path, dtype="float32", shape=(3, 3)).plan().schema.shape == (3, 3)
     with pytest.raises(PipelineError, match=r"has 9 values a row, expected 8 for --shape \[2, 4\]"):
