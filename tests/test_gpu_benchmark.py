@@ -13,6 +13,8 @@ import tfvae
 from benchmarks import report
 from benchmarks.gpu import carried, carry
 
+pytestmark = pytest.mark.xla
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = {"batch_size": 8, "steps": 3, "hidden": 16, "filters": (4, 8), "latent": 3}
 ROWS = np.random.default_rng(0).integers(0, 256, [60, 784], np.uint8)
@@ -24,8 +26,6 @@ sys.modules["tensorflow"] = sys.modules["keras"] = sys.modules["tfvae"] = None
 import numpy as np
 from benchmarks import report
 from benchmarks.gpu import __main__ as gpu, carried, jax_vae, program, sides
-
-pytestmark = pytest.mark.xla
 folder, results, noise = map(pathlib.Path, sys.argv[1:])
 report.RESULTS = results
 gpu.main(["run", str(folder), "--rounds", "2", "--epochs", "1"])

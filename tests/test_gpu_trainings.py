@@ -12,14 +12,14 @@ from tfvae import evaluation
 from tfvae.experiments import stages
 from tfvae.experiments.stages import Model, Plan, Run
 
+pytestmark = pytest.mark.xla
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ELSEWHERE = """
 import sys
 sys.modules["tensorflow"] = sys.modules["keras"] = sys.modules["tfvae"] = None
 import pathlib, time
 from benchmarks.gpu import rounds
-
-pytestmark = pytest.mark.xla
 folder, received, *names = sys.argv[1:]
 for name in names:
     rounds.train(pathlib.Path(folder), pathlib.Path(received), name, time.monotonic() + 600, "float32")

@@ -638,6 +638,7 @@ def test_channels_first_is_keras_s_default_and_not_the_networks():
     np.testing.assert_allclose(model.reconstruct(pictures), shown, atol=1e-6)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize(
     ("chosen", "jit"),
     [({}, True), ({"jit_compile": "auto"}, True), ({"jit_compile": False}, False), ({"run_eagerly": True}, False)],

@@ -77,7 +77,7 @@ def test_a_prior_with_bounds_is_walked_where_it_has_none():
     z = (np.arange(2000, dtype=np.float32) + 0.5)[:, np.newaxis] / 2000
     log_joint = np.stack([vae.log_joint(np.repeat(row[np.newaxis], 2000, axis=0), z).numpy() for row in x])
     exact = np.logaddexp.reduce(log_joint.astype(np.float64), axis=1) - np.log(2000)
-    found = evaluation.annealed_log_marginal(vae, x, 50)
+    found = evaluation.annealed_log_marginal(vae, x, 200)
     np.testing.assert_allclose(found.log_marginal, exact, atol=0.02)
 
 

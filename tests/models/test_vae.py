@@ -502,6 +502,7 @@ np.savez(sys.argv[3], **{key: np.asarray(value) for key, value in out.items()})
 """
 
 
+@pytest.mark.xla
 @pytest.mark.slow
 def test_a_saved_model_goes_on_in_a_fresh_process(x, tmp_path):
     vae = saved_vae()
