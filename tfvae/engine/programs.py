@@ -68,7 +68,8 @@ def _of_keras() -> frozenset[str]:
 def _state(model: keras.Model) -> tuple[Any, ...] | None:
     """What a program is traced by; None where that cannot be told."""
     try:
-        config = json.dumps(keras.saving.serialize_keras_object(model), sort_keys=True)
+        whole = keras.saving.serialize_keras_object(model)
+        config = json.dumps({**whole, "compile_config": None}, sort_keys=True)  # a learning rate moves as it trains
     except (TypeError, ValueError, NotImplementedError):
         return None
     # A layer's configuration is what its author took for it: what is plain among its attributes is looked at too.
