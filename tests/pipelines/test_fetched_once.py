@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import pathlib
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,9 @@ from pipelines.formats import files
 
 from .conftest import fixed_binary, write_png
 from .test_nightly import image_model
+
+
+_COUNTING = threading.Lock()
 
 
 class Counted:
@@ -36,7 +40,9 @@ class Counted:
         return Counted(self._inner.open_input_file(name), name, self._read)
 
     def _count(self, size: int) -> None:
-        self._read[self._name.partition("/in/")[2]] += size / self._inner.size()
+        share = size / self._inner.size()
+        with _COUNTING:  # two units are read at a time
+            self._read[self._name.partition("/in/")[2]] += share
 
     def readinto(self, buffer) -> int:
         size = self._inner.readinto(buffer)
