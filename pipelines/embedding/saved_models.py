@@ -234,25 +234,22 @@ def refuse_other_columns(model: ModelVersion, standardized: bool, columns: str |
     trained, own = known.get("standardized"), known.get("columns_sha256")
     if told:
         return
-    if trained in (None, standardized):
-        if columns and own and columns != own:
-            raise PipelineError(
-                f"the columns of these rows are not those that {model.path} was trained on, or come in another order "
-                "or in other units: give them in the order and by the names of the dataset that it was trained on, and "
-                f"name that by --prepared-with, or write --signature {contract.EMBED} if they mean the same"
-            )
-        return
-    if trained:
+    if trained not in (None, standardized):
         raise PipelineError(
             f"{model.path} was trained on columns that tfvae prepare --standardize had changed, and these rows are as "
             f"they are: name that dataset by --prepared-with, or write --signature {contract.EMBED} if they were "
             "standardized elsewhere"
+            if trained
+            else f"{model.path} was trained on columns as they are, and these rows are standardized: take a dataset "
+            f"that was prepared without --standardize, or write --signature {contract.EMBED} if the model's were "
+            "standardized elsewhere"
         )
-    raise PipelineError(
-        f"{model.path} was trained on columns as they are, and these rows are standardized: take a dataset that was "
-        f"prepared without --standardize, or write --signature {contract.EMBED} if the model's were standardized "
-        "elsewhere"
-    )
+    if columns and own and columns != own:
+        raise PipelineError(
+            f"the columns of these rows are not those that {model.path} was trained on, or come in another order "
+            "or in other units: give them in the order and by the names of the dataset that it was trained on, and "
+            f"name that by --prepared-with, or write --signature {contract.EMBED} if they mean the same"
+        )
 
 
 def _trained_on(model: ModelVersion) -> dict[str, Any]:

@@ -73,10 +73,11 @@ def _state(model: keras.Model) -> tuple[Any, ...] | None:
     except (TypeError, ValueError, NotImplementedError):
         return None
     # A layer's configuration is what its author took for it: what is plain among its attributes is looked at too.
+    of_keras = _of_keras()
     plain = tuple(
         (name, repr(value))
         for layer in keras_private.layers(model)
         for name, value in sorted(vars(layer).items())
-        if isinstance(value, _PLAIN) and name not in _of_keras()
+        if isinstance(value, _PLAIN) and name not in of_keras
     )
     return (config, plain, *map(id, _parts(model)))
