@@ -93,8 +93,8 @@ def _is_sound(content: bytes) -> bool:
     )
 
 
-def entries(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The files that a record lists.
+def entries(record: dict[str, Any], path: str = "a record") -> list[dict[str, Any]]:
+    """The files that a record lists, which lies at ``path``.
 
     Raises:
         DamagedError: It is no list of files; only a record without a checksum can be read and be none.
@@ -105,7 +105,7 @@ def entries(record: dict[str, Any]) -> list[dict[str, Any]]:
         isinstance(entry, dict) and {name: type(value) for name, value in entry.items()} == kinds for entry in listed
     ):
         return listed
-    raise DamagedError("a record is damaged: it lists no files")
+    raise DamagedError(f"{path} is damaged: it lists no files")
 
 
 def describe(folder: str, name: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ from .embedding.saved_models import choose_score, choose_signature, find_model, 
 from .embedding.writing import WriteUnit
 from .errors import PipelineError, number, require_names
 from .formats.files import refuse_own_output
-from .inputs import Fields, open_input, prepared_columns, prepared_fields, prepared_source, prepared_standardization
+from .inputs import Fields, Preparation, open_input
 from .inputs.base import Rows
 from .inputs.prepared import Prepared
 from .jobs.commits import Output, Unit
@@ -152,17 +152,15 @@ def run(
     current = target.current()
     before = lineage.read(target.generation(current)) if not overwrite else lineage.Lineage()
     fields = Fields(no_header=no_header or None, drop=tuple(drop) or None, missing=missing or None)
-    standardize, source = None, None
-    if prepared_with:
-        source = prepared_source(storage.absolute(prepared_with))
-        fields = fields.over(prepared_fields(storage.absolute(prepared_with)))
-        standardize = prepared_standardization(storage.absolute(prepared_with))
+    as_prepared = Preparation.of(storage.absolute(prepared_with)) if prepared_with else None
+    fields = fields.over(as_prepared.fields) if as_prepared else fields
+    source, standardize = (as_prepared.source, as_prepared.standardization) if as_prepared else (None, None)
     later = may_read_later(target, before, overwrite)
     dataset = open_input(input, key, column, taken, fields, before.contents, source, later)
     if not isinstance(dataset, Prepared):  # of which the files that belong to it are known
         refuse_own_output(dataset.path, target.path, f"{contract.PARTS}/a.parquet", _A_PART)
     chosen = choose_signature(version, dataset, signature, stddev, condition)
-    columns = prepared_columns(storage.absolute(prepared_with)) if prepared_with else dataset.columns_sha256
+    columns = as_prepared.columns_sha256 if as_prepared else dataset.columns_sha256
     refuse_other_columns(version, bool(standardize) or dataset.is_standardized, columns, told=signature is not None)
     lists = f"{contract.WORK}/plan"
     dataset = dataset.fitted(chosen.shape, chosen.dtype).listed_in(target.file(*lists.split("/")))

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfvae.arguments import check_at_least, check_kind, check_path, check_truth, check_whole, check_words
 from tfvae.pipelines import checksums, contract, extras, storage
+from tfvae.pipelines.manifest import Manifest
 
 PathLike = str | os.PathLike[str]
 Names = list[str] | tuple[str, ...]
@@ -45,8 +46,8 @@ def _prepared(directory: PathLike) -> str:
 @functools.cache
 def _copied(path: str, manifest_sha256: str) -> str:
     folder = _copies.enter_context(storage.local_folder(path, but=(contract.WORK,)))
-    manifest = checksums.read_record(os.path.join(folder, contract.MANIFEST))
-    if damaged := checksums.changed(folder, checksums.entries(manifest)):
+    manifest = Manifest.find(folder)
+    if manifest and (damaged := checksums.changed(folder, manifest.files().values())):
         raise ValueError(f"{path}/{damaged[0]} is not as it was written: the command that prepared it makes it again.")
     return folder
 
@@ -81,15 +82,13 @@ def identity(directory: PathLike) -> dict[str, Any]:
         >>> identity(DIGITS)["name"], len(identity(DIGITS)["manifest_sha256"])
         ('digits', 64)
     """
-    manifest = os.path.join(_on_this_machine(directory), contract.MANIFEST)
-    has_manifest = os.path.isfile(manifest)
-    found = storage.read_json(manifest) if has_manifest else {}
+    manifest = Manifest.find(_on_this_machine(directory))
     return {
         "name": open_dataset(directory).info.name,
         "folder": os.path.basename(storage.absolute(directory)) or None,
-        "manifest_sha256": storage.sha256(manifest) if has_manifest else None,
-        "standardized": "standardized" in found if has_manifest else None,
-        "columns_sha256": checksums.columns_sha256(found),
+        "manifest_sha256": manifest and storage.sha256(manifest.path),
+        "standardized": manifest and manifest.standardized is not None,
+        "columns_sha256": manifest and manifest.columns_sha256,
     }
 
 
@@ -100,9 +99,8 @@ def has_missing(directory: PathLike) -> bool:
         >>> has_missing(DIGITS)
         False
     """
-    manifest = os.path.join(_prepared(directory), contract.MANIFEST)
-    options = storage.read_json(manifest).get("options") if os.path.isfile(manifest) else None
-    return isinstance(options, dict) and options.get("missing") is True
+    manifest = Manifest.find(_prepared(directory))
+    return manifest is not None and manifest.has_missing
 
 
 def _read(directory: PathLike, split: str, features: str | Names, **options: Any) -> tf.data.Dataset:

@@ -24,10 +24,10 @@ from .base import Rows
 from .images import open_images
 from .listed import open_listed
 from .parquet import open_parquet
-from .prepared import open_prepared, prepared_columns, prepared_fields, prepared_source, prepared_standardization
+from .prepared import Preparation, open_prepared
 from .tfrecords import open_tfrecords
 
-__all__ = ["Fields", "open_input", "prepared_columns", "prepared_fields", "prepared_source", "prepared_standardization"]
+__all__ = ["Fields", "Preparation", "open_input"]
 
 RESERVED = (contract.KEY, *contract.OUTPUTS[contract.EMBED], contract.ROW_SCORE)
 # What a file is, by its name; where a user names other files, by their first bytes.

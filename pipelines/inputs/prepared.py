@@ -13,6 +13,7 @@ from ..errors import PipelineError
 from ..formats import tfrecords
 from ..formats.files import Content
 from ..formats.standardization import Standardization
+from ..manifest import Manifest
 from ..sources.base import Fields
 from .base import Block, BlockReference, Rows, block_rows, unknown_split
 from .examples import Features, parse
@@ -28,6 +29,8 @@ class Prepared(Rows):
         shards: Split, file and number of rows of each shard, in order.
         features: Which of the records' features are read.
         others: Those that are not, beside the label.
+        is_standardized: See ``Rows.is_standardized``.
+        columns_sha256: See ``Rows.columns_sha256``.
 
     Example:
         >>> from tfvae.pipelines import preprocess
@@ -42,17 +45,8 @@ class Prepared(Rows):
     shards: tuple[tuple[str, str, int], ...]
     features: Features
     others: tuple[str, ...] = ()
-
-    @property
-    def is_standardized(self) -> bool:
-        """See ``Rows.is_standardized``; a dataset of another program has no manifest."""
-        has_manifest = storage.exists(os.path.join(self.path, contract.MANIFEST))
-        return has_manifest and prepared_standardization(self.path) is not None
-
-    @property
-    def columns_sha256(self) -> str | None:
-        """See ``Rows.columns_sha256``."""
-        return prepared_columns(self.path)
+    is_standardized: bool = False
+    columns_sha256: str | None = None
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -86,76 +80,60 @@ class Prepared(Rows):
         yield parse(block.file, block.first, serialized, self.features, self.shape or (), dtype, self.missing)
 
 
-def prepared_fields(path: str) -> Fields:
-    """How the fields of a prepared dataset's raw data were called, and what its columns held.
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """How the raw data of a prepared dataset became its rows: what other raw data are read by.
 
-    Raises:
-        PipelineError: It is no complete prepared dataset.
+    Attributes:
+        source: The kind of the raw data, as ``pipelines.preprocess`` spells it.
+        fields: How their fields are called, and what their columns hold.
+        standardization: By what the columns were standardized; None where they were not.
+        columns_sha256: See ``checksums.columns_sha256``.
 
     Example:
         >>> from tfvae.pipelines import preprocess
         >>> with open("rows.csv", "w") as file:
         ...     _ = file.write("height,colour\\n1.8,red\\n1.7,blue\\n1.9,red\\n")
         >>> _ = preprocess.run("csv", "rows.csv", "prepared/rows", test_fraction=0, categories=["colour"])
-        >>> prepared_fields("prepared/rows").columns
-        (('height', None), ('colour', ('blue', 'red')))
+        >>> preparation = Preparation.of("prepared/rows")
+        >>> preparation.source, preparation.fields.columns
+        ('csv', (('height', None), ('colour', ('blue', 'red'))))
     """
-    manifest, options, found = _prepared(path)
-    try:
-        given: dict[str, Any] = {field.name: options.get(field.name) for field in dataclasses.fields(Fields)}
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-        columns = [(str(name), words and tuple(map(str, words))) for name, words in found.get("columns") or ()]
-        return Fields(**{**given, "columns": tuple(columns) or None})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise PipelineError(f"{manifest} does not say how the dataset was prepared: prepare it again") from error
+
+    source: str
+    fields: Fields
+    standardization: Standardization | None
+    columns_sha256: str | None
+
+    @classmethod
+    def of(cls, path: str) -> "Preparation":
+        """That of a prepared dataset.
+
+        Raises:
+            PipelineError: It is no complete prepared dataset, or its manifest does not say it.
+        """
+        manifest = Manifest.find(path)
+        if manifest is None or manifest.record.get("kind") != "prepared":
+            name = contract.MANIFEST
+            raise PipelineError(f"{path} is no complete prepared dataset (no {name} of one): prepare it first")
+        try:
+            told = manifest.standardized
+            units = None if told is None else Standardization.from_json(told)
+            source = manifest.options["source"]
+            if not isinstance(source, str):
+                raise TypeError(f"source is {source!r}")
+            return cls(source, _fields(manifest), units, manifest.columns_sha256)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PipelineError(
+                f"{manifest.path} does not say how the dataset was prepared: prepare it again"
+            ) from error
 
 
-def prepared_source(path: str) -> str:
-    """The kind of a prepared dataset's raw data, as ``pipelines.preprocess`` spells it.
-
-    Raises:
-        PipelineError: It is no complete prepared dataset.
-
-    Example:
-        >>> from tfvae.pipelines import preprocess
-        >>> _ = preprocess.run("digits", None, "prepared/digits")
-        >>> prepared_source("prepared/digits")
-        'digits'
-    """
-    manifest, options, _ = _prepared(path)
-    if not isinstance(source := options.get("source"), str):
-        raise PipelineError(f"{manifest} does not say how the dataset was prepared: prepare it again")
-    return source
-
-
-def _prepared(path: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """The manifest of a prepared dataset: its name, the options in it, and the whole."""
-    manifest = os.path.join(path, contract.MANIFEST)
-    if not storage.exists(manifest) or (found := checksums.read_record(manifest)).get("kind") != "prepared":
-        raise PipelineError(f"{path} is no complete prepared dataset (no {contract.MANIFEST} of one): prepare it first")
-    if not isinstance(options := found.get("options"), dict):
-        raise PipelineError(f"{manifest} does not say how the dataset was prepared: prepare it again")
-    return manifest, options, found
-
-
-def prepared_standardization(path: str) -> Standardization | None:
-    """How a prepared dataset's rows were standardized; None where they were not.
-
-    Raises:
-        PipelineError: The manifest does not say it as it should.
-    """
-    manifest = os.path.join(path, contract.MANIFEST)
-    try:
-        value = checksums.read_record(manifest).get("standardized")
-        return None if value is None else Standardization.from_json(value)
-    except (KeyError, TypeError, ValueError) as error:
-        raise PipelineError(f"{manifest} does not say how the dataset was standardized: prepare it again") from error
-
-
-def prepared_columns(path: str) -> str | None:
-    """See ``checksums.columns_sha256``; a dataset of another program has no manifest."""
-    manifest = os.path.join(path, contract.MANIFEST)
-    return checksums.columns_sha256(checksums.read_record(manifest)) if storage.exists(manifest) else None
+def _fields(manifest: Manifest) -> Fields:
+    given: dict[str, Any] = {field.name: manifest.options.get(field.name) for field in dataclasses.fields(Fields)}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    columns = [(str(name), words and tuple(map(str, words))) for name, words in manifest.record.get("columns") or ()]
+    return Fields(**{**given, "columns": tuple(columns) or None})
 
 
 def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
@@ -173,7 +151,9 @@ def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
     """
     if not storage.exists(os.path.join(path, contract.DATASET_INFO)):
         raise PipelineError(f"{path} is not a prepared dataset (it has no {contract.DATASET_INFO}): run tfvae prepare")
-    _refuse_damaged_metadata(path)
+    manifest = Manifest.find(path)
+    if manifest:
+        _refuse_damaged_metadata(path, manifest)
     info = storage.read_json(os.path.join(path, contract.DATASET_INFO))
     try:
         shape, dtype, labels, names = _observation(storage.read_json(os.path.join(path, contract.FEATURES)))
@@ -191,25 +171,26 @@ def open_prepared(path: str, keep: tuple[str, ...] = ()) -> Prepared:
     dtypes = {contract.KEY: "string", contract.X: "string"} | dict.fromkeys(keep, "int64")
     features = Features(contract.KEY, contract.X, keep, dtypes)
     others = tuple(sorted({*names} - {*dtypes, contract.LABEL}))
-    contents = {file: Content(sha256) for file, sha256 in _checksums(path, shards).items()}
-    return Prepared(path, shape, dtype, signature, contents, shards, features, others, missing=_missing(path))
+    sums = _listed_checksums(path, manifest, shards) if manifest else _own_checksums(path, shards)
+    contents = {file: Content(sha256) for file, sha256 in sums.items()}
+    prepared = Prepared(path, shape, dtype, signature, contents, shards, features, others)
+    return prepared if manifest is None else _as_told(prepared, manifest)
 
 
-def _missing(path: str) -> bool:
-    """Whether the dataset was prepared so that values may be missing."""
-    manifest = os.path.join(path, contract.MANIFEST)
-    options = checksums.read_record(manifest).get("options") if storage.exists(manifest) else None
-    return isinstance(options, dict) and options.get("missing") is True
+def _as_told(prepared: Prepared, manifest: Manifest) -> Prepared:
+    return dataclasses.replace(
+        prepared,
+        missing=manifest.has_missing,
+        is_standardized=manifest.standardized is not None,
+        columns_sha256=manifest.columns_sha256,
+    )
 
 
-def _refuse_damaged_metadata(path: str) -> None:
-    manifest = os.path.join(path, contract.MANIFEST)
-    if storage.exists(manifest):
-        listed = checksums.read_record(manifest).get("files", [])
-        if damaged := checksums.changed(path, [entry for entry in listed if entry["path"] in _METADATA]):
-            raise PipelineError(
-                f"{path}/{damaged[0]} is not as it was written: the command that prepared the dataset makes it again"
-            )
+def _refuse_damaged_metadata(path: str, manifest: Manifest) -> None:
+    if damaged := checksums.changed(path, [entry for name, entry in manifest.files().items() if name in _METADATA]):
+        raise PipelineError(
+            f"{path}/{damaged[0]} is not as it was written: the command that prepared the dataset makes it again"
+        )
 
 
 def _observation(features: dict[str, Any]) -> tuple[tuple[int, ...], str, list[str], list[str]]:
@@ -243,25 +224,27 @@ def _shards(info: dict[str, Any]) -> list[tuple[str, str, int]]:
     return shards
 
 
-def _checksums(path: str, shards: Sequence[tuple[str, str, int]]) -> dict[str, str]:
-    """The SHA-256 of each shard: from the manifest where there is one, else computed."""
-    manifest = os.path.join(path, contract.MANIFEST)
-    files = [file for _, file, _ in shards]
-    if storage.exists(manifest):
-        listed = {entry["path"]: entry for entry in checksums.read_record(manifest).get("files", [])}
-        for file in files:
-            found = storage.size(os.path.join(path, file))
-            if file not in listed or found != listed[file]["bytes"]:
-                raise PipelineError(
-                    f"{path}/{file} has {found} bytes, "
-                    f"the manifest says {listed.get(file, {}).get('bytes')}: "
-                    "it is truncated or changed; prepare the dataset again"
-                )
-        return {file: listed[file]["sha256"] for file in files}
+def _listed_checksums(path: str, manifest: Manifest, shards: Sequence[tuple[str, str, int]]) -> dict[str, str]:
+    """The SHA-256 of each shard, of those that are as long as the manifest says."""
+    listed = manifest.files()
+    for _, file, _ in shards:
+        found = storage.size(os.path.join(path, file))
+        if file not in listed or found != listed[file]["bytes"]:
+            raise PipelineError(
+                f"{path}/{file} has {found} bytes, "
+                f"the manifest says {listed.get(file, {}).get('bytes')}: "
+                "it is truncated or changed; prepare the dataset again"
+            )
+    return {file: listed[file]["sha256"] for _, file, _ in shards}
+
+
+def _own_checksums(path: str, shards: Sequence[tuple[str, str, int]]) -> dict[str, str]:
+    """The same of the dataset of another program, which are computed."""
     if storage.exists(os.path.join(path, contract.WORK)):
         raise PipelineError(
             f"{path} is not complete (it has no {contract.MANIFEST}): run its preparation again to finish it"
         )
+    files = [file for _, file, _ in shards]
     missing = [file for file in files if storage.size(os.path.join(path, file)) is None]
     if missing:
         raise PipelineError(f"{path} lacks {len(missing)} of its shards, the first is {missing[0]}")

@@ -239,7 +239,10 @@ class TestAgain:
         read, create, blocks = Prepared.read, embed.beam.Create, []
         monkeypatch.setattr(Prepared, "read", lambda self, block: blocks.append(block) or read(self, block))
         monkeypatch.setattr(embed.beam, "Create", lambda units: create([*units, *units]))
-        summary = embed.run(linear_digits.path, prepared_digits, str(tmp_path / "out"), split="train")
+        one_by_one = ["--direct_num_workers", "1"]  # two may do a unit at once, before either has committed it
+        summary = embed.run(
+            linear_digits.path, prepared_digits, str(tmp_path / "out"), split="train", beam_args=one_by_one
+        )
         assert len(blocks) == len(set(blocks)) == summary.units == 6
         assert_equals_numpy(tmp_path / "out", linear_digits, observations(prepared_digits, "train"))
 

@@ -11,8 +11,7 @@ import pytest
 
 from pipelines import preprocess
 from pipelines.errors import PipelineError
-from pipelines.inputs import open_input
-from pipelines.inputs.prepared import prepared_fields
+from pipelines.inputs import Preparation, open_input
 from pipelines.jobs.commits import Output
 from pipelines.sources import Fields, make_source
 from pipelines.sources.csv_columns import Columns
@@ -395,7 +394,7 @@ def test_later_data_are_read_as_those_that_were_prepared(tmp_path):
     path, later = write(tmp_path / "x.csv", text), write(tmp_path / "y.csv", "id,height,colour\na,1,red\nb,2,green\n")
     options = {"key": "id", "label": "kind", "drop": ["note"], "categories": ["colour"]}
     preprocess.run("csv", str(path), str(tmp_path / "out"), **options)
-    fields = prepared_fields(str(tmp_path / "out"))
+    fields = Preparation.of(str(tmp_path / "out")).fields
     dataset = open_input(str(later), fields=fields).fitted([3], "float32")
     blocks = dataset.blocks(None)
     dataset = dataset.listed_in(str(tmp_path / "lists"))

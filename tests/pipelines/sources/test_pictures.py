@@ -12,7 +12,7 @@ from pipelines import embed, preprocess
 from pipelines.errors import PipelineError
 from pipelines.formats.images import pixels
 from pipelines.formats.resizing import Resizing, parse_size
-from pipelines.inputs import open_input, prepared_fields
+from pipelines.inputs import Preparation, open_input
 from pipelines.sources import Fields, make_source
 
 from ..conftest import Linear, read_dataset, read_to_embed, rejections
@@ -46,7 +46,7 @@ def test_prepare_and_embed_make_the_same_of_them(photos, tmp_path):
     preprocess.run("images", str(photos), str(tmp_path / "out"), resize="16x12", crop=True, test_fraction=0)
     prepared = {key: x for key, (x, _) in read_dataset(str(tmp_path / "out"), "train").items()}
     assert prepared.keys() == {f"{i}.jpg" for i in range(5)}
-    fields = prepared_fields(str(tmp_path / "out"))
+    fields = Preparation.of(str(tmp_path / "out")).fields
     assert fields == Fields(resize=(16, 12), crop=True)
     reasons = {key: row["reason"] for key, row in rejections(tmp_path / "out").items()}
     with tarfile.open(tmp_path / "photos.tar", "w") as archive:
