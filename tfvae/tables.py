@@ -57,8 +57,11 @@ def log_marginal(result: Mapping[str, Any]) -> str:
         '-18.77 ± 0.25 nats'
         >>> log_marginal(result | {"monte_carlo_standard_error": None})
         'at least -18.77 nats'
+        >>> log_marginal(result | {"log_marginal_standard_error": None})
+        '-18.77 nats of one row'
     """
     value = f"{result['log_marginal']:.2f}"
     if result["monte_carlo_standard_error"] is None:
         return f"at least {value} nats"
-    return f"{value} ± {result['log_marginal_standard_error']:.2f} nats"
+    error = result["log_marginal_standard_error"]
+    return f"{value} nats of one row" if error is None else f"{value} ± {error:.2f} nats"

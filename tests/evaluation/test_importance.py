@@ -103,6 +103,12 @@ def test_the_summary_is_the_mean_over_rows():
     assert estimate.mean_standard_error == pytest.approx(np.std([1, 2, 6], ddof=1) / np.sqrt(3))
 
 
+def test_one_row_says_nothing_of_others():
+    one = evaluation.MarginalEstimate(np.array([-3.0]), np.array([0.04]), np.array([50.0]))
+    assert (one.mean, one.mean_standard_error, one.trusted_standard_error) == (-3.0, None, None)
+    assert str(one) == "-3.00 nats of one row"
+
+
 @pytest.mark.parametrize(
     ("rows", "more", "message"),
     [

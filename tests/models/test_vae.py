@@ -1,5 +1,6 @@
 """The model as its user sees it: exactness on a linear-Gaussian model, inputs, errors, files."""
 
+import functools
 import inspect
 import json
 import pathlib
@@ -678,6 +679,39 @@ def test_an_objectives_attribute_that_moves_is_refused_and_a_variable_followed()
     for epoch, beta in enumerate((0.0, 0.5)):
         expected = beta * history["kl"][epoch] - history["log_likelihood"][epoch]
         assert history["loss"][epoch] == pytest.approx(expected, rel=1e-5)
+
+
+class Tempered:
+    """An objective of settings of several kinds."""
+
+    def __init__(self, beta=1.0, levels=(1.0, 2.0), schedule=None):
+        self.beta, self.levels, self.schedule = beta, levels, schedule
+
+    def __call__(self, terms):
+        gain = tf.reduce_mean(terms.log_likelihood, axis=0) - self.beta * self.levels[0] * terms.kl
+        return objectives.Estimate(objectives.elbo(terms).bound, gain, objective=gain)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("beta", 50.0), ("levels", (3.0, 2.0)), ("schedule", make_vae), ("schedule", None)],
+)
+@pytest.mark.parametrize("how", ["evaluate", "test_on_batch", "train_on_batch", "eagerly"])
+def test_every_setting_that_changes_is_refused_by_every_program_that_has_it(setting, value, how):
+    vae = make_vae(objective=Tempered(schedule=Tempered()))
+    vae.compile(keras.optimizers.SGD(0.0), jit_compile=False, run_eagerly=how == "eagerly")
+    call = functools.partial(vae.evaluate if how == "eagerly" else getattr(vae, how), return_dict=True)
+    call(GOOD)
+    setattr(vae.objective, setting, value)
+    if how == "eagerly":
+        found = call(GOOD)
+        beta = vae.objective.beta * vae.objective.levels[0]
+        assert found["loss"] == pytest.approx(beta * found["kl"] - found["log_likelihood"], rel=1e-5)
+        return
+    with pytest.raises(ValueError, match=rf"^{setting} of the objective changed after the program was made"):
+        call(GOOD)
+    vae.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    call(GOOD)
 
 
 def test_keras_export_and_h5_say_what_to_write(tmp_path):

@@ -124,8 +124,10 @@ class MarginalEstimate:
             >>> print(MarginalEstimate(np.array([-2.0, -4.0]), np.ones(2), np.full(2, 50.0)))
             -3.00 ± 1.00 nats
         """
-        error = f" ± {self.mean_standard_error:.2f} nats" if self.is_trusted else " nats, not to be trusted"
-        return f"{self.mean:.2f}{error}"
+        if not self.is_trusted:
+            return f"{self.mean:.2f} nats, not to be trusted"
+        error = self.mean_standard_error
+        return f"{self.mean:.2f} nats of one row" if error is None else f"{self.mean:.2f} ± {error:.2f} nats"
 
     @property
     def is_trusted(self) -> bool:
@@ -148,9 +150,13 @@ class MarginalEstimate:
         return float(np.mean(self.log_marginal))
 
     @property
-    def mean_standard_error(self) -> float:
-        """The standard error of ``mean``, nats: what another sample of rows and of noise would move it by."""
-        return float(np.std(self.log_marginal) / math.sqrt(max(1, len(self.log_marginal) - 1)))
+    def mean_standard_error(self) -> float | None:
+        """The standard error of ``mean``, nats: what another sample of rows and of noise would move it by.
+
+        None of one row, which says nothing of others; ``standard_error`` has what other noise would move it by.
+        """
+        count = len(self.log_marginal)
+        return float(np.std(self.log_marginal) / math.sqrt(count - 1)) if count > 1 else None
 
     @property
     def trusted_standard_error(self) -> float | None:
