@@ -420,6 +420,37 @@ def temporary_folder() -> contextlib.AbstractContextManager[str]:
     return tempfile.TemporaryDirectory()
 
 
+def is_pattern(folder: str) -> bool:
+    """Whether TensorFlow, which looks for a checkpoint by a pattern, finds none in a folder of that name.
+
+    Example:
+        >>> is_pattern("runs/[7]"), is_pattern("runs/*")
+        (True, False)
+    """
+    return not set("[\\").isdisjoint(folder)  # "*" and "?" find themselves
+
+
+@contextlib.contextmanager
+def without_pattern(folder: str) -> Iterator[str]:
+    """A folder on this machine by a name that is none: see ``is_pattern``.
+
+    Example:
+        >>> with without_pattern("runs/7/export") as name:
+        ...     name
+        'runs/7/export'
+        >>> with without_pattern("runs [7]/export") as name:
+        ...     "[" in name, os.path.realpath(name) == os.path.realpath("runs [7]/export")
+        (False, True)
+    """
+    if not is_pattern(folder):
+        yield folder
+        return
+    with temporary_folder() as temporary:
+        name = os.path.join(temporary, "folder")
+        os.symlink(os.path.abspath(folder), name)
+        yield name
+
+
 @_also_in_stores
 @contextlib.contextmanager
 def locked(path: str, wait: bool = False) -> Iterator[bool]:

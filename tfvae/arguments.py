@@ -287,13 +287,14 @@ def some(rows: Rows, purpose: str) -> Rows:
 
 
 def found_by(get: Callable[[Any], Any], name: str, given: Any, expected: str) -> Any:
-    """What Keras has under a name, or a ValueError that says what came.
+    """What ``get`` makes of a value, or a ValueError that says what came; of masked arrays it would drop the mask.
 
     Example:
         >>> found_by({"relu": max}.__getitem__, "activation", "rélu", "one that Keras knows, such as 'relu'")
         Traceback (most recent call last):
         ValueError: activation is 'rélu', expected one that Keras knows, such as 'relu'.
     """
+    refuse_masked(name, given)
     try:
         return get(given)
     except (KeyError, TypeError, ValueError):

@@ -104,7 +104,8 @@ def load(model: ModelVersion) -> Any:
                 if not model.trusted:  # in each process: the files of another machine are other files
                     trust.check(folder)
                 try:
-                    loaded = tf.saved_model.load(folder)
+                    with storage.without_pattern(folder) as name:
+                        loaded = tf.saved_model.load(name)
                 except Exception as error:  # TensorFlow raises many kinds for a damaged SavedModel
                     raise PipelineError(f"{model.path} cannot be loaded: {first_line(error)}") from error
             _loaded.clear()

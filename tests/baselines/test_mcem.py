@@ -358,3 +358,13 @@ def test_chains_live_on_one_device_and_belong_to_rows_that_stay(x):
 def test_wrong_settings_say_what_is_wrong(settings, message):
     with pytest.raises(ValueError, match=message):
         make(**settings)
+
+
+def test_an_argument_that_changes_is_refused_and_not_ignored():
+    model, *_ = random_linear(ROWS)
+    model.compile("sgd", jit_compile=False)
+    x = linear_data(ROWS)
+    model.fit(x, batch_size=ROWS, verbose=0)
+    model.num_leapfrog_steps += 1
+    with pytest.raises(ValueError, match=r"^num_leapfrog_steps of the MonteCarloEM changed after the program was made"):
+        model.fit(x, batch_size=ROWS, verbose=0)

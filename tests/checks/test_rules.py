@@ -80,6 +80,13 @@ def test_a_plain_model_keeps_every_rule(tmp_path):
     assert failed(save(tmp_path, product)) == {}
 
 
+def test_a_folder_that_the_runtime_does_not_find_is_told(good, tmp_path):
+    where = tmp_path / "run [1]"
+    where.mkdir()
+    shutil.copytree(good, where / "1")
+    assert set(found := failed(where / "1")) == {"layout"} and "serve a copy of it from a folder" in found["layout"]
+
+
 def counting(module: Any, x: tf.Tensor) -> dict[str, tf.Tensor]:
     with tf.control_dependencies([module.count.assign_add(1.0)]):
         return {"y": x @ module.kernel + 0 * module.count}

@@ -93,6 +93,12 @@ def test_irs_and_sap_are_those_of_their_formulas(rng):
     assert evaluation.separated_predictability(code, factors).value == pytest.approx(np.mean(ordered[-1] - ordered[-2]))
 
 
+def test_votes_that_are_all_right_are_no_certainty():
+    for score in (evaluation.factor_vae_score, evaluation.beta_vae_score):
+        found = score(GRID, GRID, 200, 14)
+        assert (found.mean, found.standard_error) == (1.0, 0.0625)
+
+
 def test_a_code_of_two_of_three_factors_gets_two_of_three_votes(rng):
     factors = rows(rng, 3000)
     found = evaluation.factor_vae_score(factors[:, :2], factors, 1000, 2000)

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 from PIL import Image
 
@@ -21,6 +22,15 @@ def test_detection_is_scikit_learns(digits):
     assert found.auroc == pytest.approx(sklearn.metrics.roc_auc_score(truth, scores))
     assert found.auprc == pytest.approx(sklearn.metrics.average_precision_score(truth, scores))
     assert found.false_positives == pytest.approx(false[true >= 0.8].min())
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_rows_that_are_all_told_apart_are_no_certainty(count):
+    """Where n of n are right a further row may not be: p of a uniform prior is then of Beta(n + 1, 1)."""
+    found = evaluation.detection(np.arange(count), np.arange(3 * count) + count)
+    assert (found.auroc, found.auprc, found.false_positives) == (1, 1, 0)
+    errors = [found.auroc_standard_error, found.auprc_standard_error, found.false_positives_standard_error]
+    np.testing.assert_allclose(errors, scipy.stats.beta(count + 1, 1).std(), rtol=0.35)
 
 
 @pytest.mark.slow

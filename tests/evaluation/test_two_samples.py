@@ -6,8 +6,10 @@ import scipy.linalg
 import scipy.spatial
 import scipy.stats
 
+import tfvae
 from tfvae import evaluation
 from tfvae.evaluation import attributes, discrepancy
+from tfvae.plots import pictures
 
 
 def normal(rng: np.random.Generator, count: int, mean: float = 0.0, size: int = 3) -> np.ndarray:
@@ -188,6 +190,21 @@ def test_what_is_behind_a_mask_and_beside_the_real_axis_is_told(score, shape):
         score(np.ma.masked_equal(x, 1))
     with pytest.raises(ValueError, match=r"expected .*number"):
         score(x + 1j)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda x: tfvae.priors.ExemplarPrior(2, x),
+        lambda x: tfvae.DistributionLayer("Normal", [2, 2], scale=x),
+        lambda x: pictures.first_rows(x, 2),
+    ],
+    ids=["exemplars", "parameter", "plots"],
+)
+def test_numbers_behind_a_mask_are_told_by_whoever_keeps_them(given):
+    given(np.ones([2, 2]) + np.eye(2))
+    with pytest.raises(ValueError, match="masked array with 2 cells masked"):
+        given(np.ma.masked_equal(np.ones([2, 2]) + np.eye(2), 2))
 
 
 def test_bytes_behind_a_mask_are_told():

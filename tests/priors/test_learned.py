@@ -124,6 +124,27 @@ def test_pseudo_inputs_start_where_they_are_told_and_stay_among_the_observations
             priors.VampPrior(2, [4], num_components=2, initial=wrong)
 
 
+@pytest.mark.parametrize(
+    ("constraint", "initial", "told"),
+    [
+        ("sigmoid", [[-0.1, 0.5]], "from -0.1 to 0.5, which the constraint 'sigmoid' cannot give"),
+        ("sigmoid", [[0.0, 1.1]], "expected finite numbers from 0 to 1"),
+        ("softplus", [[-0.1, 0.5]], "expected finite numbers from 0 to inf"),
+        ("identity", [[np.nan, 0.5]], "expected finite numbers"),
+        ("identity", np.uint8([[3, 250]]), "as the encoder sees them: bytes divided by 255"),
+        ("identity", np.ma.masked_equal([[0.0, 0.5]], 0.0), "masked array with 1 cell masked"),
+    ],
+)
+def test_pseudo_inputs_that_cannot_be_are_told(constraint, initial, told):
+    with pytest.raises(ValueError, match=told):
+        priors.VampPrior(2, [2], num_components=1, constraint=constraint, initial=initial)
+
+
+def test_black_and_white_pixels_are_pseudo_inputs():
+    prior = priors.VampPrior(2, [2], num_components=1, initial=[[0, 1]])
+    np.testing.assert_allclose(prior.pseudo_inputs, [[0.001, 0.999]], rtol=1e-4)
+
+
 def pictures(prior: priors.Prior) -> VAE:
     keras.utils.set_random_seed(1)
     parts = networks.mlp([6]), networks.mlp([6]), posteriors.diagonal_normal(2), likelihoods.bernoulli([5])

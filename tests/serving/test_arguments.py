@@ -35,6 +35,9 @@ def test_what_is_no_array_of_floats_bytes_or_files_is_refused():
     for x in (np.zeros([2, 3], np.int64), np.zeros([2], bool), np.array([b"ab"]), np.zeros([2, 3], complex)):
         with pytest.raises(TypeError, match=f"x is of {x.dtype}"):
             client.embed(x)
+    for kind in (np.float32, np.uint8):
+        with pytest.raises(TypeError, match="x has masked cells, which are not sent"):
+            client.embed(np.ma.masked_equal(np.eye(3, dtype=kind), 1))
     with pytest.raises(TypeError, match="x is of uint8"):
         client.reconstruct(np.zeros([2, 3], np.uint8))
 

@@ -1,6 +1,7 @@
 """What every baseline is: another way to train the networks of a VAE."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -50,6 +51,10 @@ class Trainer(UnsupervisedModel):
     def judge(self, measured: np.ndarray) -> None:
         """See ``VAE.judge``."""
         self.vae.judge(measured)
+
+    def set_parts(self) -> Mapping[str, Any]:
+        """See ``UnsupervisedModel.set_parts``: those of the VAE, and the model itself."""
+        return {**self.vae.set_parts(), type(self).__name__: self}
 
     def check_num_rows(self, count: int) -> None:
         """See ``UnsupervisedModel.check_num_rows``; this model and the parts that it uses may have been told."""

@@ -78,6 +78,11 @@ def _version(directory: pathlib.Path) -> pathlib.Path:
 def _layout(graph: SavedGraph) -> tuple[list[str], str]:
     """See ``check.layout``; and an asset lies where the loader looks for it."""
     problems = layout(graph.folder, _FILES)
+    if storage.is_pattern(str(graph.folder.absolute())):
+        problems.append(
+            f"{graph.folder.absolute()} has a bracket or a backslash in its name, which TensorFlow's runtime takes for "
+            "a pattern and finds no weights: serve a copy of it from a folder of another name"
+        )
     for asset in graph.meta_graph.asset_file_def:
         if pathlib.PurePath(asset.filename).name != asset.filename:
             problems.append(f"the asset {asset.filename!r} lies outside of assets/")
@@ -173,12 +178,16 @@ def _copies(graph: SavedGraph) -> list[list[str]]:
     prefix = graph.folder / "variables" / "variables"
     if not prefix.with_suffix(".index").is_file():
         return []
-    checkpoint = tf.train.load_checkpoint(str(prefix))
+    with storage.without_pattern(str(prefix.parent)) as folder:
+        return _copies_in(tf.train.load_checkpoint(f"{folder}/{prefix.name}"), _bytes(prefix.parent))
+
+
+def _copies_in(checkpoint: Any, num_bytes: int) -> list[list[str]]:
     shapes: Mapping[str, list[int]] = checkpoint.get_variable_to_shape_map()
     dtypes = checkpoint.get_variable_to_dtype_map()
     declared = sum(dtypes[name].size * int(tf.TensorShape(shape).num_elements()) for name, shape in shapes.items())
-    if declared > _bytes(prefix.parent):
-        return [[f"the checkpoint declares {declared} bytes in files of {_bytes(prefix.parent)}; its tensors"]]
+    if declared > num_bytes:
+        return [[f"the checkpoint declares {declared} bytes in files of {num_bytes}; its tensors"]]
     same: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for name, shape in sorted(shapes.items()):
         if dtypes[name] == tf.string or tf.TensorShape(shape).num_elements() < _LARGEST_SHARE:

@@ -29,7 +29,7 @@ from tfvae.arguments import (
     refuse_masked,
     refuse_unknown,
 )
-from tfvae.engine import batches, course, hooks, keras_private, loop, overrides, replicas, xla
+from tfvae.engine import batches, course, hooks, keras_private, loop, overrides, replicas, settings, xla
 from tfvae.engine.batches import Data
 from tfvae.engine.doors import Doors
 from tfvae.engine.loop import Step
@@ -126,6 +126,10 @@ class UnsupervisedModel(Doors, abc.ABC):
         Raises:
             ValueError: That says what came and what was expected.
         """
+
+    def set_parts(self) -> Mapping[str, Any]:
+        """Parts, by their names, whose settings a program holds as constants; none by default."""
+        return {}
 
     @abc.abstractmethod
     def check(self, inputs: dict[str, tf.Tensor]) -> None:
@@ -605,7 +609,8 @@ class UnsupervisedModel(Doors, abc.ABC):
             )
             jit_compile = False
         parts = (engine_step, self.checked_element, lambda: self.metrics, jit_compile)
-        return loop.make_function(*parts, self.run_eagerly, self.distribute_strategy, lambda: self._watch)
+        run = loop.make_function(*parts, self.run_eagerly, self.distribute_strategy, lambda: self._watch)
+        return run if self.run_eagerly else settings.holding(run, self.set_parts)
 
     def _gradients(self, inputs: dict[str, tf.Tensor], rows: Rows) -> list[tf.Tensor | None]:
         """The gradients of this device's part of the loss of a batch."""

@@ -170,7 +170,7 @@ def factor_vae_score(
     factor, unit = (np.concatenate(part) for part in zip(*votes, strict=True))
     counts = np.zeros([code.shape[1], factors.shape[1]])
     np.add.at(counts, (unit[:num_train], factor[:num_train]), 1)
-    return Mean.of(counts.argmax(axis=1)[unit[num_train:]] == factor[num_train:])
+    return Mean.of_shares(counts.argmax(axis=1)[unit[num_train:]] == factor[num_train:])
 
 
 def active(code: Any, factors: Any, least_factors: int = 1) -> tuple[np.ndarray, np.ndarray]:

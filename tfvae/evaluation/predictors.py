@@ -162,7 +162,7 @@ def beta_vae_score(
     factor, distance = (np.concatenate(part) for part in zip(*points, strict=True))
     distance = (distance - distance[:num_train].mean(axis=0)) / distance[:num_train].std(axis=0)
     classifier = LogisticRegression(max_iter=1000).fit(distance[:num_train], factor[:num_train])
-    return Mean.of(classifier.predict(distance[num_train:]) == factor[num_train:])
+    return Mean.of_shares(classifier.predict(distance[num_train:]) == factor[num_train:])
 
 
 def _accuracies(code: np.ndarray, factor: np.ndarray, seed: int) -> np.ndarray:

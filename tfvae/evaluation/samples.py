@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.arguments import found_by, refuse_masked
+from tfvae.arguments import found_by
 
 _LARGEST = float(np.finfo(np.float32).max)  # the cube of their products is still a float64, and no infinity
 
@@ -56,7 +56,6 @@ def numbers(name: str, given: Any, expected: str) -> np.ndarray:
         Traceback (most recent call last):
         ValueError: nats is [1j], expected numbers.
     """
-    refuse_masked(name, given)
     return found_by(_real, name, given, expected)
 
 
@@ -77,7 +76,6 @@ def labels(name: str, given: Any, count: int) -> np.ndarray:
         >>> labels("label", [0.0, 1.0], 2).tolist()
         [0, 1]
     """
-    refuse_masked(name, given)
     found = found_by(np.asarray, name, given, f"{count} whole numbers")
     fits = found.shape == (count,) and found.dtype.kind in "iufb"
     if not fits or not np.array_equal(found, np.round(found.astype(np.float64))):

@@ -129,7 +129,6 @@ def codes(given: Any) -> tf.Tensor:
     Raises:
         ValueError: They are no real numbers, or not finite.
     """
-    refuse_masked("z", given)
     z = tf.cast(found_by(_real, "z", given, "numbers [..., B, latent_dim]"), tf.float32)
     if not tf.is_tensor(given) and not bool(tf.reduce_all(tf.math.is_finite(z))):
         raise ValueError("z holds NaN or infinite values: it is no code of a row.")

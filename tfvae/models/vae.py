@@ -42,7 +42,6 @@ _GONE = "binarize=True is noise=tfvae.observations.Binarized() now."
 _GIVEN = "given"  # x before noise, among the parts of a row
 _PLAIN = ("num_samples", "condition_shape", "seed", "name")
 _SET = ("objective", "noise", "weight_prior")  # parts whose settings a program holds as constants
-_READ = (bool, int, float, str, tuple, np.generic, type(None))
 _FIXED = {*_PARTS, *_PLAIN} - {"name"}
 _OBJECTIVES = [name for name in objectives.__all__ if name not in ("Cyclic", "Estimate", "Latent", "Terms")]
 _BOUND = "A bound of yours is an objective: VAE(..., objective=), a function of the terms of a batch."
@@ -660,31 +659,9 @@ class VAE(engine.UnsupervisedModel):
         """φ: the trainable weights of q(z|x)."""
         return [w for part in (self.encoder, self.posterior) for w in part.trainable_variables]
 
-    def make_train_function(self, force: bool = False) -> None:
-        """See ``UnsupervisedModel``; settings that change afterwards are refused, not ignored."""
-        before = self.train_function
-        super().make_train_function(force)
-        if self.train_function is not before:  # Keras asks for it with every batch of train_on_batch
-            self.train_function = self._of_these_settings(self.train_function)
-
-    def make_test_function(self, force: bool = False) -> None:
-        """As ``make_train_function``."""
-        before = self.test_function
-        super().make_test_function(force)
-        if self.test_function is not before:
-            self.test_function = self._of_these_settings(self.test_function)
-
-    def _of_these_settings(self, compiled: Callable) -> Callable:
-        traced: dict[str, Any] = {}  # as they are once it has been traced, which may set what was left open
-
-        def run(iterator: Any) -> Any:
-            if not self.run_eagerly:  # which reads them at each step
-                _check_settings(traced, _settings(self))
-            logs = compiled(iterator)
-            traced.update(traced or _settings(self))
-            return logs
-
-        return functools.update_wrapper(run, compiled)
+    def set_parts(self) -> dict[str, Any]:
+        """See ``UnsupervisedModel.set_parts``."""
+        return {part: getattr(self, part) for part in _SET}
 
     def predict(
         self,
@@ -879,26 +856,3 @@ def _checked_estimate(estimate: Any, terms: Terms) -> Estimate:
                 "which the model takes the mean itself."
             )
     return estimate
-
-
-def _settings(vae: VAE) -> dict[str, Any]:
-    """What the objective, the noise and the weights' prior are set to: constants of a program that was made before."""
-    return {f"{name} of the {part}": at for part in _SET for name, at in _settings_of(getattr(vae, part)).items()}
-
-
-def _settings_of(part: Any) -> dict[str, Any]:
-    """Numbers, words and tuples as they read; of what else is no layer's, such as a schedule, which one it is."""
-    if isinstance(part, keras.layers.Layer):  # which keeps notes of its own beside its settings
-        return {
-            name: repr(value) for name, value in part.get_config().items() if isinstance(value, (*_READ, dict, list))
-        }
-    kept = getattr(part, "__dict__", {})
-    return {name: repr(value) if isinstance(value, _READ) else (id(value), value) for name, value in kept.items()}
-
-
-def _check_settings(traced: dict[str, Any], now: dict[str, Any]) -> None:
-    if changed := [name for name, value in traced.items() if now.get(name, value) != value]:
-        raise ValueError(
-            f"{', '.join(changed)} changed after the program was made, which has its first value: make it a schedule "
-            "of keras.optimizers.schedules, as objectives.Weighted takes, or a keras.Variable; or compile again."
-        )

@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.arguments import check_at_least, check_path, check_whole, check_words, checked_shape, refuse_sparse, some
+from tfvae.arguments import (
+    check_at_least,
+    check_path,
+    check_whole,
+    check_words,
+    checked_shape,
+    refuse_masked,
+    refuse_sparse,
+    some,
+)
 from tfvae.engine.batches import in_memory, in_parts
 from tfvae.models.vae import VAE, check_vae
 from tfvae.plots import style
@@ -104,6 +113,7 @@ def samples_by_class(
     check_words(names=names)
     check_at_least(1, columns=columns)
     check_whole(seed=seed)
+    refuse_masked("conditions", conditions)
     conditions = np.asarray(conditions)
     drawn = [vae.sample(columns, seed=seed, condition=np.repeat(c[None], columns, axis=0)) for c in conditions]
     lines = [style.label_name(k, names) for k in range(len(conditions))]
@@ -149,6 +159,7 @@ def first_rows(x: Any, count: int | None) -> Any:
     parts = x.values() if in_parts(x) else [x]
     for part in parts:
         refuse_sparse("x", part)
+        refuse_masked("x", part)
     if not all(map(np.ndim, parts)):
         raise ValueError(f"x is {x!r}, expected rows, an array or a mapping of arrays.")
     return {k: np.asarray(v)[:count] for k, v in x.items()} if in_parts(x) else np.asarray(x)[:count]

@@ -12,6 +12,8 @@ from tfvae.arguments import check_at_least, check_room, checked_shape, found_by
 from tfvae.distribution_layer import CONSTRAINTS
 from tfvae.priors.base import Encode, Prior
 
+_RANGES = dict.fromkeys(CONSTRAINTS, (0.0, np.inf)) | {"sigmoid": (0.0, 1.0), "identity": (-np.inf, np.inf)}
+
 
 @keras.saving.register_keras_serializable("tfvae")
 class VampPrior(Prior):
@@ -25,8 +27,8 @@ class VampPrior(Prior):
         num_components: C; the paper takes 500.
         constraint: What keeps a pseudo-input among the observations: sigmoid for pixels, identity for real values,
             softplus for positive ones.
-        initial: Where they start, ``[C, *x_shape]`` on the scale of the floats that the encoder sees: rows of the
-            training data, say. N(0.05, 0.01²) by default, the authors' choice for pictures.
+        initial: Where they start, floats ``[C, *x_shape]`` on the scale that the encoder sees: rows of the training
+            data, say, bytes divided by 255. N(0.05, 0.01²) by default, the authors' choice for pictures.
         name: Keras's.
 
     Raises:
@@ -59,18 +61,23 @@ class VampPrior(Prior):
         check_room("The pseudo-inputs", *shape)
         self.raw_inputs = self.add_weight(name="raw_inputs", shape=shape, initializer="zeros")
         start = keras.random.normal(shape, 0.05, 0.01) if initial is None else initial
-        numbers = "numbers [C, *x_shape], rows of the training data, say"
-        self._start_from(found_by(lambda given: np.asarray(given, np.float32), "initial", start, numbers))
+        numbers = "floats [C, *x_shape], rows of the training data, say, as the encoder sees them: bytes divided by 255"
+        self._start_from(found_by(_floats, "initial", start, numbers))
 
     def _start_from(self, inputs: np.ndarray) -> None:
         if inputs.shape != self.raw_inputs.shape:
             raise ValueError(
                 f"The initial pseudo-inputs have shape {inputs.shape}, expected {tuple(self.raw_inputs.shape)}."
             )
-        if self.constraint == "sigmoid":  # black and white pixels are what only an infinite number gives
-            inputs = np.clip(inputs, 1e-3, 1 - 1e-3)
-        elif self.constraint != "identity":
-            inputs = np.maximum(inputs, 1e-3)
+        low, high = _RANGES[self.constraint]
+        if not ((low <= inputs) & (inputs <= high) & np.isfinite(inputs)).all():
+            raise ValueError(
+                f"The initial pseudo-inputs are from {inputs.min():g} to {inputs.max():g}, which the constraint "
+                f"{self.constraint!r} cannot give, expected finite numbers from {low:g} to {high:g}: 'identity' is for "
+                "real values, 'softplus' for positive ones."
+            )
+        if self.constraint != "identity":  # black and white pixels are what only an infinite number gives
+            inputs = np.clip(inputs, 1e-3, high - 1e-3)
         self.raw_inputs.assign(self._bijector.inverse(tf.constant(inputs)))
 
     @property
@@ -96,3 +103,10 @@ class VampPrior(Prior):
     def get_config(self) -> dict[str, Any]:
         names = ("latent_dim", "x_shape", "num_components", "constraint", "name")
         return {name: getattr(self, name) for name in names}
+
+
+def _floats(given: Any) -> np.ndarray:
+    found = np.asarray(given)
+    if found.dtype == np.uint8:
+        raise TypeError("The model may divide them by 255, which the prior does not know.")
+    return found.astype(np.float32)

@@ -205,6 +205,7 @@ def _observations(operation: str, x: Images, condition: np.ndarray | None, missi
         hint = "give an array whose first axis is the rows, or a list of bytes (PNG or JPEG files)."
         raise TypeError(f"x is a {type(x).__name__}: {hint}")
     if x.dtype == np.uint8:
+        _refuse_masked(contract.X, x)
         return contract.signature(operation, "uint8"), {contract.X: x, **given}
     return contract.signature(operation, "float32"), {contract.X: _floats(contract.X, x, missing), **given}
 
@@ -217,10 +218,16 @@ def _beside(name: str, value: np.ndarray | None) -> dict[str, np.ndarray]:
     return {name: _floats(name, value.astype(np.float32) if whole else value)}
 
 
+def _refuse_masked(name: str, value: np.ndarray) -> None:
+    if np.ma.is_masked(value):
+        raise TypeError(f"{name} has masked cells, which are not sent: fill them, {name}.filled(value).")
+
+
 def _floats(name: str, value: np.ndarray, missing: bool = False) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         came = f"of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
         raise TypeError(f"{name} is {came}: expected an array of floats, scaled as the model was trained on.")
+    _refuse_masked(name, value)
     with np.errstate(over="ignore"):
         floats = value.astype(np.float32, copy=False)
     right = ~np.isinf(floats) & (missing | ~np.isnan(floats))
