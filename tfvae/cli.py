@@ -584,7 +584,7 @@ def evaluation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("KL(q‖p)", f"{result['kl']:.2f} nats"),
         ("log p(x)", _log_marginal_text(result)),
         ("effective samples", f"{result['median_effective_sample_size']:.0f} (median){_shape_text(result)}"),
-        ("active units", f"{result['active_units']}"),
+        ("active units", "unknown, of one row" if result["active_units"] is None else f"{result['active_units']}"),
         *((name, tables.findings(found)) for name, found in result.get("judges", {}).items()),
         ("time", f"{result['seconds']:.1f} s"),
     ]

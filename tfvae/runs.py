@@ -393,7 +393,7 @@ def evaluate(
         "monte_carlo_standard_error": _monte_carlo_error(marginal),
         "median_effective_sample_size": float(np.median(marginal.effective_sample_size)),
         "median_pareto_shape": marginal.median_pareto_shape,
-        "active_units": evaluation.active_units(vae, given),
+        "active_units": evaluation.active_units(vae, given) if len(x) > 1 else None,
         **({"judges": _judged(vae, given, judges, seed, judged)} if judges else {}),
         "seconds": round(time.perf_counter() - started, 2),
     }

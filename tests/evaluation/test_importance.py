@@ -143,6 +143,8 @@ def test_active_units_counts_the_means_that_move():
     vae.posterior.projection.set_weights([kernel * 5, bias])
     x = np.random.default_rng(0).normal(size=[200, 6]).astype(np.float32)
     assert evaluation.active_units(vae, x) == 2
+    with pytest.raises(ValueError, match="one row, expected two or more"):
+        evaluation.active_units(vae, x[:1])
 
 
 def test_an_estimate_of_few_effective_samples_is_not_trusted():

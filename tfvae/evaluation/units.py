@@ -16,7 +16,7 @@ def active_units(vae: VAE, x: Any, threshold: float = 0.01) -> int:
     """Latent units with Var_x E_q[z] above the threshold: those the model uses (arXiv 1509.00519, section 5).
 
     Raises:
-        ValueError: If x has no rows.
+        ValueError: If x has fewer than two rows, among which a mean would vary.
 
     Example:
         >>> from tfvae import networks, likelihoods, posteriors
@@ -26,7 +26,10 @@ def active_units(vae: VAE, x: Any, threshold: float = 0.01) -> int:
     """
     check_vae(vae)
     check_number(0, threshold=threshold)
-    return int(np.sum(np.var(some(vae.embed(x), "estimate"), axis=0) > threshold))
+    means = some(vae.embed(x), "estimate")
+    if len(means) == 1:
+        raise ValueError("x has one row, expected two or more: a unit is active where its mean varies among them.")
+    return int(np.sum(np.var(means, axis=0) > threshold))
 
 
 def kl_by_unit(vae: VAE, x: Any, seed: int = 0, batch_size: int = 1024) -> np.ndarray:
