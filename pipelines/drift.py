@@ -1,6 +1,7 @@
 """Whether tonight's rows are of the kind that they were: two outputs of ``tfvae embed``, column by column.
 
-What is compared are the coordinates of the embeddings, the score (the ELBO of a row, in nats) and KL(q(z|x) ‖ N(0, I))
+What is compared are the coordinates of the embeddings, the score (the ELBO of a row, in nats) and how far a normal with
+the embedding's means and standard deviations is from N(0, I), which is KL(q(z|x) ‖ p(z)) of a model that has these two,
 where both outputs have what it takes. Moments are of all rows; the population stability index and the test of
 Kolmogorov and Smirnov are of a sample, so that memory does not grow with the rows. With many rows a difference of no
 consequence is significant, and with few a large index is chance: a column has drifted where both speak for it.
@@ -25,7 +26,8 @@ from .embedding.parquet_parts import complete_parts
 SIGNIFICANCE = 0.01  # of the test, for all columns together
 _SAMPLE, _BINS = 100_000, 10
 _FEWEST = 50  # rows, below which nothing can be told
-_OPTIONS = {"kl": "--stddev", contract.ROW_SCORE: "--score"}  # of tfvae embed, that make what these columns take
+_KL = "kl to N(0, I)"
+_OPTIONS = {_KL: "--stddev", contract.ROW_SCORE: "--score"}  # of tfvae embed, that make what these columns take
 _HEAD = ("column", "mean", "std", "new mean", "new std", "PSI", "KS", "p", "")
 
 
@@ -34,7 +36,7 @@ class Column:
     """What was found of one column.
 
     Attributes:
-        name: ``score`` and ``kl`` in nats, or ``embedding[d]``.
+        name: ``score`` and ``kl to N(0, I)`` in nats, or ``embedding[d]``.
         mean: The mean of all rows of the reference, as ``std`` is their standard deviation; ``new_mean`` and
             ``new_std`` are those of the new ones.
         stability_index: Σ (p - q) log(p / q) over the deciles of the reference, half a row added to each bin.
@@ -64,6 +66,7 @@ class Drift:
         most: The largest stability index of a column that has not drifted.
         not_compared: Columns that one of the outputs lacks.
         only_new: Those of them that the reference lacks.
+        scored: By how many samples of z the rows of either were scored, where the numbers differ.
     """
 
     rows: tuple[int, int]
@@ -71,6 +74,7 @@ class Drift:
     most: float
     not_compared: tuple[str, ...] = ()
     only_new: tuple[str, ...] = ()
+    scored: tuple[int, int] | None = None
 
     @property
     def drifted(self) -> list[Column]:
@@ -86,8 +90,8 @@ class Drift:
         """A sentence for each column that was not compared: which side lacks it, and how to embed that one.
 
         Example:
-            >>> Drift((500, 500), (), 0.1, ("kl", "score"), ("kl",)).left_out()
-            ['kl was not compared, the reference lacks it: embed that with --stddev, and --overwrite', \
+            >>> Drift((500, 500), (), 0.1, ("kl to N(0, I)", "score"), ("kl to N(0, I)",)).left_out()
+            ['kl to N(0, I) was not compared, the reference lacks it: embed that with --stddev, and --overwrite', \
 'score was not compared, the new output lacks it: embed that with --score, and --overwrite']
         """
         told = []
@@ -95,6 +99,11 @@ class Drift:
             side = "reference" if name in self.only_new else "new output"
             remedy = f": embed that with {option}, and --overwrite" if (option := _OPTIONS.get(name)) else ""
             told.append(f"{name} was not compared, the {side} lacks it{remedy}")
+        if self.scored:
+            told.append(
+                f"{contract.ROW_SCORE} was not compared, the reference's is of {self.scored[0]} samples of z and the "
+                f"new one's of {self.scored[1]}: embed both with the same --score, and --overwrite"
+            )
         return told
 
     def table(self) -> list[tuple[str, ...]]:
@@ -156,7 +165,9 @@ def compare(reference: str, new: str, *, most: float = 0.1) -> Drift:
         raise PipelineError(
             f"{reference} and {new} are of two models, whose embeddings do not compare: embed both by the same version"
         )
-    names = [name for name in sides[0].names if name in sides[1].names]
+    scored = (sides[0].scored, sides[1].scored)
+    unlike = None if None in scored or scored[0] == scored[1] else scored
+    names = [name for name in sides[0].names if name in sides[1].names and not (unlike and name == contract.ROW_SCORE)]
     old, new_ones = set(sides[0].names), set(sides[1].names)
     found = [_column(name, *sides) for name in names]
     corrected = zip(found, _holm([column.p_value for column in found]), strict=True)
@@ -167,6 +178,7 @@ def compare(reference: str, new: str, *, most: float = 0.1) -> Drift:
         most,
         tuple(sorted(old ^ new_ones)),
         tuple(sorted(new_ones - old)),
+        unlike,
     )
 
 
@@ -175,6 +187,7 @@ class _Side:
     """One output: its columns' names, their moments over all rows, and a sample of rows."""
 
     model: Any
+    scored: Any
     names: list[str]
     moments: ColumnMoments
     sample: np.ndarray
@@ -206,7 +219,9 @@ class _Side:
             raise PipelineError(
                 f"{folder} has {moments.rows if moments else 0} rows: drift needs {_FEWEST} on each side"
             )
-        return cls(manifest.get("model"), names, moments, sample)
+        options = manifest.get("options")
+        scored = options.get("score") if isinstance(options, dict) else None
+        return cls(manifest.get("model"), scored, names, moments, sample)
 
 
 def _values(table: Any) -> tuple[list[str], np.ndarray]:
@@ -221,7 +236,7 @@ def _values(table: Any) -> tuple[list[str], np.ndarray]:
     if contract.EMBEDDING_STDDEV in table.column_names:
         variance = matrix(contract.EMBEDDING_STDDEV).astype(np.float64) ** 2
         kl = 0.5 * (mean.astype(np.float64) ** 2 + variance - 1 - np.log(variance)).sum(axis=1)
-        names, columns = ["kl", *names], [kl.astype(np.float32)[:, None], *columns]
+        names, columns = [_KL, *names], [kl.astype(np.float32)[:, None], *columns]
     if contract.ROW_SCORE in table.column_names:
         names, columns = [contract.ROW_SCORE, *names], [table[contract.ROW_SCORE].to_numpy()[:, None], *columns]
     return names, np.concatenate(columns, axis=1)

@@ -61,6 +61,25 @@ def byte_scale(layer: Layer) -> float:
     return 255.0 if is_picture(layer) else 1.0
 
 
+def white(layer: Layer) -> float:
+    """The number that a picture's white pixel has, of what is scored: 1, or of counts and classes the largest.
+
+    Counts without an end are on the scale of bytes.
+
+    Example:
+        >>> white(DistributionLayer("Bernoulli", [8])), white(DistributionLayer("Categorical", [8], num_classes=16))
+        (1.0, 15.0)
+    """
+    if is_picture(layer) or layer.facts is None:
+        return 1.0
+    support = layer.facts.support
+    if (classes := layer.setting.get(support.at_most or "")) is not None:
+        return max(1.0, classes - 1.0)
+    if (most := layer.fixed.get(support.at_most or "")) is not None:
+        return float(np.max(most))
+    return support.high if math.isfinite(support.high) else 255.0
+
+
 def scale(layer: Layer) -> str:
     """What numbers an observation that is given as floats holds, in words.
 

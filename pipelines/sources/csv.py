@@ -17,7 +17,7 @@ from ..formats.csv_text import SUFFIXES, is_number, open_csv, read_header, read_
 from ..formats.files import find_files, folder_values, root_of
 from .base import Batch, Opened, RowSource, Source, good_rows
 from .csv_columns import Columns, text
-from .plan import Plan, Schema, by_number, describe
+from .plan import Plan, Schema, describe, refuse_blanks
 from .table_rows import Classes, ClassIndex, TableRows
 
 _LARGEST, _SMALLEST, _FACTOR = 8 << 20, 16 << 10, 8  # bytes of a block, which shrinks where the text is not plain
@@ -71,6 +71,8 @@ class Csv(RowSource):
         return Columns.of(path, names, fields, folder_values(file))
 
     def _schema(self, columns: Columns, classes: Classes, words: Sequence[set[str]]) -> Schema:
+        for column, found in zip(columns.categories, words, strict=True):
+            refuse_blanks(f"column {columns.names[column]!r} of {self.input_path}", found)
         made = columns.schema([sorted(found) for found in words])
         if self.fields.columns:
             names = [name for name, _ in self.fields.columns]
@@ -79,7 +81,7 @@ class Csv(RowSource):
                 raise PipelineError(f"{self.input_path} has the columns {had[:20]}, expected {names[:20]}")
             made = self.fields.columns
         width = sum(1 if categories is None else len(categories) for _, categories in made)
-        labels = None if columns.label is None else by_number(self.input_path, classes.names(self.input_path))
+        labels = None if columns.label is None else classes.names(self.input_path)
         return Schema(*columns.layout(self.input_path, self.fields, width), labels, made)
 
     def _add(

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -189,11 +189,13 @@ def by_number(path: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
     Raises:
         PipelineError: Whole numbers were written as floats: 2.0 is class 2 to who wrote it, and a name of its own here.
+            Or see ``refuse_blanks``.
 
     Example:
         >>> by_number("pets", ("10", "2")) == tuple(map(str, range(11))), by_number("pets", ("2", "cat"))
         (True, ('2', 'cat'))
     """
+    refuse_blanks(f"labels of {path}", names)
     numbers = [int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 10]
     if sorted(map(str, numbers)) == sorted(names) and max(numbers) < MAX_CLASSES:
         return class_names([np.array(numbers)])
@@ -206,6 +208,23 @@ def by_number(path: str, names: tuple[str, ...]) -> tuple[str, ...]:
             f"{floats[0].split('.')[0]!r} (pandas: astype('Int64')), so that it is a class by its number"
         )
     return tuple(sorted(names, key=float))
+
+
+def refuse_blanks(what: str, names: Iterable[str]) -> None:
+    """Raise PipelineError where blanks beside words make others of them: ``" 2"`` is no number and ``"cat "`` no cat.
+
+    Example:
+        >>> refuse_blanks("labels of pets", ["cat", "dog", "cat "])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        tfvae.pipelines.errors.PipelineError: labels of pets have 'cat ', which is another one than 'cat': take off ...
+    """
+    bare = {name: name.strip() for name in names}
+    for name, meant in bare.items():
+        if name != meant and (meant in bare or re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", meant)):
+            raise PipelineError(
+                f"{what} have {name!r}, which is another one than {meant!r}: take off the blanks (pandas: "
+                "skipinitialspace=True, or .str.strip())"
+            )
 
 
 def concatenated(

@@ -11,7 +11,7 @@ from ..errors import PipelineError, Rejection, RowError
 from ..formats.arrays import grey
 from ..formats.files import Found
 from .base import Fields
-from .plan import MAX_CLASSES, Input, Plan, Schema, class_names, located, together
+from .plan import MAX_CLASSES, Input, Plan, Schema, by_number, class_names, located, together
 
 
 @dataclasses.dataclass
@@ -94,7 +94,7 @@ class Classes:
         words = [label for label in self._found if isinstance(label, str)]
         if not numbers and not words:
             raise PipelineError(f"no row of {path} has a label: name another --label")
-        return tuple(sorted(words)) if words else class_names([np.array(numbers)])
+        return by_number(path, tuple(sorted(words))) if words else class_names([np.array(numbers)])
 
 
 class ClassIndex:

@@ -16,8 +16,9 @@ import pytest
 
 from tests.callbacks import interruptions
 from tests.callbacks.interruptions import CASES, Case, Signal, Stop, X, build, differences, outcome, train
+from tfvae import VAE, DistributionLayer, likelihoods, networks, objectives, posteriors, priors
 from tfvae.callbacks import Checkpoint, kept
-from tfvae.engine import course
+from tfvae.engine import course, settings
 from tfvae.engine.course import State
 from tfvae.pipelines import storage
 
@@ -174,6 +175,47 @@ def test_another_optimiser_or_model_is_refused(one_epoch):
         model.fit(X, batch_size=8, epochs=2, verbose=0, callbacks=[Checkpoint(one_epoch)])
     with pytest.raises(ValueError, match="expected one"):
         model.fit(X, callbacks=[Checkpoint(one_epoch), Checkpoint(one_epoch)])
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"objective": objectives.Weighted(4.0)}, r"objective's beta is 1\.0, not 4\.0"),
+        ({"objective": objectives.FreeBits(0.1)}, r'objective\'s class_name is "Weighted", not "FreeBits"'),
+        ({"num_samples": 5}, "num_samples is 1, not 5"),
+        ({"likelihood": DistributionLayer("Normal", [3], scale=2.0)}, r"likelihood's scale is 1\.0, not 2\.0"),
+        ({"encoder": networks.mlp([4], "relu")}, r'encoder\'s layer \d\'s activation is "tanh", not "relu"'),
+    ],
+    ids=["beta", "objective", "samples", "scale", "activation"],
+)
+def test_another_setting_of_a_part_is_another_training(changed, sentence, tmp_path):
+    def fit(**changed):
+        likelihood = DistributionLayer("Normal", [3], scale=1.0)
+        parts = {"encoder": networks.mlp([4], "tanh"), "decoder": networks.mlp([4]), "likelihood": likelihood}
+        given = {**parts, "objective": objectives.Weighted(1.0), "posterior": posteriors.diagonal_normal(2), "seed": 0}
+        vae = VAE(**{**given, **changed})
+        vae.compile(jit_compile=False)
+        return vae.fit(np.eye(3), epochs=2, verbose=0, callbacks=[Checkpoint(tmp_path)])
+
+    fit()
+    assert fit().epoch == [0, 1]
+    with pytest.raises(ValueError, match=sentence):
+        fit(**changed)
+
+
+def test_a_model_that_is_made_again_is_told_in_the_same_words():
+    """Layers are counted, and Keras draws seeds for those that have none."""
+
+    def words() -> dict:
+        x = keras.Input([8, 8, 1])
+        y = keras.layers.RandomTranslation(0.1, 0.1)(keras.layers.GaussianNoise(0.1)(x))
+        y = keras.layers.Dense(3)(keras.layers.Dropout(0.2)(keras.layers.Flatten()(y)))
+        parts = keras.Model(x, y), networks.mlp([4]), posteriors.diagonal_normal(2), likelihoods.bernoulli([8, 8, 1])
+        return settings.in_words(VAE(*parts, prior=priors.VampPrior(2, [8, 8, 1], 3)))
+
+    first, second = words(), words()
+    assert first == second and len(first) > 60
+    assert "0.2" in first.values()
 
 
 def test_the_names_that_keras_counts_make_no_other_training():

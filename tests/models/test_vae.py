@@ -562,6 +562,59 @@ def doubled(terms: objectives.Terms) -> objectives.Estimate:
     return objectives.Estimate(bound, 2.0 * bound)
 
 
+def test_a_lambda_is_told_once_and_in_our_words(tmp_path):
+    vae = make_vae(objective=lambda terms: objectives.elbo(terms))
+    with pytest.warns(UserWarning) as told:
+        vae.save(tmp_path / "model.keras")
+    (one,) = {str(warning.message) for warning in told if warning.category is UserWarning}
+    assert one.startswith("A lambda is saved as code, so that") and "loaded only with safe_mode=False" in one
+
+
+@pytest.mark.parametrize(
+    ("x", "told"),
+    [
+        (1.7e9 + np.arange(60.0), r"x\[:, 1\] has numbers up to 1700000059 that float32 holds to 128"),
+        (2**40 + np.arange(60), "that float32 holds to 131072, and their standard deviation is 17.3"),
+        (1e5 + 1e-3 * np.arange(60), "Take a number near 100000.0295 off before"),
+    ],
+    ids=["seconds", "whole", "fractions"],
+)
+def test_rows_that_float32_does_not_tell_apart_are_refused(x, told):
+    vae = make_vae(likelihood="Normal")
+    rows = np.zeros([60, 5], x.dtype)
+    rows[:, 1] = x
+    vae.compile()
+    for door in (vae.embed, vae.elbo, lambda x: vae.fit(x, verbose=0)):
+        with pytest.raises(ValueError, match=told):
+            door(rows)
+    rows[:, 1] = x - x[30]
+    assert np.isfinite(vae.embed(rows)).all()
+    rows[:, 1] = x[0]  # a constant says nothing in any case
+    vae.embed(rows)
+    vae.embed(np.float64(GOOD))
+
+
+def test_a_table_of_bytes_is_asked_what_they_are():
+    class Table:
+        """What a DataFrame is to those who do not have pandas."""
+
+        def __init__(self, numbers):
+            self.numbers, self.dtypes = numbers, [numbers.dtype] * 5
+
+        def __array__(self, dtype=None, copy=None):
+            return self.numbers
+
+    numbers = np.arange(10, dtype=np.uint8).reshape(2, 5)
+    table = Table(numbers)
+    vae = make_vae(likelihood="Normal")
+    for rows in (table, {"x": table}):
+        with pytest.raises(ValueError, match="table whose columns are all uint8"):
+            vae.embed(rows)
+    np.testing.assert_allclose(vae.embed(numbers), vae.embed(numbers / np.float32(255)), rtol=1e-5)
+    counts = make_vae(likelihood="Poisson")
+    np.testing.assert_array_equal(counts.embed(table), counts.embed(np.float32(numbers)))
+
+
 def test_the_surrogate_is_differentiated_and_the_bound_reported(x):
     weights, losses = [], []
     for objective in (objectives.elbo, doubled):
@@ -605,6 +658,10 @@ def test_a_likelihood_whose_mean_has_no_formula_reconstructs():
     [
         (lambda: VAE(networks.mlp([4]), networks.mlp([4]), "Normal", "Bernoulli"), "posterior is 'Normal', expected"),
         (lambda: VAE("mlp", *[None] * 3), "encoder is 'mlp', expected a Keras layer or model, such"),
+        (
+            lambda: VAE(networks.mlp(), networks.mlp(), keras.layers.Dense(2), keras.layers.Dense(2)),
+            "posterior is a Dense, a layer that says nothing of a family",
+        ),
         (lambda: make_vae().compile("adam", "mse"), "received 'mse'. There is no loss to choose"),
         (lambda: make_vae().embed(scipy.sparse.csr_matrix(GOOD)), r"x is a csr_matrix.*pass .toarray\(\) of it"),
         (lambda: make_vae().embed(scipy.sparse.dok_matrix(GOOD)), r"x is a dok_matrix.*pass .toarray\(\) of it"),

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests import linear_gaussian
-from tfvae import VAE, objectives
+from tfvae import VAE, objectives, priors
 from tfvae.objectives import FreeBits, Weighted
 
 X, _ = linear_gaussian.rows(10)
@@ -188,6 +188,15 @@ def test_floors_are_of_groups_of_units_in_the_mean_or_in_each_row(group_size, ea
     paid = np.maximum(floor, kl if each_row else kl.mean(axis=0)).sum(axis=-1)
     found = FreeBits(floor, group_size, each_row)(terms).objective
     np.testing.assert_allclose(found, terms.log_likelihood.numpy().mean(axis=0) - paid, rtol=1e-5, atol=1e-5)
+
+
+def test_units_that_are_tied_have_one_floor_and_it_is_asked_for():
+    terms = linear_gaussian.vae(prior=priors.Mixture(2, num_components=3)).terms(X, 4, tf.constant([1, 2]))
+    with pytest.raises(ValueError, match=r"ties them together, and their KL is one number: give group_size=2"):
+        FreeBits(0.1)(terms)
+    kl = terms.kl.numpy()
+    paid = terms.log_likelihood.numpy().mean(axis=0) - FreeBits(9.0, 2, each_row=True)(terms).objective.numpy()
+    np.testing.assert_allclose(paid, np.maximum(kl, 9.0), rtol=1e-5)
 
 
 def test_groups_must_divide_the_units():

@@ -15,13 +15,13 @@ from tfvae.pipelines.errors import PipelineError
 from tfvae.pipelines.jobs.commits import Output
 
 
-def write(folder, columns: dict[str, np.ndarray], model: str = "a", parts: int = 3) -> str:
+def write(folder, columns: dict[str, np.ndarray], model: str = "a", parts: int = 3, score: int = 1) -> str:
     output, names = Output(str(folder)), []
     for number, rows in enumerate(np.array_split(np.arange(len(columns["embedding"])), parts)):
         with output.writing(names.append(f"part-{number}.parquet") or names[-1]) as file:
             values = {name: column[rows].astype(np.float32) for name, column in columns.items()}
             pq.write_table(part_table([f"{row}" for row in rows], values), file)
-    output.finish({"kind": "embeddings", "model": {"sha256": model}}, names, [])
+    output.finish({"kind": "embeddings", "model": {"sha256": model}, "options": {"score": score}}, names, [])
     return str(folder)
 
 
@@ -34,7 +34,10 @@ def rows(seed: int, count: int = 2000, shift: float = 0.0, scale: float = 1.0) -
 
 def test_a_column_that_moved_is_named_and_no_other(tmp_path):
     found = drift.compare(write(tmp_path / "a", rows(0)), write(tmp_path / "b", rows(1, shift=0.5)))
-    assert found.exit_code == 3 and {"embedding[2]"} <= {c.name for c in found.drifted} <= {"embedding[2]", "kl"}
+    assert found.exit_code == 3 and {"embedding[2]"} <= {c.name for c in found.drifted} <= {
+        "embedding[2]",
+        "kl to N(0, I)",
+    }
     moved = next(column for column in found.columns if column.name == "embedding[2]")
     # Of two normals a shift d apart the index is d² (the symmetric Kullback-Leibler divergence); bins lose some of it.
     assert 0.15 < moved.stability_index < 0.3
@@ -46,7 +49,11 @@ def test_a_column_that_moved_is_named_and_no_other(tmp_path):
 def test_numbers_are_those_of_scipy_and_of_numpy(tmp_path):
     before, after = rows(0, 700), rows(1, 900, scale=1.3)
     found = drift.compare(write(tmp_path / "a", before), write(tmp_path / "b", after, parts=7))
-    assert [column.name for column in found.columns] == ["score", "kl", *(f"embedding[{d}]" for d in range(5))]
+    assert [column.name for column in found.columns] == [
+        "score",
+        "kl to N(0, I)",
+        *(f"embedding[{d}]" for d in range(5)),
+    ]
     tests = [stats.ks_2samp(*(np.float32(side["embedding"][:, d]) for side in (before, after))) for d in range(5)]
     tests.insert(0, stats.ks_2samp(*(np.float32(side["score"]) for side in (before, after))))
     for column, test in zip([found.columns[0], *found.columns[2:]], tests, strict=True):
@@ -93,9 +100,9 @@ def test_what_cannot_be_compared_is_told(tmp_path):
     bare = write(tmp_path / "bare", {"embedding": rows(2)["embedding"]})
     for sides, side in (((good, bare), "new output"), ((bare, good), "reference")):
         found = drift.compare(*sides)
-        assert found.not_compared == ("kl", "score")
+        assert found.not_compared == ("kl to N(0, I)", "score")
         kl, score = found.left_out()
-        assert kl == f"kl was not compared, the {side} lacks it: embed that with --stddev, and --overwrite"
+        assert kl == f"kl to N(0, I) was not compared, the {side} lacks it: embed that with --stddev, and --overwrite"
         assert score.startswith(f"score was not compared, the {side} lacks it: embed that with --score")
         assert kl.encode() in found.page()
 
@@ -120,3 +127,12 @@ def test_the_command_prints_a_table_writes_a_page_and_ends_with_3(tmp_path):
     for name, words in (("absent", "absent is not there: expected the embeddings"), ("empty", "not a complete output")):
         failed = CliRunner().invoke(main, ["drift", same, str(tmp_path / name)])
         assert failed.exit_code == 1 and words in failed.output
+
+
+def test_scores_of_other_numbers_of_samples_are_not_compared(tmp_path):
+    one, many = write(tmp_path / "one", rows(0)), write(tmp_path / "many", rows(0), score=100)
+    found = drift.compare(one, many)
+    assert "score" not in [column.name for column in found.columns] and len(found.columns) == 6
+    (told,) = found.left_out()
+    assert "the reference's is of 1 samples of z and the new one's of 100: embed both with the same --score" in told
+    assert next(column.name for column in drift.compare(many, many).columns) == "score"

@@ -58,6 +58,30 @@ def test_reconstructions_stand_under_their_inputs(monkeypatch):
     np.testing.assert_allclose(tiles[3, 1], vae.reconstruct(x)[5], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "white"),
+    [
+        (lambda: tfvae.DistributionLayer("Categorical", [2, 2, 1], num_classes=8), 7),
+        (lambda: tfvae.DistributionLayer("Binomial", [2, 2, 1], total_count=12.0), 12),
+        (lambda: tfvae.DistributionLayer("Poisson", [2, 2, 1]), 255),
+        (lambda: tfvae.DistributionLayer("Geometric", [2, 2, 1]), 255),
+        (lambda: likelihoods.bernoulli([2, 2, 1]), 1),
+    ],
+    ids=["classes", "trials", "counts", "waits", "pixels"],
+)
+def test_white_is_the_largest_number_that_a_likelihood_scores(likelihood, white):
+    parts = networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2)
+    vae = tfvae.VAE(*parts, likelihood())
+    x = np.array([0, 1, white - 1, white], np.float32).reshape(1, 2, 2, 1)
+    np.testing.assert_allclose(plots.pictures.as_images(vae, x), x / white)
+    if white > 1:  # bytes of counts are the counts, of pixels 255 is white
+        np.testing.assert_allclose(plots.pictures.as_images(vae, x.astype(np.uint8)), x / white)
+    else:
+        np.testing.assert_allclose(plots.pictures.as_images(vae, (255 * x).astype(np.uint8)), x)
+    grid = plots.pictures.reconstruction_grid(vae, x, 1, 1)
+    np.testing.assert_allclose(grid[3:5, :2], vae.reconstruct(x)[0] / white, rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(6, 5, 3), (6, 5)])
 def test_every_picture_is_a_readable_png(tmp_path, shape):
     vae = model(3, shape)

@@ -21,9 +21,21 @@ def test_an_address_names_its_protocol(url):
         serving.Client(url, "pictures")
 
 
-@pytest.mark.parametrize("bad", [{"batch_size": 0}, {"retries": -1}, {"timeout": 0}, {"timeout": float("nan")}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"batch_size": wrong} for wrong in (0, 64.0, float("nan"), True, "64")),
+        *({"retries": wrong} for wrong in (-1, 2.5)),
+        *({"timeout": wrong} for wrong in (0, float("nan"), True, "1")),
+        *({"version": wrong} for wrong in (1.0, -1, "1")),
+        {"max_answer_bytes": "x"},
+        {"by_rows": "no"},
+        {"missing": 1},
+    ],
+    ids=str,
+)
 def test_impossible_settings_are_refused(bad):
-    with pytest.raises(ValueError, match=f"{next(iter(bad))} "):
+    with pytest.raises(ValueError, match=f"^{next(iter(bad))} is "):
         serving.Client("http://localhost:8501", "pictures", **bad)
 
 

@@ -2,8 +2,8 @@
 
 A group is a nest of tensors, all with the same rows, and the row numbers of each batch, gathered inside the program: an
 array given to ``fit`` stays where it is as one tensor, bytes stay bytes, and an epoch's shuffle is a permutation of
-integers. Shapes never change from group to group, so nothing is compiled twice: a short last batch is filled with rows
-that count for nothing, a short last group stops its loop early.
+integers. Shapes never change from group to group, so nothing is compiled twice: a short last batch is filled with its
+own rows over again, which count for nothing, a short last group stops its loop early.
 
 ``DataAdapter`` is Keras's own seam for this. To Keras the batches are a ``DistributedDataset`` too, so that it leaves
 their rows to the engine where there are replicas.
@@ -267,7 +267,8 @@ class ArrayBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset):
                 self._cursor = Cursor(number, seed, k + 1)
                 start = k * self._batch_size
                 count = min(self._batch_size, self._num_rows - start)
-                yield np.take(order, range(start, start + self._batch_size), mode="wrap"), count
+                # A short batch is filled with its own rows over again, so that no other enters a batch statistic.
+                yield np.resize(order[start : start + count], self._batch_size), count
             seed, drawn = None, 0
 
     def _seed_now(self) -> list[int]:
@@ -483,7 +484,7 @@ class StreamBatches(keras_private.DataAdapter, tf.distribute.DistributedDataset)
             return tf.reshape(leaf, [steps * batch, *rest])
 
         counts = np.pad(counts, more[0])
-        # A short batch is filled with its own rows over again, so that no made-up row enters a batch statistic.
+        # As of arrays.
         within = np.arange(batch, dtype=np.int32) % np.maximum(counts, 1)[:, None]
         rows = np.arange(steps, dtype=np.int32)[:, None] * batch + within
         return Group(tf.nest.map_structure(flat, data), rows.astype(np.int32), counts, num_steps)

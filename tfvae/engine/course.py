@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.engine import keras_private, plain
+from tfvae.engine import keras_private, plain, settings
 
 _FILE, _SAME = "the file so far", "as it was given"
 
@@ -233,6 +233,7 @@ def _training(model: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     """Of what a training is, in words: states of another one are not its own."""
     optimizers = [keras.saving.serialize_keras_object(optimizer) for optimizer, _ in model.updates]
     known = {"model": type(model).__name__, "seed": model.seed}
+    known |= settings.in_words(model)
     known["optimizer"] = ", ".join(one["class_name"] for one in optimizers)
     if int(keras_private.steps_taken(model).numpy()) == 0:  # later its settings may have been changed by a callback
         for one in optimizers:

@@ -109,7 +109,7 @@ class Doors(keras_private.BuiltModel):
         saving.warn_of_unregistered(self, filepath)
         if path := self.weight_without_numbers():
             warnings.warn(f"The weight {path} holds NaN or infinity, which {filepath} has then too.", stacklevel=2)
-        with saving.written(filepath, overwrite) as draft:
+        with saving.written(filepath, overwrite) as draft, saving.without_lambda_warning():
             super().save(draft, zipped=zipped)
 
     def save_weights(

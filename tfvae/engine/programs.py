@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import keras
 
-from tfvae.engine import keras_private
+from tfvae.engine import keras_private, saving
 
 _AT_MOST = 8  # a program holds what it was compiled to, some megabytes
 _PLAIN = (bool, int, float, str, bytes, tuple)
@@ -68,7 +68,7 @@ def _of_keras() -> frozenset[str]:
 def _state(model: keras.Model) -> tuple[Any, ...] | None:
     """What a program is traced by; None where that cannot be told."""
     try:
-        whole = keras.saving.serialize_keras_object(model)
+        whole = saving.config_of(model)
         config = json.dumps({**whole, "compile_config": None}, sort_keys=True)  # a learning rate moves as it trains
     except (TypeError, ValueError, NotImplementedError):
         return None

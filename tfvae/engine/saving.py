@@ -34,7 +34,13 @@ Layout = dict[str, tuple[int, ...]]
 
 def warn_of_unregistered(model: keras.Model, filepath: Any) -> None:
     """Warn of each class and function of a model that Keras will not find, or not make, when it loads the file."""
-    config = keras.saving.serialize_keras_object(model)
+    config = config_of(model)
+    if any(one.get("class_name") == "__lambda__" for one in _mappings(config)):
+        warnings.warn(
+            f"A lambda is saved as code, so that {filepath} is loaded only with safe_mode=False, by who trusts it: "
+            "define a function, put @keras.saving.register_keras_serializable() before it, and save again.",
+            stacklevel=3,
+        )
     for told in sorted(set(_forgotten(model, config))):
         warnings.warn(
             f"The get_config() of {told}, with which {filepath} is loaded: let it hold that setting, and save again.",
@@ -53,6 +59,34 @@ def warn_of_unregistered(model: keras.Model, filepath: Any) -> None:
             "again.",
             stacklevel=3,
         )
+
+
+def config_of(model: keras.Model) -> dict[str, Any]:
+    """How Keras writes a model, without its warning of each lambda.
+
+    Raises:
+        ValueError: It has no words for a part, of which an author did not tell it, or for a lambda's code.
+
+    Example:
+        >>> config_of(keras.Sequential())["class_name"]
+        'Sequential'
+    """
+    try:
+        with without_lambda_warning():
+            return keras.saving.serialize_keras_object(model)
+    except OSError as error:  # Keras would show the source in its warning
+        raise ValueError(
+            "The model holds a lambda whose source Python does not find: define a function in a file, put "
+            "@keras.saving.register_keras_serializable() before it."
+        ) from error
+
+
+@contextlib.contextmanager
+def without_lambda_warning() -> Iterator[None]:
+    """Within it, Keras does not warn of lambdas that it writes: see ``warn_of_unregistered``."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The object being serialized includes a `lambda`")
+        yield
 
 
 def _mappings(config: Any) -> Iterator[dict[str, Any]]:

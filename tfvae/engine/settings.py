@@ -1,13 +1,21 @@
-"""Settings that a program holds as constants: once they change they are refused, and not ignored."""
+"""Settings of a model's parts: what a program holds as constants is refused once it changes, and not ignored."""
 
 import functools
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-_READ = (bool, int, float, str, tuple, np.generic, type(None))
+from tfvae.engine import saving
+
+_ANEW = {
+    *("name", "seed", "module", "registered_name", "shared_object_id", "build_config", "compile_config"),
+    *("inbound_nodes", "input_layers", "output_layers"),  # of a functional model, by the names of its layers
+}
+_LONGEST = 80  # letters of a setting that are told
 
 
 def holding(run: Callable, parts: Callable[[], Mapping[str, Any]]) -> Callable:
@@ -48,12 +56,60 @@ def _settings(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings_of(part: Any) -> dict[str, Any]:
-    """Numbers, words and tuples as they read; of what else is no layer's, such as a schedule, which one it is."""
+    if isinstance(part, functools.partial):
+        return {**_settings_of(part.func), **{name: _reading(value) for name, value in part.keywords.items()}}
     if not isinstance(part, keras.layers.Layer):
-        kept = getattr(part, "__dict__", {})
-        return {name: repr(value) if isinstance(value, _READ) else (id(value), value) for name, value in kept.items()}
+        return {name: _reading(value) for name, value in getattr(part, "__dict__", {}).items()}
     try:
         kept = part.get_config()  # a layer keeps notes of its own beside its settings
     except NotImplementedError:  # one with arguments that Keras cannot write
         return {}
-    return {name: repr(value) for name, value in kept.items() if isinstance(value, (*_READ, dict, list))}
+    return {name: reading for name, value in kept.items() if isinstance(reading := _reading(value), str)}
+
+
+def _reading(value: Any) -> Any:
+    """Numbers, words and what is made of them as they read; of anything else, such as a variable, which one it is."""
+    if isinstance(value, (bool, int, float, str, bytes, np.generic, type(None))):
+        return repr(value)
+    if isinstance(value, np.ndarray):
+        return repr((value.dtype, value.shape, hashlib.sha256(value.tobytes()).digest()))
+    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+        return _reading(value.get_config())
+    if isinstance(value, dict):
+        value = [*value.items()]
+    if isinstance(value, (list, tuple)):
+        found = [_reading(one) for one in value]
+        return repr(found) if all(isinstance(one, str) for one in found) else tuple(found)
+    return id(value), value
+
+
+def in_words(model: keras.Model) -> dict[str, str]:
+    """What a model's parts are set to, by names such as ``objective's beta``; nothing, where Keras cannot write it.
+
+    Names and seeds, which differ where the same model is made again, are left out, and so is code.
+
+    Example:
+        >>> in_words(keras.Sequential([keras.layers.Dropout(0.5, name="a")]))["layer 1's rate"]
+        '0.5'
+    """
+    try:
+        config = json.loads(json.dumps(saving.config_of(model)["config"]))
+    except (KeyError, NotImplementedError, TypeError, ValueError):
+        return {}
+    return dict(_told(config, ""))
+
+
+def _told(config: Any, of: str) -> Iterator[tuple[str, str]]:
+    for name, value in config.items():
+        if name in _ANEW:
+            continue
+        where = f"{of}'s {name}" if of else name
+        if isinstance(value, dict):
+            if value.get("class_name") != "__lambda__":
+                yield from _told(value, of if name == "config" else where)
+        elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
+            for i, one in enumerate(value, 1):
+                yield from _told(one if isinstance(one, dict) else {"value": one}, f"{where.removesuffix('s')} {i}")
+        else:
+            text = json.dumps(value)
+            yield where, text if len(text) <= _LONGEST else hashlib.sha256(text.encode()).hexdigest()

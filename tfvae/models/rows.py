@@ -11,6 +11,9 @@ from tfvae.arguments import found_by, no_array, refuse_masked, refuse_sparse
 from tfvae.engine import batches
 
 _PARTS = ("x", "condition", "label")
+_LOOKED_AT = 256  # rows, about
+_NEAR = 1e-4  # of the largest number: a smaller spread is looked at, float32's steps are 1e-7 of it
+_ROUNDED = 0.01  # of a standard deviation, as ``prepare --standardize`` has it
 
 
 class Batch(NamedTuple):
@@ -61,6 +64,8 @@ class RowShape:
         """x as a uint8 or float32 tensor ``[N, *event_shape]``, or a ValueError that says what came."""
         mend = "reshape it, or give the likelihood another event_shape"
         x = _shaped("x", _numbers("x", x, "uint8 or a float"), self.event_shape, mend)
+        if tf.executing_eagerly() and x.dtype.size > 2 and x.dtype != tf.float32:
+            _refuse_coarse(x)
         return x if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
 
     def condition(self, condition: Any, count: int | None = None) -> tf.Tensor | None:
@@ -169,6 +174,26 @@ def _tensor(name: str, given: Any) -> tf.Tensor:
         return tf.convert_to_tensor(given)
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # PyTorch's is a RuntimeError
         raise no_array(name, given) from error
+
+
+def _refuse_coarse(x: tf.Tensor) -> None:
+    """Raise ValueError where float32 rounds a column of x ``[N, ...]`` by more than a hundredth of its spread."""
+    some = tf.cast(x[:: max(1, len(x) // _LOOKED_AT)], tf.float64).numpy()
+    if not some.size:
+        return
+    with np.errstate(all="ignore"):  # of NaN and infinity, which others tell
+        near = some.std(axis=0) < _NEAR * np.abs(some).max(axis=0)
+    for place in zip(*np.nonzero(near), strict=True):  # none, of most data
+        column = tf.cast(x[(slice(None), *place)], tf.float64).numpy()
+        highest, spread = np.abs(column).max(), column.std()
+        step = np.spacing(np.float32(highest))
+        if spread > 0 and 0.5 * step > _ROUNDED * spread:
+            where = ", ".join(map(str, place))
+            raise ValueError(
+                f"x[:, {where}] has numbers up to {highest:.10g} that float32 holds to {step:g}, and their standard "
+                f"deviation is {spread:g}: too much of what tells them apart is lost. Take a number near "
+                f"{column.mean():.10g} off before."
+            )
 
 
 def _shaped(name: str, tensor: tf.Tensor, shape: Sequence[int], mend: str) -> tf.Tensor:

@@ -526,7 +526,14 @@ class VAE(engine.UnsupervisedModel):
 
     def prepare(self, inputs: Any) -> dict[str, tf.Tensor]:
         """A row's parts by name, as tensors ``[N, ...]`` of the model's shapes; a ValueError says what else came."""
-        return self._rows.prepare(inputs)
+        rows = self._rows.prepare(inputs)
+        given = inputs["x"] if batches.in_parts(inputs) else inputs
+        if hasattr(given, "dtypes") and rows["x"].dtype == tf.uint8 and observations.is_picture(self.likelihood):
+            raise ValueError(
+                "x is a table whose columns are all uint8. Pass .to_numpy() of it where they are pixels, which the "
+                "model divides by 255, or .astype('float32') where they are numbers."
+            )
+        return rows
 
     def batch(self, rows: Any) -> Batch:
         """Rows as the networks see them; outside of a program, once their values are those that the model scores."""
@@ -796,6 +803,12 @@ def _check_layers(**parts: Any) -> None:
         if not isinstance(part, keras.layers.Layer):
             mend = "networks.mlp([500])" if name in ("encoder", "decoder") else 'DistributionLayer("Normal", [2])'
             raise ValueError(f"The {name} is {part!r}, expected a Keras layer or model, such as tfvae.{mend}.")
+        if name in ("posterior", "likelihood") and not isinstance(part, (DistributionLayer, MixedLayer)):
+            raise ValueError(
+                f"The {name} is a {type(part).__name__}, a layer that says nothing of a family, expected a "
+                "tfvae.DistributionLayer or a class derived from it: a family of yours is one's first argument, see "
+                "families.register."
+            )
 
 
 def _check_called(**parts: Any) -> None:

@@ -6,7 +6,7 @@ import tensorflow as tf
 from tfvae.arguments import check_at_least
 from tfvae.objectives.configured import Configured, Schedule, at_step, check_schedule
 from tfvae.objectives.elbo import elbo
-from tfvae.objectives.terms import Estimate, Terms
+from tfvae.objectives.terms import Estimate, Latent, Terms
 
 
 @keras.saving.register_keras_serializable("tfvae")
@@ -86,11 +86,12 @@ class FreeBits(Configured):
 
     Args:
         nats: λ, for each group of units: a number, or a schedule of Keras's over the optimiser's steps. 0 is the ELBO.
-        group_size: Units in a group, neighbours in z; a floor of each unit by default.
+        group_size: Units in a group, neighbours in z; a floor of each unit by default. Where the posterior or the prior
+            ties units together (a flow, a mixture, full covariance) their KL is one number: give all of them.
         each_row: Whether the floor holds for each row by itself, and not for the mean over the batch.
 
     Raises:
-        ValueError: For a negative λ, or groups that do not divide the units.
+        ValueError: For a negative λ, groups that do not divide the units, or that divide those that are tied together.
 
     Example:
         >>> FreeBits(0.25)(terms).objective.numpy().tolist()  # one unit, of KL 1 nat, here estimated as 0
@@ -106,14 +107,21 @@ class FreeBits(Configured):
 
     def __call__(self, terms: Terms) -> Estimate:
         """See ``FreeBits``."""
-        kl = self._by_group(terms.kl_by_unit())
+        kl = tf.concat([self._by_group(latent) for latent in terms.latents], axis=-1)
         floor = at_step(self.nats, terms.step)
         paid = tf.reduce_sum(tf.maximum(floor, kl if self.each_row else terms.batch_mean(kl)), axis=-1)
         gain = tf.reduce_mean(terms.log_likelihood, axis=0) - paid
         return Estimate(elbo(terms).bound, gain, objective=gain)
 
-    def _by_group(self, kl: tf.Tensor) -> tf.Tensor:
-        units = kl.shape[-1]
-        if self.group_size < 1 or units % self.group_size:
+    def _by_group(self, latent: Latent) -> tf.Tensor:
+        units, kl = latent.z.shape[-1], latent.kl_by_unit()
+        if units % self.group_size:
             raise ValueError(f"{units} units of z cannot be divided into groups of {self.group_size}: take a divisor.")
-        return tf.reduce_sum(tf.reshape(kl, [-1, units // self.group_size, self.group_size]), axis=-1)
+        if kl.shape[-1] == units:
+            return tf.reduce_sum(tf.reshape(kl, [-1, units // self.group_size, self.group_size]), axis=-1)
+        if self.group_size != units:
+            raise ValueError(
+                f"FreeBits has a floor for each group of {self.group_size} of {units} units, but this posterior or "
+                f"prior ties them together, and their KL is one number: give group_size={units}, and nats for all."
+            )
+        return kl

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfvae import observations
 from tfvae.arguments import (
     check_at_least,
     check_path,
@@ -46,8 +47,8 @@ def as_images(vae: VAE, x: Any, image_shape: Sequence[int] | None = None) -> np.
         given = f", nor by image_shape={tuple(image_shape)}" if image_shape is not None else ": pass their image_shape"
         raise ValueError(f"Observations of shape {vae.event_shape} are no pictures [H, W, 1] or [H, W, 3]{given}.")
     x = np.asarray(x)
-    scaled = x / 255.0 if x.dtype == np.uint8 else x
-    return np.clip(scaled.reshape(-1, *shape), 0.0, 1.0)
+    are_bytes = x.dtype == np.uint8 and observations.is_picture(vae.likelihood)
+    return np.clip((x / (255.0 if are_bytes else observations.white(vae.likelihood))).reshape(-1, *shape), 0.0, 1.0)
 
 
 def save_picture(picture: np.ndarray, title: str, path: PathLike, lines: Sequence[str] = ()) -> str:

@@ -74,13 +74,13 @@ class Client:
             raise ValueError(f"url is {url!r}: expected http://, https://, grpc:// or grpcs:// and host:port.")
         if not isinstance(model, str) or not model:
             raise ValueError(f"model is {model!r}: expected the model's name on the server, a string.")
-        numbers = all(isinstance(n, (int, float, np.number)) for n in (batch_size, retries, timeout))
-        if not numbers or batch_size < 1 or retries < 0 or not timeout > 0:
-            raise ValueError(
-                f"batch_size {batch_size}, retries {retries}, timeout {timeout}: expected >= 1, >= 0, > 0."
-            )
-        if not isinstance(missing, bool):
-            raise ValueError(f"missing is {missing!r}, expected True or False.")
+        _check_whole(1, batch_size=batch_size, max_answer_bytes=max_answer_bytes)
+        _check_whole(0, retries=retries, **({} if version is None else {"version": version}))
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float, np.number)) or not timeout > 0:
+            raise ValueError(f"timeout is {timeout!r}, expected seconds, a number above 0.")
+        for name, value in (("by_rows", by_rows), ("missing", missing)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}, expected True or False.")
         self._retries, self._batch_size, self._missing = retries, batch_size, missing
         self._widths: dict[str, tuple[int | None, ...]] = {}  # of outputs already seen, without the rows
         self._transport: Any
@@ -194,6 +194,12 @@ class Client:
                 self._widths[f"{signature}/{name}"] = info.shape[1:]
         widths = {name: self._widths[f"{signature}/{name}"] for name in outputs}
         return {name: np.zeros([0, *(size or 0 for size in width)], np.float32) for name, width in widths.items()}
+
+
+def _check_whole(least: int, **given: Any) -> None:
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{name} is {value!r}, expected a whole number of {least} or more.")
 
 
 def _observations(operation: str, x: Images, condition: np.ndarray | None, missing: bool) -> tuple[str, dict[str, Any]]:

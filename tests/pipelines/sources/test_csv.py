@@ -151,6 +151,28 @@ def test_whole_numbers_that_were_written_as_floats_are_no_names_of_classes(tmp_p
         source(path).plan()
 
 
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        (["1, 2", "1, 10"], r"labels of .* have ' (2|10)', which is another one than"),
+        (["1,cat", "1,cat "], "have 'cat ', which is another one than 'cat': take off the blanks"),
+        (["1, 2.5", "1, 3.5"], "have ' [23].5'"),
+    ],
+    ids=["numbers", "words", "fractions"],
+)
+def test_blanks_that_make_other_labels_are_told(tmp_path, cells, told):
+    with pytest.raises(PipelineError, match=told):
+        source(write(tmp_path / "x.csv", "x,label\n" + "\n".join(cells) + "\n")).plan()
+    column = "\n".join(["1,red,0", "2,red ,0", ""])
+    with pytest.raises(PipelineError, match=r"column 'colour' of .* have 'red ', which is another one than 'red'"):
+        source(write(tmp_path / "y.csv", f"x,colour,label\n{column}"), categories=("colour",)).plan()
+
+
+def test_words_that_all_begin_with_a_blank_are_names(tmp_path):
+    plan, rows = read_all(source(write(tmp_path / "x.csv", "x,label\n1, cat\n2, dog\n")))
+    assert plan.schema.labels == (" cat", " dog") and [row.label for row in rows] == [0, 1]
+
+
 def test_a_folder_without_keys(tmp_path):
     for name, rows in (("b.csv", "3\n4\n"), ("a.csv", "1\n2\n")):
         write(tmp_path / name, f"x\n{rows}")

@@ -6,7 +6,7 @@
 0.1 in the encoder, 10 latent units, one dispersion a gene, Adam 1e-3, the KL warmed up over the first half of the
 epochs: scvi-tools' own settings, but for Adam's ε (1e-8), no weight decay, the shorter warm-up, and minibatches of 112,
 which divide the 560 cells. Of a last batch that is smaller, batch norm sees those rows alone there; here it sees a
-whole batch, which other rows fill and of which the smaller part counts.
+whole batch, which they fill over again, some of them once more than others.
 
 Speeds are of one thread each where the environment says so, to TensorFlow by ``TF_NUM_INTRAOP_THREADS=1`` and
 ``TF_NUM_INTEROP_THREADS=1``, to PyTorch by ``OMP_NUM_THREADS=1``.
