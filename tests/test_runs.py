@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from tests.callbacks.interruptions import Signal
-from tfvae import VAE, likelihoods, networks, observations, posteriors, run_folder, runs
+from tfvae import VAE, likelihoods, networks, observations, posteriors, presets, run_folder, runs
 
 MADE_BEFORE = pathlib.Path(__file__).with_name("made_by_0_1")
 
 
 def model(likelihood=None) -> VAE:
     likelihood = likelihood or likelihoods.bernoulli([3])
-    return VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihood, seed=0)
+    vae = VAE(networks.mlp([4]), networks.mlp([4]), posteriors.diagonal_normal(2), likelihood, seed=0)
+    vae.compile(jit_compile=False)
+    return vae
 
 
 @pytest.mark.slow
@@ -236,3 +238,15 @@ def test_bits_per_dimension_are_measured_where_there_are_such():
     )  # fmt: skip
     assert [type(one).__name__ for one in runs._bits(levels)] == ["BitsPerDimension"]
     assert not runs._bits(model()) and not runs._bits(model(likelihoods.normal([3])))
+
+
+@pytest.mark.parametrize(("name", "told"), [("mlp", True), ("conv", True), ("gaussian-mlp", False)])
+def test_real_values_under_a_model_of_pixels_are_told_which_model_takes_them(name, told):
+    with pytest.raises(ValueError) as error, runs._naming_models(presets.EXPERIMENTS[name]):
+        model().fit(np.full([4, 3], -1.0), verbose=0)
+    assert ("gaussian-mlp takes real values (--model)" in str(error.value)) == told
+    with (
+        pytest.raises(ValueError, match=r"^x has shape \(4, 2\), expected \(N, 3\)[^G]*$"),
+        runs._naming_models(presets.EXPERIMENTS[name]),
+    ):
+        model().fit(np.zeros([4, 2]), verbose=0)

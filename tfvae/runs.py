@@ -22,7 +22,7 @@ import re
 import shlex
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -143,22 +143,23 @@ def train(
         with run_folder.replacing(output, record, overwrite) if writes else _of_first(output) as folder:
             strategies.meet(devices)  # what another training had left is gone
             checkpoint = Checkpoint(folder / run_folder.CHECKPOINTS)
-            history = vae.fit(
-                x,
-                batch_size=batch_size,
-                epochs=epochs,
-                validation_data=validation,
-                verbose=0,
-                callbacks=[
-                    *([ProgressBar()] if writes else []),
-                    *_bits(vae),
-                    *([keras.callbacks.CSVLogger(str(folder / "history.csv"))] if writes else []),
-                    *(_tensorboard(folder / "logs") if writes else []),
-                    *_early_stopping(patience),
-                    checkpoint,
-                    StopAtNaN(),
-                ],
-            )
+            with _naming_models(chosen):
+                history = vae.fit(
+                    x,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    validation_data=validation,
+                    verbose=0,
+                    callbacks=[
+                        *([ProgressBar()] if writes else []),
+                        *_bits(vae),
+                        *([keras.callbacks.CSVLogger(str(folder / "history.csv"))] if writes else []),
+                        *(_tensorboard(folder / "logs") if writes else []),
+                        *_early_stopping(patience),
+                        checkpoint,
+                        StopAtNaN(),
+                    ],
+                )
             seconds, done = checkpoint.seconds, len(history.epoch)
             record |= {"epochs_trained": done} if patience else {}
             record["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -174,6 +175,21 @@ def train(
             (folder / configuration.NAME).write_bytes(flags)
             _write_json(folder / records.RUN, record)
     return record
+
+
+@contextlib.contextmanager
+def _naming_models(chosen: Experiment) -> Iterator[None]:
+    """Within it, what a likelihood of pixels says of real values names the model that takes them."""
+    try:
+        yield
+    except ValueError as error:
+        of_pixels = [one for name, one in EXPERIMENTS.items() if name != "gaussian-mlp"]
+        if chosen not in of_pixels or " likelihood scores " not in str(error):
+            raise
+        raise ValueError(
+            f"{error} Of the models here gaussian-mlp takes real values (--model), and prepare --standardize brings "
+            "the columns of a table to one scale for it."
+        ) from error
 
 
 def _check_numbers(learning_rate: float | None, seed: int) -> None:
@@ -510,7 +526,7 @@ def _check_columns(run: PathLike, data_directory: PathLike) -> None:
             raise ValueError(
                 f"the columns of {data_directory} are not those that {run} was trained on, or come in another order "
                 "or in other units, and numbers of such rows would mean nothing: take a split of the run's own "
-                f"dataset, {known.get('folder')}, or prepare the rows as that was prepared."
+                f"dataset, {_trained_on(pathlib.Path(run))}, or prepare the rows as that was prepared."
             )
 
 

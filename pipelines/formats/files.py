@@ -279,7 +279,9 @@ def find_files(path: str, suffixes: tuple[str, ...], otherwise: str = "") -> Fou
         return Found(root_of(path), (os.path.basename(path),))
     found = files_with_suffix(path, suffixes)
     if not found.files:
-        raise PipelineError(f"{path} names no {' or '.join(suffixes)} file{otherwise}")
+        is_there = any(letter in path for letter in "*?[") or storage.exists(path)
+        why = "" if is_there else ", nothing of that name is there"
+        raise PipelineError(f"{path} names no {' or '.join(suffixes)} file{why}{otherwise}")
     return found
 
 

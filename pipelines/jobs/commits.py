@@ -465,8 +465,8 @@ class Output:
         Where the job is not complete there is no manifest afterwards.
         """
         pending, damaged = self.examine(units)
-        beside = None if pending else self._damage_beside(fingerprint, units)
-        is_finished = beside == []
+        beside = self.damaged_records(MANIFEST) if pending else self._damage_beside(fingerprint, units)
+        is_finished = not pending and beside == []
         if not is_finished:
             storage.remove(self.file(MANIFEST))
         return pending, is_finished, damaged + (beside or [])

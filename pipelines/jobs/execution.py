@@ -172,6 +172,7 @@ class Job:
     beam_options: PipelineOptions
     progress: Progress | None
     latency: metrics.Latency | None = None
+    done: set[str] = dataclasses.field(default_factory=set)  # names of units that this run did
 
     def run_units(self, units: Sequence[Unit], steps: beam.PTransform) -> None:
         """Does those of the units that are not done yet.
@@ -187,6 +188,7 @@ class Job:
         if left := self.output.pending(units):
             with _watching(self.output, units, self.progress):
                 self.latency = metrics.latency(_run(self.output, left, steps, self.beam_options))
+            self.done |= {unit.name for unit in left}
 
     def replan(self, fingerprint: str, units: Sequence[Unit]) -> None:
         """Goes on with the same units by the fingerprints that they turned out to have."""
@@ -238,14 +240,14 @@ class Job:
         if records is None:
             records = [record for record in self.output.records(self.units) if record is not None]
         manifest = self.output.manifest() or {}
-        names = {unit.name for unit in self.pending}
+        names = {unit.name for unit in self.units} & (self.done | {unit.name for unit in self.pending})
         mine = [record for record in records if record["unit"] in names]
         return Summary(
             output=self.output.path,
             rows=self._rows(records),
             rejected=manifest["rejected"],
             units=len(self.units),
-            units_done=len(self.pending),
+            units_done=len(names),
             rows_written=sum(record["rows"] for record in mine),
             rows_rejected=sum(record["rejected"] for record in mine),
             seconds=time.monotonic() - self.started,

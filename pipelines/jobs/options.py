@@ -30,6 +30,9 @@ _JOB_SERVER_OPTIONS = (
 )
 
 
+_OF_PREPARE = ("--categories", "--crop", "--dtype", "--label", "--resize", "--shape", "--standardize")
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser without abbreviations whose errors are ``PipelineError``: one line, exit code 1."""
 
@@ -101,8 +104,11 @@ def beam_options(beam_args: Sequence[str], ours: Sequence[str] = ()) -> Pipeline
     unknown = _unknown(parser, beam_args)
     if unknown:
         known = [*ours, *(flag for action in parser._actions for flag in action.option_strings)]
-        near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+        name = unknown[0].split("=")[0]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         hint = f": did you mean {near[0]}?" if near else ""
+        if name in _OF_PREPARE:
+            hint = f": {name} is of prepare, whose dataset --prepared-with names, for rows to be read alike"
         if not unknown[0].startswith("-"):
             hint = ": the option before it takes no value, or no further one"
         raise PipelineError(f"unknown argument {unknown[0]!r}, neither ours nor Beam's{hint}")

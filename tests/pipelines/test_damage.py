@@ -83,6 +83,18 @@ def test_a_flipped_byte_anywhere(command, again, finished, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["prepare", "embed"])
+def test_several_that_are_damaged_at_once_are_all_named(command, again, finished, tmp_path):
+    output, whole = tmp_path / "out", artifacts(finished / command)
+    of = "generations/000001/" if command == "embed" else ""
+    data = next(name for name, content in whole.items() if content and ("tfrecord" in name or "/parts/" in name))
+    shutil.copytree(finished / command, output, symlinks=True)
+    for name in (data, f"{of}manifest.json"):
+        flip(output / name, 0.5)
+    assert sorted(again[command](str(output)).damaged) == sorted([data, f"{of}manifest.json"])
+    assert artifacts(output) == whole
+
+
+@pytest.mark.parametrize("command", ["prepare", "embed"])
 def test_an_output_of_an_earlier_release_is_done(command, again, finished, tmp_path):
     """Its records have no checksum, which is said; the files that they list have, so damage of those is mended."""
     output = tmp_path / "out"

@@ -406,3 +406,14 @@ def test_killed_at_any_change_of_a_file(folders, models, tmp_path, monkeypatch):
         if changes[0] < first:
             break
     assert killed > 8
+
+
+def test_rows_that_are_first_now_are_counted_among_those_of_this_run(models, tmp_path):
+    """The unit of the second file is as it was; what it holds depends on the first one's keys."""
+    for name, numbers in {"b": range(4), "c": range(2, 6)}.items():
+        write(tmp_path / "in", name, [f"k{number}" for number in numbers])
+    first = embed.run(str(models), str(tmp_path / "in"), str(tmp_path / "out"))
+    assert (first.rows_written, first.rows_rejected, first.units_done) == (6, 2, 2)
+    (tmp_path / "in" / "b.parquet").unlink()
+    again = embed.run(str(models), str(tmp_path / "in"), str(tmp_path / "out"))
+    assert (again.rows["all"], again.rows_written, again.rows_rejected, again.units_done) == (4, 4, 0, 1)
