@@ -1,6 +1,7 @@
 """A row: x, and what may come with it; from what users pass to what networks see."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from tfvae.engine import batches
 _PARTS = ("x", "condition", "label")
 _LOOKED_AT = 256  # rows, about
 _NEAR = 1e-4  # of the largest number: a smaller spread is looked at, float32's steps are 1e-7 of it
+_NOISE = 1e-13  # of it, in which float64's own rounding is
 _ROUNDED = 0.01  # of a standard deviation, as ``prepare --standardize`` has it
 
 
@@ -65,7 +67,7 @@ class RowShape:
         mend = "reshape it, or give the likelihood another event_shape"
         x = _shaped("x", _numbers("x", x, "uint8 or a float"), self.event_shape, mend)
         if tf.executing_eagerly() and x.dtype.size > 2 and x.dtype != tf.float32:
-            _refuse_coarse(x)
+            _warn_of_coarse(x)
         return x if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
 
     def condition(self, condition: Any, count: int | None = None) -> tf.Tensor | None:
@@ -176,8 +178,8 @@ def _tensor(name: str, given: Any) -> tf.Tensor:
         raise no_array(name, given) from error
 
 
-def _refuse_coarse(x: tf.Tensor) -> None:
-    """Raise ValueError where float32 rounds a column of x ``[N, ...]`` by more than a hundredth of its spread."""
+def _warn_of_coarse(x: tf.Tensor) -> None:
+    """Warn where float32 rounds a column of x ``[N, ...]`` by more than a hundredth of its spread."""
     some = tf.cast(x[:: max(1, len(x) // _LOOKED_AT)], tf.float64).numpy()
     if not some.size:
         return
@@ -187,13 +189,15 @@ def _refuse_coarse(x: tf.Tensor) -> None:
         column = tf.cast(x[(slice(None), *place)], tf.float64).numpy()
         highest, spread = np.abs(column).max(), column.std()
         step = np.spacing(np.float32(highest))
-        if spread > 0 and 0.5 * step > _ROUNDED * spread:
+        if spread > _NOISE * highest and 0.5 * step > _ROUNDED * spread:
             where = ", ".join(map(str, place))
-            raise ValueError(
+            warnings.warn(
                 f"x[:, {where}] has numbers up to {highest:.10g} that float32 holds to {step:g}, and their standard "
-                f"deviation is {spread:g}: too much of what tells them apart is lost. Take a number near "
-                f"{column.mean():.10g} off before."
+                f"deviation is {spread:g}: too much of what tells rows apart is lost. Take a number near "
+                f"{column.mean():.10g} off before.",
+                stacklevel=4,
             )
+            return
 
 
 def _shaped(name: str, tensor: tf.Tensor, shape: Sequence[int], mend: str) -> tf.Tensor:
