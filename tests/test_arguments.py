@@ -250,7 +250,7 @@ def test_parts_of_one_support_go_together():
         (lambda: callbacks.Pictures(X, folder=3), "folder is 3, expected a path"),
         (lambda: Client(3, "m"), "url is 3: expected http://"),
         (lambda: Client("http://host:1", 3), "model is 3: expected the model's name"),
-        (lambda: Client("http://host:1", "m", timeout="a"), "timeout a: expected"),
+        (lambda: Client("http://host:1", "m", timeout="a"), "timeout is 'a', expected seconds"),
     ],
 )
 def test_no_other_library_tells_it(door, message):
