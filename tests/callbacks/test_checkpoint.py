@@ -177,6 +177,23 @@ def test_another_optimiser_or_model_is_refused(one_epoch):
         model.fit(X, callbacks=[Checkpoint(one_epoch), Checkpoint(one_epoch)])
 
 
+def fit_with_settings(folder: pathlib.Path, **changed) -> keras.callbacks.History:
+    likelihood = DistributionLayer("Normal", [3], scale=1.0)
+    parts = {"encoder": networks.mlp([4], "tanh"), "decoder": networks.mlp([4]), "likelihood": likelihood}
+    given = {**parts, "objective": objectives.Weighted(1.0), "posterior": posteriors.diagonal_normal(2), "seed": 0}
+    vae = VAE(**{**given, **changed})
+    vae.compile(jit_compile=False)
+    return vae.fit(np.eye(3), epochs=2, verbose=0, callbacks=[Checkpoint(folder)])
+
+
+@pytest.fixture(scope="module")
+def of_settings(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("settings")
+    for _ in range(2):  # the same model made again goes on
+        assert fit_with_settings(folder).epoch == [0, 1]
+    return folder
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
@@ -188,19 +205,9 @@ def test_another_optimiser_or_model_is_refused(one_epoch):
     ],
     ids=["beta", "objective", "samples", "scale", "activation"],
 )
-def test_another_setting_of_a_part_is_another_training(changed, sentence, tmp_path):
-    def fit(**changed):
-        likelihood = DistributionLayer("Normal", [3], scale=1.0)
-        parts = {"encoder": networks.mlp([4], "tanh"), "decoder": networks.mlp([4]), "likelihood": likelihood}
-        given = {**parts, "objective": objectives.Weighted(1.0), "posterior": posteriors.diagonal_normal(2), "seed": 0}
-        vae = VAE(**{**given, **changed})
-        vae.compile(jit_compile=False)
-        return vae.fit(np.eye(3), epochs=2, verbose=0, callbacks=[Checkpoint(tmp_path)])
-
-    fit()
-    assert fit().epoch == [0, 1]
+def test_another_setting_of_a_part_is_another_training(changed, sentence, of_settings):
     with pytest.raises(ValueError, match=sentence):
-        fit(**changed)
+        fit_with_settings(of_settings, **changed)
 
 
 def test_a_model_that_is_made_again_is_told_in_the_same_words():

@@ -753,11 +753,20 @@ class Tempered:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"),
-    [("beta", 50.0), ("levels", (3.0, 2.0)), ("schedule", make_vae), ("schedule", None)],
+    ("how", "setting", "value"),
+    [
+        ("evaluate", "beta", 50.0),
+        ("evaluate", "beta", np.float32(50.0)),
+        ("evaluate", "levels", (3.0, 2.0)),
+        ("evaluate", "schedule", make_vae),
+        ("evaluate", "schedule", None),
+        ("test_on_batch", "beta", 50.0),
+        ("train_on_batch", "beta", tf.constant(50.0)),
+        ("eagerly", "beta", 50.0),
+        ("eagerly", "levels", (3.0, 2.0)),
+    ],
 )
-@pytest.mark.parametrize("how", ["evaluate", "test_on_batch", "train_on_batch", "eagerly"])
-def test_every_setting_that_changes_is_refused_by_every_program_that_has_it(setting, value, how):
+def test_every_setting_that_changes_is_refused_by_every_program_that_has_it(how, setting, value):
     vae = make_vae(objective=Tempered(schedule=Tempered()))
     vae.compile(keras.optimizers.SGD(0.0), jit_compile=False, run_eagerly=how == "eagerly")
     call = functools.partial(vae.evaluate if how == "eagerly" else getattr(vae, how), return_dict=True)
