@@ -783,6 +783,22 @@ def test_every_setting_that_changes_is_refused_by_every_program_that_has_it(how,
     call(GOOD)
 
 
+def test_what_an_objective_notes_in_each_trace_is_no_setting():
+    class Noting:
+        def __init__(self, beta):
+            self.beta, self.seen, self.last = beta, [], None
+
+        def __call__(self, terms):
+            self.seen.append(terms)
+            self.last = terms.kl
+            return objectives.Weighted(self.beta)(terms)
+
+    vae = make_vae(objective=Noting(2.0))
+    vae.compile("sgd", jit_compile=False)
+    vae.fit(GOOD, validation_data=GOOD, epochs=3, verbose=0)
+    assert len(vae.objective.seen) >= 2
+
+
 def test_keras_export_and_h5_say_what_to_write(tmp_path):
     vae = make_vae()
     with pytest.raises(ValueError, match=r"write tfvae.export\(vae, 'x'\)"):

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ _ANEW = {
     *("name", "seed", "module", "registered_name", "shared_object_id", "build_config", "compile_config"),
     *("inbound_nodes", "input_layers", "output_layers"),  # of a functional model, by the names of its layers
 }
+_PLAIN = (bool, int, float, str, bytes, np.generic)
 _LONGEST = 80  # letters of a setting that are told
 
 
@@ -59,7 +61,9 @@ def _settings_of(part: Any) -> dict[str, Any]:
     if isinstance(part, functools.partial):
         return {**_settings_of(part.func), **{name: _reading(value) for name, value in part.keywords.items()}}
     if not isinstance(part, keras.layers.Layer):
-        return {name: _reading(value) for name, value in getattr(part, "__dict__", {}).items()}
+        named = inspect.signature(type(part).__init__).parameters  # other attributes may be notes of each trace
+        kept = getattr(part, "__dict__", {}).items()
+        return {name: _reading(value) for name, value in kept if name in named or isinstance(value, _PLAIN)}
     try:
         kept = part.get_config()  # a layer keeps notes of its own beside its settings
     except NotImplementedError:  # one with arguments that Keras cannot write
@@ -69,7 +73,7 @@ def _settings_of(part: Any) -> dict[str, Any]:
 
 def _reading(value: Any) -> Any:
     """Numbers, words and what is made of them as they read; of anything else, such as a variable, which one it is."""
-    if isinstance(value, (bool, int, float, str, bytes, np.generic, type(None))):
+    if value is None or isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, np.ndarray):
         return repr((value.dtype, value.shape, hashlib.sha256(value.tobytes()).digest()))
