@@ -61,7 +61,7 @@ def _settings_of(part: Any) -> dict[str, Any]:
     if isinstance(part, functools.partial):
         return {**_settings_of(part.func), **{name: _reading(value) for name, value in part.keywords.items()}}
     if not isinstance(part, keras.layers.Layer):
-        named = inspect.signature(type(part).__init__).parameters  # other attributes may be notes of each trace
+        named = _arguments(type(part).__init__)  # other attributes may be notes of each trace
         kept = getattr(part, "__dict__", {}).items()
         return {name: _reading(value) for name, value in kept if name in named or isinstance(value, _PLAIN)}
     try:
@@ -69,6 +69,11 @@ def _settings_of(part: Any) -> dict[str, Any]:
     except NotImplementedError:  # one with arguments that Keras cannot write
         return {}
     return {name: reading for name, value in kept.items() if isinstance(reading := _reading(value), str)}
+
+
+@functools.cache  # train_on_batch asks at every step
+def _arguments(make: Callable) -> frozenset[str]:
+    return frozenset(inspect.signature(make).parameters)
 
 
 def _reading(value: Any) -> Any:
