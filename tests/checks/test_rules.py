@@ -84,6 +84,7 @@ def test_a_folder_that_the_runtime_does_not_find_is_told(good, tmp_path):
     where = tmp_path / "run [1]"
     where.mkdir()
     shutil.copytree(good, where / "1")
+    tfvae.export(image_model("mlp"), where / "m")
     found = failed(where / "1")
     assert {"layout", "C++ equals Python"} <= set(found) and "serve a copy of it from a folder" in found["layout"]
 

@@ -107,6 +107,7 @@ def _write(
         tf.saved_model.save(module(vae, functions.values()), str(staging), signatures=named)
     extra = staging / contract.EXTRA
     extra.mkdir()
-    loaded = tf.saved_model.load(str(staging)).signatures
+    with storage.without_pattern(str(staging)) as folder:
+        loaded = tf.saved_model.load(folder).signatures
     warmup.write(vae, loaded, extra / contract.WARMUP, name, warmup_batch_sizes)
     card.write(extra, card.describe(vae, loaded, name, version, provenance))
